@@ -1,0 +1,42 @@
+# make demo    a thousand OTPs through a sandbox: no account, no network
+# make test    everything that must pass: lint, types, tests with coverage
+# make lint    format, lint and types only
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint format clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed-cli
+	$(BIN)/python -m nxotp_async demo
+
+test: lint
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.venv/installed-cli: pyproject.toml constraints.txt
+	@echo "installing into .venv ..."
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) --editable '.[cli]'
+	touch $@
+
+.venv/installed-dev: .venv/installed-cli
+	$(PIP_INSTALL) --editable '.[cli,fast]' --group dev
+	touch $@
+
+clean:
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,70 @@
+"""An asyncio-native client for sending one-time passwords over WhatsApp through NXCloud's OTP API."""
+
+from ._version import __version__
+from .client import OtpClient
+from .clocks import Clock
+from .codes import ResponseCode
+from .errors import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    CallbackVerificationError,
+    ConfigurationError,
+    InvalidMessageError,
+    InvalidSignatureError,
+    MetaError,
+    NotSentError,
+    NxOtpError,
+    OtpContentError,
+    OutcomeUnknownError,
+    ParameterError,
+    PermissionDeniedError,
+    TemplateError,
+    TimestampExpiredError,
+    TransientApiError,
+    TransportError,
+)
+from .languages import Language
+from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
+from .results import ResultCollector, Summary
+from .retry import RetryPolicy
+from .sessions import Transport
+from .signing import Credentials, sign, verify
+
+__all__ = [
+    "AccountError",
+    "ApiError",
+    "ApiType",
+    "AuthenticationError",
+    "CallbackVerificationError",
+    "Category",
+    "Clock",
+    "ConfigurationError",
+    "Credentials",
+    "InvalidMessageError",
+    "InvalidSignatureError",
+    "Language",
+    "MetaError",
+    "NotSentError",
+    "NxOtpError",
+    "OtpClient",
+    "OtpContentError",
+    "OtpMessage",
+    "OutcomeUnknownError",
+    "ParameterError",
+    "PermissionDeniedError",
+    "ResponseCode",
+    "ResultCollector",
+    "RetryPolicy",
+    "SendResult",
+    "SendStatus",
+    "Summary",
+    "TemplateError",
+    "TimestampExpiredError",
+    "TransientApiError",
+    "Transport",
+    "TransportError",
+    "__version__",
+    "sign",
+    "verify",
+]

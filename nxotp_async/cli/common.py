@@ -1,0 +1,78 @@
+"""What the subcommands share: exit codes, running a coroutine, failing, asking."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+import orjson
+from rich.console import Console
+
+__all__ = [
+    "EXIT_CONFIGURATION",
+    "EXIT_REJECTED",
+    "EXIT_UNKNOWN",
+    "EXIT_USAGE",
+    "ask_content",
+    "ask_key",
+    "fail",
+    "print_json",
+    "run",
+    "stderr",
+]
+
+EXIT_REJECTED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_CONFIGURATION: Final = 3
+EXIT_UNKNOWN: Final = 6
+EXIT_INTERRUPTED: Final = 130
+
+_T = TypeVar("_T")
+stderr = Console(stderr=True, highlight=False)
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run the coroutine, on uvloop where it is installed. Ctrl-C ends it cleanly, with exit code 130."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    try:
+        from uvloop import new_event_loop as loop_factory  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        loop_factory = asyncio.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(main)
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
+
+
+def fail(message: object, code: int) -> NoReturn:
+    """Say what went wrong, and exit."""
+    stderr.print(f"nxotp: {message}", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def print_json(value: object) -> None:
+    """Print the value to stdout as indented JSON."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def ask_key(name: str) -> str | None:
+    """Return a key of the account from its variable, or ask for it where somebody sits at the terminal."""
+    given = os.environ.get(f"NXOTP_{name.upper()}")
+    return given if given or not sys.stdin.isatty() else _prompt(name.replace("_", " ").capitalize())
+
+
+def ask_content() -> str:
+    """Read the content of a message from standard input, without echo where somebody sits at the terminal."""
+    if sys.stdin.isatty():
+        return _prompt("Content")
+    content = sys.stdin.read(10_000).strip()
+    if not content:
+        fail("the content is expected on standard input, which is empty", EXIT_USAGE)
+    return content
+
+
+def _prompt(label: str) -> str:
+    return str(click.prompt(label, hide_input=True, err=True))

@@ -1,0 +1,301 @@
+"""The client: messages in, results out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from datetime import datetime
+from secrets import token_hex
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from .clocks import Clock
+from .delivery import Delivery, Lane, Shared
+from .errors import ConfigurationError, InvalidMessageError
+from .languages import Language
+from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
+from .results import ResultCollector
+from .retry import RetryPolicy
+from .sessions import SessionPool, Transport
+from .settings import Settings, check_proxy
+from .streaming import as_completed
+
+__all__ = ["OtpClient"]
+
+Messages = Iterable[OtpMessage] | AsyncIterable[OtpMessage]
+
+
+class OtpClient:
+    """Sends one-time passwords through NXCloud's WhatsApp OTP API.
+
+    Constructing it does no I/O and needs no event loop. One client serves a whole program, also over several event
+    loops, one after the other or in several threads: each loop has its own connections, permits and rate limit.
+
+    Every argument that is not given is read from its environment variable, ``NXOTP_`` and the argument's name in
+    capitals (``NXOTP_ACCESS_KEY``); those of ``retry``, ``proxy``, ``session``, ``transport`` and ``clock``
+    excepted.
+
+    Args:
+        access_key: The account's key. Required.
+        access_secret: The account's secret; it signs, and is never sent. Required.
+        appkey: The key of the WhatsApp application. Required.
+        business_phone: The sending number, for accounts that have several. Default: the vendor chooses.
+        base_url: ``https://api2.nxcloud.com`` by default. Plain http is for loopback only.
+        dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
+        language_code: The template language of messages that name none. Default: ``en``.
+        max_concurrency: Permits: requests in flight at the same time, per event loop. Default: 64.
+        rate_limit: Messages a second, per event loop; a retry counts too. Default: no limit.
+        timeout: Seconds for one attempt, connecting included. Default: 10.
+        deadline: Seconds for all attempts of a message together, waiting for a permit and for the rate limit
+            included. Default: 30.
+        retry: What is tried again. Default: ``RetryPolicy()``.
+        proxy: URL of an HTTP proxy. The environment's proxies are never used by themselves.
+        session: An ``aiohttp.ClientSession`` of the application: borrowed, never closed.
+        transport: Another HTTP library, or a test's; closed with the client.
+        clock: Sources of time and chance for tests.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong; the text names the argument and its variable.
+    """
+
+    def __init__(
+        self,
+        *,
+        access_key: str | None = None,
+        access_secret: str | None = None,
+        appkey: str | None = None,
+        business_phone: str | None = None,
+        base_url: str | None = None,
+        dr_webhook: str | None = None,
+        language_code: Language | str | None = None,
+        max_concurrency: int | None = None,
+        rate_limit: float | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        retry: RetryPolicy | None = None,
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        given = {
+            "access_key": access_key,
+            "access_secret": access_secret,
+            "appkey": appkey,
+            "business_phone": business_phone,
+            "base_url": base_url,
+            "dr_webhook": dr_webhook,
+            "language_code": language_code,
+            "max_concurrency": max_concurrency,
+            "rate_limit": rate_limit,
+            "timeout": timeout,
+            "deadline": deadline,
+            "retry": retry,
+        }
+        # Error reporters print local variables: none of this frame's holds a secret when it raises.
+        del access_key, access_secret, appkey, business_phone, dr_webhook
+        failure = None
+        try:
+            self._settings = settings = Settings.resolve(given)
+        except ConfigurationError as error:
+            failure = error.with_traceback(None)
+        del given
+        if failure is not None:
+            raise failure
+        if sum(seam is not None for seam in (proxy, session, transport)) > 1:
+            raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
+        clock = clock or Clock()
+        self._shared = Shared(
+            transport
+            or SessionPool(
+                max_connections=settings.max_concurrency,
+                proxy=None if proxy is None else check_proxy(proxy),
+                session=session,
+                monotonic=clock.monotonic,
+            ),
+            clock,
+        )
+        self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
+
+    def __repr__(self) -> str:
+        return f"<OtpClient {self._settings.url}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections, once what is in flight on them has its answer. Idempotent.
+
+        The client stays usable: a later send opens new connections.
+        """
+        await self._shared.transport.aclose()
+
+    def with_options(
+        self,
+        *,
+        language_code: Language | str | None = None,
+        business_phone: str | None = None,
+        dr_webhook: str | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> "OtpClient":
+        """Return a view of this client with other defaults. Connections, permits, rate limit and quota are shared.
+
+        Closing either closes the connections of both.
+
+        Raises:
+            ConfigurationError: A value is wrong.
+        """
+        view = object.__new__(OtpClient)
+        view._settings = self._settings.adapted(
+            {
+                "language_code": language_code,
+                "business_phone": business_phone,
+                "dr_webhook": dr_webhook,
+                "timeout": timeout,
+                "deadline": deadline,
+                "retry": retry,
+            }
+        )
+        view._shared = self._shared
+        view._lanes = self._lanes
+        return view
+
+    async def send_otp(
+        self,
+        to: str,
+        content: str,
+        *,
+        language_code: Language | str | None = None,
+        category: Category | str | None = None,
+        cus_message_id: str | None = None,
+        dr_webhook: str | None = None,
+        api_type: ApiType | int | None = None,
+        business_phone: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> SendResult:
+        """Send one OTP, and return when the vendor has accepted it. The arguments are those of `OtpMessage`.
+
+        Raises:
+            InvalidMessageError: The message cannot be sent as it stands; nothing left.
+            ApiError: The vendor said no.
+            NotSentError: It provably never left.
+            OutcomeUnknownError: It may have been accepted.
+        """
+        failure = None
+        try:
+            message = OtpMessage(
+                to,
+                content,
+                language_code=language_code,
+                category=category,
+                cus_message_id=cus_message_id,
+                dr_webhook=dr_webhook,
+                api_type=api_type,
+                business_phone=business_phone,
+                expires_at=expires_at,
+            )
+        except InvalidMessageError as error:
+            failure = error.with_traceback(None)
+        # Error reporters print local variables: none of this frame's holds the code when it raises.
+        del to, content, dr_webhook, business_phone
+        if failure is not None:
+            raise failure
+        return await self.send(message)
+
+    async def send(self, message: OtpMessage) -> SendResult:
+        """Send a message, and return when the vendor has accepted it. Raises as `send_otp` does."""
+        result = await self._deliver(message)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def send_many(self, messages: Messages) -> AsyncGenerator[SendResult, None]:
+        """Send every message, and yield the results as they complete.
+
+        A message's failure is a result like any other: it neither raises nor stops the rest. The messages are read
+        as they are needed, at most ``2 * max_concurrency`` ahead of the results taken; they may be endless. Where
+        reading them raises, what was in flight is yielded first.
+
+        Leaving the loop early cancels what is in flight, whose outcome is then unknown. Use `contextlib.aclosing`
+        where the generator outlives the loop.
+
+        Args:
+            messages: Any iterable or asynchronous iterable. A synchronous one must not block.
+        """
+        return self._stream(messages, self._deliver)
+
+    async def send_batch(self, messages: Messages) -> ResultCollector:
+        """Send every message, and return all results, paired.
+
+        A ``cus_message_id`` that comes twice is sent once; the second result is a refusal.
+        """
+        collector = ResultCollector()
+        seen: set[str] = set()
+
+        async def deliver_once(message: OtpMessage) -> SendResult:
+            if message.cus_message_id in seen:
+                return _refused_twin(message)
+            if message.cus_message_id is not None:
+                seen.add(message.cus_message_id)
+            return await self._deliver(message)
+
+        async for result in self._stream(messages, deliver_once):
+            collector.add(result)
+        return collector
+
+    def _stream(
+        self, messages: Messages, deliver: Callable[[OtpMessage], Awaitable[SendResult]]
+    ) -> AsyncGenerator[SendResult, None]:
+        if not isinstance(messages, Iterable | AsyncIterable):
+            raise TypeError(f"messages must be an iterable of OtpMessage, not {type(messages).__name__}")
+        return as_completed(
+            messages, deliver, concurrency=self._settings.max_concurrency, asleep=lambda: self._lane().asleep
+        )
+
+    async def _deliver(self, message: OtpMessage) -> SendResult:
+        """Give the message its identity, and see it through. Raises for cancellation only."""
+        if not isinstance(message, OtpMessage):
+            raise TypeError(f"expected an OtpMessage, not {type(message).__name__}")
+        settings, in_flight = self._settings, self._shared.in_flight
+        cus_message_id = message.cus_message_id or token_hex(16)
+        message = message.with_defaults(
+            cus_message_id=cus_message_id,
+            language_code=settings.language_code,
+            dr_webhook=settings.dr_webhook,
+            business_phone=settings.business_phone,
+        )
+        if cus_message_id in in_flight:
+            return _refused_twin(message)
+        in_flight.add(cus_message_id)
+        try:
+            return await Delivery(message, settings, self._shared, self._lane()).run()
+        finally:
+            in_flight.discard(cus_message_id)
+
+    def _lane(self) -> Lane:
+        """Return what the running loop's sends share."""
+        loop = asyncio.get_running_loop()
+        lane = self._lanes.get(loop)
+        if lane is None:
+            for other in [other for other in list(self._lanes) if other.is_closed()]:
+                self._lanes.pop(other, None)
+            lane = self._lanes[loop] = Lane(self._settings.max_concurrency, self._settings.rate_limit)
+        return lane
+
+
+def _refused_twin(message: OtpMessage) -> SendResult:
+    """Return the result of a second message with the same id: it must not be sent, the ids could not be told apart."""
+    error = InvalidMessageError(
+        "cus_message_id is that of another message of this client or batch",
+        field="cus_message_id",
+        hint="give each message its own, or none",
+        cus_message_id=message.cus_message_id,
+    )
+    return SendResult(message, SendStatus.NOT_SENT, error=error)

@@ -1,0 +1,281 @@
+"""One message's way to the vendor: permit, rate, clock, signature, POST, verdict, and perhaps again."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+from aiolimiter import AsyncLimiter
+
+from .clocks import Clock
+from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError
+from .messages import OtpMessage, SendResult, SendStatus
+from .protocol import decode, encode, request_headers, server_time
+from .retry import RetryQuota, retrying
+from .sessions import Transport
+from .settings import Settings
+
+__all__ = ["Delivery", "Lane", "Shared", "Skew"]
+
+_log = logging.getLogger("nxotp_async")
+
+
+class Lane:
+    """What the sends of one event loop share: the permits, the rate limit, and a count of those between attempts."""
+
+    def __init__(self, max_concurrency: int, rate_limit: float | None) -> None:
+        self.permits = asyncio.Semaphore(max_concurrency)
+        self.limiter = None if rate_limit is None else _smooth_limiter(rate_limit)
+        self.asleep = 0
+
+
+def _smooth_limiter(rate: float) -> AsyncLimiter:
+    # The bucket starts full, and all of it may go out at once: a hundredth of a second's worth keeps the first
+    # second smooth, and is still enough to make up for timers that fire late.
+    burst = max(1.0, rate / 100)
+    return AsyncLimiter(burst, burst / rate)
+
+
+class Skew:
+    """How far the vendor's clock is ahead of this machine's, as far as its refusals have shown.
+
+    Attributes:
+        offset: Seconds to add to this machine's clock.
+    """
+
+    WINDOW: Final = 60.0  # seconds the vendor allows ("API Interface Invocation Convention")
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def explains(self, *, claimed: float, sent: float, received: float, headers: Mapping[str, str]) -> bool:
+        """Learn from a refused timestamp, and return whether the two clocks explain the refusal.
+
+        Args:
+            claimed: The refused timestamp, in seconds since the epoch.
+            sent: This machine's clock before the request, in the same seconds.
+            received: This machine's clock after the answer.
+            headers: The answer's headers; without a usable ``Date`` nothing is explained.
+        """
+        date = server_time(headers)
+        if date is None:
+            return False
+        # The header was cut to a whole second, and was written at some time between sent and received.
+        server_now = date + 0.5
+        uncertainty = 0.5 + abs(received - sent) / 2
+        if abs(claimed - server_now) + uncertainty <= self.WINDOW:
+            return False
+        offset = server_now - (sent + received) / 2
+        if abs(offset - self.offset) > 2 * uncertainty:
+            _log.warning("this machine's clock differs from the vendor's by %.1f s; timestamps are corrected", offset)
+        self.offset = offset
+        return True
+
+
+@attrs.frozen
+class Shared:
+    """What all sends of a client share, whatever their event loop."""
+
+    transport: Transport
+    clock: Clock
+    quota: RetryQuota = attrs.Factory(RetryQuota)
+    skew: Skew = attrs.Factory(Skew)
+    in_flight: set[str] = attrs.Factory(set)
+
+
+class Delivery:
+    """The attempts for one message. Its identity, the ``cus_message_id`` and the body's bytes, never changes."""
+
+    __slots__ = (
+        "_attempts",
+        "_body",
+        "_clock_explains",
+        "_corrected",
+        "_deadline_at",
+        "_gave_up",
+        "_lane",
+        "_message",
+        "_settings",
+        "_shared",
+        "_started_at",
+        "_tokens",
+        "_verdict",
+    )
+
+    def __init__(self, message: OtpMessage, settings: Settings, shared: Shared, lane: Lane) -> None:
+        self._message = message
+        self._settings = settings
+        self._shared = shared
+        self._lane = lane
+        self._body = encode(message, settings.credentials.appkey)
+        self._started_at = shared.clock.monotonic()
+        self._deadline_at = self._started_at + settings.deadline
+        self._attempts = 0
+        self._tokens = 0  # taken from the retry quota
+        self._clock_explains = False  # the last refusal
+        self._corrected = False  # the timestamp, once
+        self._gave_up = ""  # why there was no further attempt
+        self._verdict: NxOtpError | None = None  # of the failed attempts, the one that says most
+
+    async def run(self) -> SendResult:
+        """Send the message, and return what became of it. Raises for cancellation only."""
+        quota = self._shared.quota
+        try:
+            outcome = await self._attempt()
+            if self._may_follow(outcome):
+                outcome = await self._retry(outcome)
+        except asyncio.CancelledError:
+            quota.give_back(self._tokens)
+            raise
+        elapsed = self._shared.clock.monotonic() - self._started_at
+        if isinstance(outcome, str):
+            quota.give_back(RetryQuota.COST if self._tokens else 1)
+            return SendResult(self._message, SendStatus.ACCEPTED, outcome, self._attempts, elapsed)
+        error = self._verdict or outcome
+        error.cus_message_id = self._message.cus_message_id
+        error.attempts = self._attempts
+        if self._gave_up:
+            error.hint = f"{error.hint}; {self._gave_up}" if error.hint else self._gave_up
+        return SendResult(self._message, _status(error), None, self._attempts, elapsed, error)
+
+    # ------------------------------------------------------------------------------------------ one attempt
+
+    async def _attempt(self) -> str | NxOtpError:
+        """Make one attempt, and return the message id or what went wrong."""
+        outcome = await self._with_permit()
+        if isinstance(outcome, NxOtpError) and (
+            self._verdict is None or _WEIGHT[_status(outcome)] >= _WEIGHT[_status(self._verdict)]
+        ):
+            self._verdict = outcome
+        return outcome
+
+    async def _with_permit(self) -> str | NxOtpError:
+        permits = self._lane.permits
+        if permits.locked():
+            try:
+                async with asyncio.timeout(self._time_left()):
+                    await permits.acquire()
+            except TimeoutError:
+                return self._out_of_time("while it waited for one of the max_concurrency permits")
+        else:
+            await permits.acquire()
+        try:
+            if (limiter := self._lane.limiter) is not None:
+                try:
+                    async with asyncio.timeout(self._time_left()):
+                        await limiter.acquire()
+                except TimeoutError:
+                    return self._out_of_time("while it waited for the rate_limit")
+            if self._time_left() <= 0:
+                return self._out_of_time("before the request began")
+            return await self._post()
+        finally:
+            permits.release()
+
+    async def _post(self) -> str | NxOtpError:
+        """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
+        shared, settings, message = self._shared, self._settings, self._message
+        timeout = min(settings.timeout, self._deadline_at - shared.clock.monotonic())
+        sent = shared.clock.time()
+        ts = int((sent + shared.skew.offset) * 1000)
+        headers = request_headers(self._body, ts=ts, credentials=settings.credentials)
+        self._attempts += 1
+        try:
+            status, answer_headers, answer = await shared.transport.post(settings.url, self._body, headers, timeout)
+        except TransportError as error:
+            # The frames of its traceback hold the request.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            if timeout < settings.timeout and self._time_left() <= 0:
+                self._gave_up = f"the deadline of {settings.deadline:g} s ran out during attempt {self._attempts}"
+            return error
+        except Exception as error:
+            return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
+        secrets = (message.content, message.code, message.to, settings.credentials.access_secret)
+        outcome = decode(status, answer_headers, answer, hide=secrets)
+        if isinstance(outcome, TimestampExpiredError):
+            received = shared.clock.time()
+            self._clock_explains = not self._corrected and shared.skew.explains(
+                claimed=ts / 1000, sent=sent, received=received, headers=answer_headers
+            )
+            self._corrected = True
+        return outcome
+
+    def _time_left(self) -> float:
+        """Seconds until the deadline, or until the code expires, whichever comes first."""
+        left = self._deadline_at - self._shared.clock.monotonic()
+        expires_at = self._message.expires_at
+        return left if expires_at is None else min(left, expires_at.timestamp() - self._shared.clock.time())
+
+    def _which_time(self) -> str:
+        """Name what `_time_left` counts down to."""
+        if self._message.expires_at is not None:
+            deadline_left = self._deadline_at - self._shared.clock.monotonic()
+            if self._message.expires_at.timestamp() - self._shared.clock.time() < deadline_left:
+                return "the code's life (expires_at)"
+        return f"the deadline of {self._settings.deadline:g} s"
+
+    def _out_of_time(self, where: str) -> NxOtpError:
+        what = f"{self._which_time()} ran out {where}"
+        if self._verdict is None:
+            return NotSentError(what)
+        self._gave_up = what
+        return self._verdict
+
+    # ------------------------------------------------------------------------------------------ and perhaps again
+
+    async def _retry(self, first: str | NxOtpError) -> str | NxOtpError:
+        """Let tenacity drive the further attempts. The first one was made without it, and is only replayed."""
+        made = [first]
+
+        async def attempt() -> str | NxOtpError:
+            return made.pop() if made else await self._attempt()
+
+        controller = retrying(again=self._may_follow, pause=self._pause, give_up=self._gives_up, sleep=self._sleep)
+        outcome: str | NxOtpError = await controller(attempt)
+        return outcome
+
+    def _may_follow(self, outcome: str | NxOtpError) -> bool:
+        """Whether another attempt may follow this outcome."""
+        if isinstance(outcome, TimestampExpiredError):
+            return self._clock_explains
+        return isinstance(outcome, NxOtpError) and self._settings.retry.retries(outcome)
+
+    def _pause(self, outcome: str | NxOtpError, attempt: int) -> float:
+        if isinstance(outcome, str | TimestampExpiredError):
+            return 0.0
+        return self._settings.retry.pause(outcome, attempt, self._shared.clock.random())
+
+    def _gives_up(self, outcome: str | NxOtpError, attempt: int, pause: float) -> bool:
+        if attempt >= self._settings.retry.max_attempts:
+            return True
+        if pause >= self._time_left():
+            self._gave_up = self._gave_up or f"{self._which_time()} left no time for another attempt"
+            return True
+        if not self._shared.quota.take():
+            self._gave_up = "not tried again, because too many of this client's sends fail (retry quota)"
+            return True
+        self._tokens += RetryQuota.COST
+        _log.debug("%s: %s; again in %.2f s", self._message.cus_message_id, type(outcome).__name__, pause)
+        return False
+
+    async def _sleep(self, seconds: float) -> None:
+        self._lane.asleep += 1
+        try:
+            await self._shared.clock.sleep(seconds)
+        finally:
+            self._lane.asleep -= 1
+
+
+def _status(error: NxOtpError) -> SendStatus:
+    match error:
+        case OutcomeUnknownError():
+            return SendStatus.UNKNOWN
+        case NotSentError():
+            return SendStatus.NOT_SENT
+    return SendStatus.REJECTED
+
+
+# Of several attempts for a message the heaviest counts: one that may have been accepted is not undone by a later
+# refusal, and a message the vendor has answered about is no longer one that never left.
+_WEIGHT: Final = {SendStatus.NOT_SENT: 0, SendStatus.REJECTED: 1, SendStatus.UNKNOWN: 2}

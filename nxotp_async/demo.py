@@ -1,0 +1,182 @@
+"""The demonstration: a thousand OTPs through a sandbox in its own process."""
+
+import asyncio
+import csv
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from time import monotonic
+
+import aiohttp
+import attrs
+import orjson
+
+from .client import OtpClient
+from .errors import InvalidMessageError
+from .messages import OtpMessage, SendResult
+from .results import ResultCollector, Summary
+from .sandbox import SANDBOX_CREDENTIALS
+
+__all__ = ["DemoError", "DemoReport", "default_recipients", "read_recipients", "run_demo"]
+
+
+class DemoError(Exception):
+    """The demonstration cannot run: its recipients cannot be read, or its sandbox did not start."""
+
+
+@attrs.frozen
+class DemoReport:
+    """What the demonstration did.
+
+    Attributes:
+        summary: How many messages had which outcome.
+        failures: How many failed for which reason: the vendor's code, or the error's class name.
+        seconds: How long the sending took.
+        p50: The median time from call to outcome, in seconds.
+        p99: The same for 99 of 100 messages.
+        pairs: A few cus_message_ids with the message ids that came back.
+        problems: What is wrong with the run; empty where every message has an outcome, every accepted one is
+            paired, and the sandbox has counted as many.
+    """
+
+    summary: Summary
+    failures: dict[str, int]
+    seconds: float
+    p50: float
+    p99: float
+    pairs: dict[str, str]
+    problems: list[str]
+
+    @property
+    def throughput(self) -> float:
+        """Messages a second."""
+        return self.summary.total / self.seconds if self.seconds else 0.0
+
+
+def default_recipients() -> Path:
+    """Return the file of made-up recipients that comes with the package, or with a checkout of the project."""
+    package = Path(__file__).parent
+    installed = package / "recipients.csv"
+    return installed if installed.exists() else package.parent / "examples" / "recipients.csv"
+
+
+def read_recipients(path: Path) -> list[OtpMessage]:
+    """Read messages from a CSV file with the columns to, content, language_code and category.
+
+    Raises:
+        DemoError: The file cannot be read, or a row is no valid message; the text names the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            messages = list(_messages(csv.DictReader(file), path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DemoError(f"{path} cannot be read: {error}") from None
+    if not messages:
+        raise DemoError(f"{path} holds no recipients")
+    return messages
+
+
+def _messages(rows: "csv.DictReader[str]", path: Path) -> Iterator[OtpMessage]:
+    missing = {"to", "content"} - set(rows.fieldnames or ())
+    if missing:
+        raise DemoError(f"{path} lacks the column {' and '.join(sorted(missing))} in its first line")
+    for row in rows:
+        try:
+            yield OtpMessage(
+                row["to"],
+                row["content"],
+                language_code=row.get("language_code") or None,
+                category=row.get("category") or None,
+            )
+        except InvalidMessageError as error:
+            raise DemoError(f"{path}, line {rows.line_num}: {error}") from None
+
+
+async def run_demo(
+    recipients: list[OtpMessage],
+    *,
+    count: int,
+    concurrency: int,
+    fault_rate: float,
+    seed: int,
+    on_result: Callable[[SendResult], None],
+) -> DemoReport:
+    """Send messages to the recipients, again and again until there are enough, and report.
+
+    Args:
+        recipients: Whom to send to.
+        count: How many messages to send.
+        concurrency: How many requests may be in flight.
+        fault_rate: The share of requests the sandbox answers with -1 or 9001.
+        seed: Makes the sandbox's draws repeatable.
+        on_result: Called with every result as it comes.
+
+    Raises:
+        DemoError: The sandbox did not start.
+    """
+    collector = ResultCollector()
+    elapsed: list[float] = []
+    async with _sandbox_process(fault_rate, seed) as url:
+        async with OtpClient(
+            access_key=SANDBOX_CREDENTIALS.access_key,
+            access_secret=SANDBOX_CREDENTIALS.access_secret,
+            appkey=SANDBOX_CREDENTIALS.appkey,
+            base_url=url,
+            max_concurrency=concurrency,
+        ) as client:
+            started = monotonic()
+            async for result in client.send_many(islice(cycle(recipients), count)):
+                collector.add(result)
+                elapsed.append(result.elapsed)
+                on_result(result)
+            seconds = monotonic() - started
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/sandbox/counts") as response:
+            counted = (await response.json()).get("messages", 0)
+    elapsed.sort()
+    return DemoReport(
+        collector.summary(),
+        {str(reason): number for reason, number in collector.failures.most_common()},
+        seconds,
+        _percentile(elapsed, 0.5),
+        _percentile(elapsed, 0.99),
+        dict(islice(collector.pairs.items(), 3)),
+        _problems(collector, count, counted),
+    )
+
+
+def _problems(collector: ResultCollector, count: int, counted: int) -> list[str]:
+    problems = []
+    if len(collector) != count:
+        problems.append(f"{count - len(collector)} messages have no outcome")
+    if len(collector.pairs) != len(collector.accepted) or collector.duplicates:
+        problems.append(f"{len(collector.accepted) - len(collector.pairs)} accepted messages are not paired")
+    if len(collector.accepted) != counted:
+        problems.append(f"{len(collector.accepted)} were reported as accepted, but the sandbox accepted {counted}")
+    return problems
+
+
+def _percentile(ascending: list[float], share: float) -> float:
+    return ascending[min(int(len(ascending) * share), len(ascending) - 1)] if ascending else 0.0
+
+
+@asynccontextmanager
+async def _sandbox_process(fault_rate: float, seed: int) -> AsyncIterator[str]:
+    """Run a sandbox in its own process, and yield its URL. It ends with the block, or with this process."""
+    arguments = ["sandbox", "--port", "0", "--until-eof", "--made-up-ids", "--json"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "nxotp_async", *arguments, "--fault-rate", str(fault_rate), "--seed", str(seed)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+    try:
+        first_line = await process.stdout.readline()
+        if not first_line:
+            raise DemoError("the sandbox process did not start; its message stands above")
+        yield orjson.loads(first_line)["url"]
+    finally:
+        process.stdin.close()
+        await process.wait()

@@ -1,0 +1,219 @@
+"""Every error the library raises.
+
+    NxOtpError                      .cus_message_id .attempts .hint
+    ├── ConfigurationError          a setting is missing or wrong
+    ├── InvalidMessageError         (also a ValueError) .field
+    ├── ApiError                    .code .vendor_message .http_status .raw: the vendor said no
+    │   ├── AuthenticationError     1000-1009
+    │   │   ├── InvalidSignatureError   1003
+    │   │   ├── TimestampExpiredError   1004
+    │   │   └── PermissionDeniedError   1005
+    │   ├── ParameterError          1002, 9000
+    │   ├── TransientApiError       -1, 9001, HTTP 429: after the last attempt
+    │   ├── AccountError            no message of this account can pass
+    │   ├── TemplateError           9014, 10005
+    │   ├── OtpContentError         9015
+    │   └── MetaError               9099: WhatsApp's own error
+    ├── TransportError
+    │   ├── NotSentError            it provably never left
+    │   └── OutcomeUnknownError     it may have been accepted
+    └── CallbackVerificationError   a status callback is not the vendor's
+
+All of them are plain exceptions that pickle. They hold plain data only, and never a secret, an OTP code or
+a full phone number.
+"""
+
+from typing import TypedDict, Unpack
+
+__all__ = [
+    "AccountError",
+    "ApiError",
+    "AuthenticationError",
+    "CallbackVerificationError",
+    "ConfigurationError",
+    "InvalidMessageError",
+    "InvalidSignatureError",
+    "MetaError",
+    "NotSentError",
+    "NxOtpError",
+    "OtpContentError",
+    "OutcomeUnknownError",
+    "ParameterError",
+    "PermissionDeniedError",
+    "TemplateError",
+    "TimestampExpiredError",
+    "TransientApiError",
+    "TransportError",
+]
+
+
+class _Context(TypedDict, total=False):
+    hint: str | None
+    cus_message_id: str | None
+    attempts: int
+
+
+class _ApiContext(_Context, total=False):
+    code: int | None
+    vendor_message: str
+    http_status: int
+    raw: str
+    retry_after: float | None
+
+
+class NxOtpError(Exception):
+    """Base of every error of this library.
+
+    Attributes:
+        cus_message_id: The message's own id, or ``None`` where no message was concerned.
+        attempts: How many POSTs were begun for the message.
+        hint: What to do next, or ``None``. It is part of ``str(error)``.
+    """
+
+    def __init__(
+        self, message: str = "", *, hint: str | None = None, cus_message_id: str | None = None, attempts: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.cus_message_id = cus_message_id
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.hint})" if self.hint else message
+
+
+class ConfigurationError(NxOtpError):
+    """A client setting is missing or wrong. The text names the argument and its environment variable."""
+
+
+class InvalidMessageError(NxOtpError, ValueError):
+    """A message cannot be sent as it stands; nothing of it left.
+
+    Attributes:
+        field: The field of `OtpMessage` at fault.
+    """
+
+    def __init__(self, message: str = "", *, field: str = "", **context: Unpack[_Context]) -> None:
+        super().__init__(message, **context)
+        self.field = field
+
+
+class ApiError(NxOtpError):
+    """The vendor answered, and the answer is no: the message was not accepted.
+
+    Attributes:
+        code: The vendor's code, or ``None`` where the answer had none (a gateway's HTTP 4xx, for example).
+        vendor_message: The vendor's own text, redacted.
+        http_status: The HTTP status of the answer.
+        raw: The body of the answer as text, redacted and cut to a few kilobytes.
+        retry_after: Seconds the server asked to wait, or ``None``.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: int | None = None,
+        vendor_message: str = "",
+        http_status: int = 0,
+        raw: str = "",
+        retry_after: float | None = None,
+        **context: Unpack[_Context],
+    ) -> None:
+        super().__init__(message, **context)
+        self.code = code
+        self.vendor_message = vendor_message
+        self.http_status = http_status
+        self.raw = raw
+        self.retry_after = retry_after
+
+
+class AuthenticationError(ApiError):
+    """Codes 1000-1009: the vendor does not accept the request's key, time or signature."""
+
+
+class InvalidSignatureError(AuthenticationError):
+    """Code 1003: the signature does not match the body and the secret."""
+
+
+class TimestampExpiredError(AuthenticationError):
+    """Code 1004: the timestamp is more than 60 seconds away from the vendor's clock."""
+
+
+class PermissionDeniedError(AuthenticationError):
+    """Code 1005: the access key is wrong, or the account lacks the OTP business."""
+
+
+class ParameterError(ApiError):
+    """Codes 1002 and 9000: the vendor misses a parameter or refuses one."""
+
+
+class TransientApiError(ApiError):
+    """Codes -1 and 9001, and HTTP 429: the vendor was briefly unwell, and still was at the last attempt."""
+
+
+class AccountError(ApiError):
+    """Codes 9002-9006, 9013 and 10003: no message of this account can pass until it is mended."""
+
+
+class TemplateError(ApiError):
+    """Codes 9014 and 10005: the account has no usable template for this category or language."""
+
+
+class OtpContentError(ApiError):
+    """Code 9015: the vendor found no code in the content."""
+
+
+class MetaError(ApiError):
+    """Code 9099: WhatsApp itself refused the message.
+
+    Attributes:
+        meta_code: Meta's own error code, or ``None`` where the answer had none.
+        meta_type: Meta's error type, ``OAuthException`` for example.
+        fbtrace_id: The id to quote to Meta's support.
+        details: Meta's explanation, redacted.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        meta_code: int | None = None,
+        meta_type: str = "",
+        fbtrace_id: str = "",
+        details: str = "",
+        **context: Unpack[_ApiContext],
+    ) -> None:
+        super().__init__(message, **context)
+        self.meta_code = meta_code
+        self.meta_type = meta_type
+        self.fbtrace_id = fbtrace_id
+        self.details = details
+
+
+class TransportError(NxOtpError):
+    """No usable answer came. The two subclasses say whether the message may have gone out."""
+
+
+class NotSentError(TransportError):
+    """No byte of the request left this machine: DNS, refused, TLS, connect timeout, or no time was left.
+
+    Attributes:
+        temporary: Whether another attempt may help. It may not where a certificate is wrong or time ran out.
+    """
+
+    def __init__(self, message: str = "", *, temporary: bool = False, **context: Unpack[_Context]) -> None:
+        super().__init__(message, **context)
+        self.temporary = temporary
+
+
+class OutcomeUnknownError(TransportError):
+    """Bytes of the request may have left, and no trustworthy answer came: the message may have been accepted.
+
+    It is never sent again by itself. A status callback for its ``cus_message_id`` proves that it went out.
+    """
+
+
+class CallbackVerificationError(NxOtpError):
+    """A status callback could not be verified as the vendor's."""

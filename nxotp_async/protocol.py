@@ -1,0 +1,281 @@
+"""The API without I/O: a message becomes body and headers; an answer becomes a message id or a classified error."""
+
+import json
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import attrs
+import orjson
+from cattrs.gen import make_dict_unstructure_fn, override
+from cattrs.preconf.orjson import make_converter
+
+from ._version import __version__
+from .codes import ResponseCode, error_class
+from .errors import ApiError, MetaError, NxOtpError, OutcomeUnknownError, TransientApiError
+from .messages import OtpMessage
+from .signing import Credentials, sign
+
+__all__ = ["MAX_ANSWER_BYTES", "OTP_PATH", "decode", "encode", "redact", "request_headers", "server_time"]
+
+OTP_PATH: Final = "/api/wa/otp"
+MAX_ANSWER_BYTES: Final = 64 * 1024
+"""No answer of the vendor comes near this; what is longer is no answer of the vendor's."""
+
+_MAX_RAW_CHARS = 4096
+
+# ---------------------------------------------------------------------------------------------- message → request
+
+_converter = make_converter()
+_omit_absent = override(omit_if_default=True)
+_converter.register_unstructure_hook(
+    OtpMessage,
+    make_dict_unstructure_fn(
+        OtpMessage,
+        _converter,
+        category=_omit_absent,
+        cus_message_id=_omit_absent,
+        dr_webhook=_omit_absent,
+        api_type=_omit_absent,
+        business_phone=_omit_absent,
+        expires_at=override(omit=True),
+    ),
+)
+
+
+def encode(message: OtpMessage, appkey: str) -> bytes:
+    """Return the JSON body. These very bytes are signed and sent, on every attempt."""
+    return orjson.dumps(
+        {
+            "appkey": appkey,
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            **_converter.unstructure(message),
+        }
+    )
+
+
+def request_headers(body: bytes, *, ts: int, credentials: Credentials) -> dict[str, str]:
+    """Return the headers of one attempt, freshly signed.
+
+    Args:
+        body: The bytes that will be sent.
+        ts: Milliseconds since the epoch; the vendor refuses more than 60 000 of difference.
+        credentials: The account's keys.
+    """
+    return {
+        "accessKey": credentials.access_key,
+        "ts": str(ts),
+        "bizType": "2",
+        "action": "mt",
+        "sign": sign(body, ts=ts, credentials=credentials),
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
+        "Accept-Encoding": "identity",
+        "User-Agent": f"nxotp_async/{__version__}",
+    }
+
+
+# ---------------------------------------------------------------------------------------------- answer → outcome
+
+
+def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[str, ...] = ()) -> str | NxOtpError:
+    """Turn an answer into the vendor's message id, or into the error it stands for. Never raises.
+
+    Args:
+        status: The HTTP status.
+        headers: The answer's headers; names in any letter case.
+        body: The body as received. One of more than `MAX_ANSWER_BYTES` is not looked into.
+        hide: Texts that must not appear in the error, such as the message's code.
+
+    Returns:
+        The message id of an accepted message; an `ApiError` where the vendor said no; an `OutcomeUnknownError`
+        where the answer proves neither.
+    """
+    reply = _read_reply(body)
+    failure = _classify(status, reply)
+    if failure is None:
+        return reply.message_id
+    if issubclass(failure, ApiError):
+        return _api_error(failure, status, headers, body, reply, hide)
+    return OutcomeUnknownError(
+        f"HTTP {status}: {reply.problem or f'the answer says code {reply.code} all the same'}",
+        hint="the message may have been accepted; wait for its status callback before you send another",
+    )
+
+
+@attrs.frozen
+class _Reply:
+    """What an answer's body says, and only what is beyond doubt in it."""
+
+    code: int | None = None
+    message_id: str = ""
+    text: str = ""
+    meta: Mapping[str, Any] = {}
+    problem: str = ""
+
+
+def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
+    """Name the error an answer stands for; ``None`` means accepted. The whole table, in the order it is read."""
+    match reply.code:
+        case 0 if reply.message_id and 200 <= status < 300:
+            return None
+        case 0:
+            return OutcomeUnknownError
+        case int() as code if ResponseCode.find(code):
+            return error_class(code)
+    if status == 429:
+        return TransientApiError
+    if reply.code is not None and status < 500:
+        return error_class(reply.code)
+    if 300 <= status < 500:
+        return ApiError
+    return OutcomeUnknownError
+
+
+def _read_reply(body: bytes) -> _Reply:
+    if len(body) > MAX_ANSWER_BYTES:
+        return _Reply(problem=f"the answer is longer than {MAX_ANSWER_BYTES // 1024} KiB")
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _Reply(problem="the answer is not JSON, or only a part of it" if body else "the answer is empty")
+    if not isinstance(answer, dict):
+        return _Reply(problem="the answer is not a JSON object")
+    if not _names_are_unique(body):
+        return _Reply(problem="the answer names something twice")
+    code = answer.get("code")
+    if type(code) is not int:  # a bool is an int too
+        return _Reply(problem="the answer has no integer code")
+    match answer.get("data"):
+        case {"messages": [{"id": str(message_id)}, *_]} if code == 0 and message_id.strip():
+            return _Reply(code, message_id)
+        case {"error": dict(meta)}:
+            pass
+        case _:
+            meta = {}
+    text = _text(answer.get("message", answer.get("msg")))
+    return _Reply(code, text=text, meta=meta, problem="code 0, but without a message id" if code == 0 else "")
+
+
+def _names_are_unique(body: bytes) -> bool:
+    """Whether no object in the JSON has the same name twice: readers disagree on which of the two counts."""
+    if (
+        body.count(b'"code"') == 1
+        and body.count(b'"data"') == 1
+        and body.count(b'"messages"') == 1
+        and body.count(b'"id"') == 1
+        and b"\\" not in body
+    ):
+        return True
+    try:
+        json.loads(body, object_pairs_hook=_refuse_twins)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError
+
+
+def _api_error(
+    failure: type[ApiError],
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    reply: _Reply,
+    hide: tuple[str, ...],
+) -> ApiError:
+    vendor_message = redact(reply.text, hide)[:500]
+    facts: dict[str, Any] = {
+        "code": reply.code,
+        "vendor_message": vendor_message,
+        "http_status": status,
+        "raw": redact(body.decode(errors="replace"), hide)[:_MAX_RAW_CHARS],
+        "retry_after": _retry_after(headers),
+    }
+    if reply.code is None:
+        return failure(f"HTTP {status} without a vendor code", hint=_status_advice(status), **facts)
+    known = ResponseCode.find(reply.code)
+    if known is None:
+        return failure(f"code {reply.code}, which the vendor has not documented: {vendor_message}", **facts)
+    summary = f"code {known.value}, {known.meaning}"
+    if not issubclass(failure, MetaError):
+        # The vendor's text often only repeats the meaning.
+        told = vendor_message and vendor_message.lower() not in summary.lower()
+        return failure(f"{summary}: {vendor_message}" if told else summary, hint=known.advice, **facts)
+    meta_code = _integer(reply.meta.get("code"))
+    meta_text = redact(_text(reply.meta.get("message")), hide)[:500]
+    error_data = reply.meta.get("error_data")
+    return failure(
+        f"{summary}: Meta {meta_code}, {meta_text}",
+        hint=known.advice,
+        meta_code=meta_code,
+        meta_type=redact(_text(reply.meta.get("type")), hide)[:100],
+        fbtrace_id=redact(_text(reply.meta.get("fbtrace_id")), hide)[:100],
+        details=redact(_text(error_data.get("details") if isinstance(error_data, dict) else None), hide)[:500],
+        **facts,
+    )
+
+
+def _status_advice(status: int) -> str:
+    if status == 429:
+        return "the vendor throttles; set or lower rate_limit"
+    if status < 400:
+        return "redirects are never followed, they would hand the code to another host; check base_url"
+    return "something before the vendor's API refused the request; check base_url and any proxy"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(value: object) -> int | None:
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and len(value) <= 9 and value.isascii() and value.isdigit():
+        return int(value)
+    return None
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    return next((value.strip() for key, value in headers.items() if key.lower() == name), "")
+
+
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Return the ``Date`` header as seconds since the epoch (whole seconds), or ``None`` without a usable one."""
+    return _http_date(_header(headers, "date"))
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait: given as such, or as a date to be read by the server's own clock."""
+    text = _header(headers, "retry-after")
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:9]), 86_400))
+    at, now = _http_date(text), server_time(headers)
+    return None if at is None or now is None else min(max(at - now, 0.0), 86_400.0)
+
+
+# ---------------------------------------------------------------------------------------------- redaction
+
+# A phone number, with or without the punctuation people put between its digits.
+_NUMBER = re.compile(r"\d(?:[ ().-]{0,2}\d){6,}")
+
+
+def redact(text: str, hide: tuple[str, ...] = ()) -> str:
+    """Star the given texts and every phone number, and drop what could drive a terminal."""
+    for secret in sorted(filter(None, hide), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = _NUMBER.sub("***", text)
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,130 @@
+"""Pairing every message with the id that came back for it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import attrs
+
+from .errors import ApiError, NxOtpError
+from .messages import SendResult, SendStatus
+
+__all__ = ["ResultCollector", "Summary"]
+
+
+@attrs.frozen
+class Summary:
+    """How many messages had which outcome.
+
+    Attributes:
+        total: Messages with an outcome.
+        accepted: The vendor accepted them.
+        rejected: The vendor said no.
+        not_sent: They provably never left.
+        unknown: They may have been accepted.
+        retried: Those that took more than one attempt.
+        attempts: POSTs of all of them together.
+    """
+
+    total: int
+    accepted: int
+    rejected: int
+    not_sent: int
+    unknown: int
+    retried: int
+    attempts: int
+
+
+class ResultCollector:
+    """Collects results in any order of arrival, and pairs ``cus_message_id`` with message id, both ways.
+
+    An id seen twice is kept in `duplicates`; what was paired first stays paired.
+    """
+
+    def __init__(self) -> None:
+        self._results: list[SendResult] = []
+        self._message_ids: dict[str, str] = {}
+        self._cus_message_ids: dict[str, str] = {}
+        self._duplicates: list[SendResult] = []
+
+    def add(self, result: SendResult) -> None:
+        """Take a result in."""
+        self._results.append(result)
+        cus_message_id, message_id = result.message.cus_message_id, result.message_id
+        if message_id is None or cus_message_id is None:
+            return
+        if cus_message_id in self._message_ids or message_id in self._cus_message_ids:
+            self._duplicates.append(result)
+            return
+        self._message_ids[cus_message_id] = message_id
+        self._cus_message_ids[message_id] = cus_message_id
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[SendResult]:
+        """Iterate over the results in the order of their arrival."""
+        return iter(self._results)
+
+    @property
+    def pairs(self) -> Mapping[str, str]:
+        """Message id by cus_message_id, for every accepted message. A live, read-only view."""
+        return MappingProxyType(self._message_ids)
+
+    def message_id(self, cus_message_id: str) -> str | None:
+        """Return the vendor's id of an accepted message, or ``None``."""
+        return self._message_ids.get(cus_message_id)
+
+    def cus_message_id(self, message_id: str) -> str | None:
+        """Return your own id of the message the vendor calls by this id, or ``None``."""
+        return self._cus_message_ids.get(message_id)
+
+    def _with(self, status: SendStatus) -> list[SendResult]:
+        return [result for result in self._results if result.status is status]
+
+    @property
+    def accepted(self) -> list[SendResult]:
+        """The messages the vendor accepted."""
+        return self._with(SendStatus.ACCEPTED)
+
+    @property
+    def rejected(self) -> list[SendResult]:
+        """The messages the vendor refused."""
+        return self._with(SendStatus.REJECTED)
+
+    @property
+    def not_sent(self) -> list[SendResult]:
+        """The messages that provably never left."""
+        return self._with(SendStatus.NOT_SENT)
+
+    @property
+    def unknown(self) -> list[SendResult]:
+        """The messages that may have been accepted."""
+        return self._with(SendStatus.UNKNOWN)
+
+    @property
+    def duplicates(self) -> list[SendResult]:
+        """Accepted results with a cus_message_id or message id that was paired before."""
+        return list(self._duplicates)
+
+    @property
+    def failures(self) -> Counter[int | str]:
+        """How many messages failed for which reason: the vendor's code, or the error's class name without one."""
+        return Counter(_reason(result.error) for result in self._results if result.error is not None)
+
+    def summary(self) -> Summary:
+        """Count the outcomes."""
+        counts = Counter(result.status for result in self._results)
+        return Summary(
+            total=len(self._results),
+            accepted=counts[SendStatus.ACCEPTED],
+            rejected=counts[SendStatus.REJECTED],
+            not_sent=counts[SendStatus.NOT_SENT],
+            unknown=counts[SendStatus.UNKNOWN],
+            retried=sum(result.attempts > 1 for result in self._results),
+            attempts=sum(result.attempts for result in self._results),
+        )
+
+
+def _reason(error: NxOtpError) -> int | str:
+    return error.code if isinstance(error, ApiError) and error.code is not None else type(error).__name__

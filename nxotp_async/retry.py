@@ -1,0 +1,157 @@
+"""What is tried again, when, and how often: tenacity behind pure functions."""
+
+import math
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+import attrs
+from tenacity import AsyncRetrying, Future, RetryCallState, retry_if_result
+
+from .errors import (
+    ApiError,
+    ConfigurationError,
+    MetaError,
+    NotSentError,
+    NxOtpError,
+    OutcomeUnknownError,
+    TransientApiError,
+)
+
+__all__ = ["RetryPolicy", "RetryQuota", "retrying"]
+
+PAIR_RATE_LIMIT: Final = 131056
+"""Meta's code for too many messages to this one recipient."""
+PAIR_INTERVAL: Final = 6.0
+"""Seconds between two messages to one recipient that Meta documents."""
+_META_SLOWDOWN = 8
+_TRANSIENT_META_CODES = frozenset({4, 80007, 130429, PAIR_RATE_LIMIT, 131016, 131057, 133004})
+
+
+def _count(value: int) -> int:
+    if type(value) is not int or value < 1:
+        raise ConfigurationError("RetryPolicy.max_attempts must be an integer, 1 at least")
+    return value
+
+
+def _seconds(value: float) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ConfigurationError("RetryPolicy's backoff_base and backoff_cap must be numbers, 0 at least, and finite")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """What is tried again by itself. Whatever is not listed never is.
+
+    Attributes:
+        max_attempts: POSTs for one message at the most, the first included.
+        transient_codes: Vendor codes after which the message is sent again. They mean it was not accepted.
+        transient_meta_codes: The same for Meta's codes inside 9099; the defaults are those Meta documents as
+            temporary.
+        resend_unknown: Also send again what may have been accepted. The recipient can then get two messages.
+        backoff_base: Seconds: the first pause is a random part of this, and every further one of twice as much.
+        backoff_cap: Seconds: the longest pause the backoff chooses. A ``Retry-After`` may ask for more.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+    """
+
+    max_attempts: int = attrs.field(default=3, converter=_count)
+    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=frozenset)
+    transient_meta_codes: frozenset[int] = attrs.field(default=_TRANSIENT_META_CODES, converter=frozenset)
+    resend_unknown: bool = False
+    backoff_base: float = attrs.field(default=0.5, converter=_seconds)
+    backoff_cap: float = attrs.field(default=10.0, converter=_seconds)
+
+    def retries(self, error: NxOtpError) -> bool:
+        """Return whether the policy sends a message again after this error."""
+        match error:
+            case NotSentError():
+                return error.temporary
+            case OutcomeUnknownError():
+                return self.resend_unknown
+            case MetaError():
+                return error.meta_code in self.transient_meta_codes
+            case ApiError():
+                throttled = isinstance(error, TransientApiError) and error.http_status == 429
+                return throttled or error.code in self.transient_codes
+        return False
+
+    def pause(self, error: NxOtpError, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after the given attempt failed: full jitter under an exponential ceiling.
+
+        Args:
+            error: What the attempt ended with.
+            attempt: The number of the attempt that failed, from 1.
+            chance: A random number from 0.0 up to 1.0.
+        """
+        slowdown = _META_SLOWDOWN if isinstance(error, MetaError) else 1
+        ceiling = min(self.backoff_cap, slowdown * self.backoff_base * 2.0 ** min(attempt - 1, 60))
+        floor = PAIR_INTERVAL if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT else 0.0
+        asked = error.retry_after if isinstance(error, ApiError) and error.retry_after else 0.0
+        return max(floor, asked) + chance * ceiling
+
+
+class RetryQuota:
+    """A bucket of tokens that retries draw on, shared by all sends of a client.
+
+    Every retry costs 5 of its 500 tokens, and a message that is accepted puts back what its last retry cost, or 1
+    where it needed none. So an outage costs 100 retries, and not one more POST than messages after that; and where
+    up to about a third of the attempts fail, the bucket never runs dry. The figures are botocore's.
+    """
+
+    CAPACITY: Final = 500
+    COST: Final = 5
+
+    def __init__(self) -> None:
+        self._tokens = self.CAPACITY
+        self._lock = threading.Lock()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are left."""
+        return self._tokens
+
+    def take(self) -> bool:
+        """Take the cost of a retry, and return whether there was enough for it."""
+        with self._lock:
+            if self._tokens < self.COST:
+                return False
+            self._tokens -= self.COST
+            return True
+
+    def give_back(self, tokens: int) -> None:
+        """Put tokens back, up to the capacity."""
+        if self._tokens < self.CAPACITY:
+            with self._lock:
+                self._tokens = min(self.CAPACITY, self._tokens + tokens)
+
+
+def retrying(
+    *,
+    again: Callable[[str | NxOtpError], bool],
+    pause: Callable[[str | NxOtpError, int], float],
+    give_up: Callable[[str | NxOtpError, int, float], bool],
+    sleep: Callable[[float], Awaitable[None]],
+) -> AsyncRetrying:
+    """Return the tenacity controller for one message. Its attempts return their outcome and never raise an error.
+
+    Args:
+        again: Whether an outcome may be followed by another attempt.
+        pause: Seconds to wait after an outcome, given the number of its attempt.
+        give_up: Whether to stop with this outcome, given the number of its attempt and the pause that would come.
+        sleep: Waits.
+    """
+
+    def outcome(state: RetryCallState) -> str | NxOtpError:
+        # tenacity asks after an attempt only, when there is an outcome
+        return cast("str | NxOtpError", cast("Future", state.outcome).result())
+
+    return AsyncRetrying(
+        retry=retry_if_result(again),
+        wait=lambda state: pause(outcome(state), state.attempt_number),
+        stop=lambda state: give_up(outcome(state), state.attempt_number, state.upcoming_sleep),
+        sleep=sleep,
+        retry_error_callback=outcome,
+    )

@@ -1,0 +1,14 @@
+"""An emulator of the OTP API: no account and no network needed."""
+
+from .faults import MAGIC_RECIPIENTS, Fault, FaultKind
+from .server import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, ReceivedRequest, Sandbox
+
+__all__ = [
+    "MAGIC_RECIPIENTS",
+    "SANDBOX_BUSINESS_PHONE",
+    "SANDBOX_CREDENTIALS",
+    "Fault",
+    "FaultKind",
+    "ReceivedRequest",
+    "Sandbox",
+]

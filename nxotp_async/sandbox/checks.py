@@ -1,0 +1,110 @@
+"""What the vendor checks of a request, and the code it answers with. Pure functions."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from ..codes import ResponseCode
+from ..languages import Language
+from ..messages import Category
+from ..signing import Credentials, verify
+
+__all__ = ["check_body", "check_headers", "otp_code", "parse_body"]
+
+_REQUIRED_HEADERS: Final = ("accessKey", "ts", "bizType", "action", "sign")
+_WINDOW_MS: Final = 60_000
+_REQUIRED_FIELDS: Final = ("appkey", "messaging_product", "recipient_type", "to", "content", "language_code")
+_OPTIONAL_TEXTS: Final = ("business_phone", "category", "cus_message_id", "dr_webhook")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{6,14}")
+_CODE: Final = re.compile(r"(?<![0-9])[0-9]{4,8}(?![0-9])")
+
+
+def check_headers(
+    headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now_ms: int
+) -> tuple[ResponseCode, str]:
+    """Return the code the headers earn, `ResponseCode.SUCCESS` where nothing is wrong with them, and why.
+
+    Args:
+        headers: The request's headers, with names in any letter case.
+        body: The raw bytes the signature is for.
+        credentials: The keys of the one account there is.
+        now_ms: The server's clock, in milliseconds since the epoch.
+    """
+    missing = [name for name in _REQUIRED_HEADERS if not headers.get(name)]
+    if missing:
+        return ResponseCode.MISSING_PARAMETERS, f"missing headers: {', '.join(missing)}"
+    if headers["accessKey"] != credentials.access_key:
+        return ResponseCode.INSUFFICIENT_PERMISSIONS, "unknown accessKey"
+    if headers["bizType"] != "2" or headers["action"] != "mt":
+        return ResponseCode.PARAMETER_ERROR, "bizType must be 2, and action mt"
+    ts = headers["ts"]
+    if not (ts.isascii() and ts.isdigit() and len(ts) <= 16) or abs(int(ts) - now_ms) > _WINDOW_MS:
+        return ResponseCode.TIMESTAMP_EXPIRED, "ts must be milliseconds within 60000 of the server's clock"
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        return ResponseCode.INVALID_SIGNATURE, "Content-Type must be application/json"
+    if not verify(headers["sign"], body, ts=int(ts), credentials=credentials):
+        return ResponseCode.INVALID_SIGNATURE, "the sign does not match"
+    return ResponseCode.SUCCESS, ""
+
+
+def parse_body(body: bytes) -> dict[str, Any] | None:
+    """Return the fields of the body, or ``None`` where it is no JSON object."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def check_body(
+    fields: Mapping[str, Any] | None, credentials: Credentials, business_phones: frozenset[str]
+) -> tuple[ResponseCode, str]:
+    """Return the code the body earns, `ResponseCode.SUCCESS` where nothing is wrong with it, and why.
+
+    Args:
+        fields: The parsed body.
+        credentials: The keys of the one account there is.
+        business_phones: The numbers bound to its application.
+    """
+    if fields is None:
+        return ResponseCode.PARAMETER_ERROR, "the body is no JSON object"
+    missing = [name for name in _REQUIRED_FIELDS if fields.get(name) in (None, "")]
+    if missing:
+        return ResponseCode.PARAMETER_EXCEPTION, f"missing fields: {', '.join(missing)}"
+    wrong = [name for name in (*_REQUIRED_FIELDS, *_OPTIONAL_TEXTS) if not isinstance(fields.get(name, ""), str)]
+    if wrong:
+        return ResponseCode.PARAMETER_ERROR, f"not strings: {', '.join(wrong)}"
+    if type(fields.get("api_type", 0)) is not int or fields.get("api_type", 0) not in (0, 1):
+        return ResponseCode.PARAMETER_ERROR, "api_type must be 0 or 1"
+    if fields["messaging_product"] != "whatsapp" or fields["recipient_type"] != "individual":
+        return ResponseCode.PARAMETER_ERROR, "messaging_product must be whatsapp, and recipient_type individual"
+    webhook = fields.get("dr_webhook")
+    if webhook is not None and not webhook.startswith(("http://", "https://")):
+        return ResponseCode.PARAMETER_ERROR, "dr_webhook must be a URL"
+    return _check_values(fields, credentials, business_phones)
+
+
+def _check_values(
+    fields: Mapping[str, Any], credentials: Credentials, business_phones: frozenset[str]
+) -> tuple[ResponseCode, str]:
+    if fields["appkey"] != credentials.appkey:
+        return ResponseCode.APPLICATION_UNAVAILABLE, "unknown appkey"
+    if fields.get("business_phone", "") not in business_phones | {""}:
+        return ResponseCode.BUSINESS_PHONE_NOT_BOUND, "unknown business_phone"
+    if fields.get("category", "") not in {"", *Category}:
+        return ResponseCode.CATEGORY_MISSING, "unknown category"
+    if fields["language_code"] not in set(Language):
+        return ResponseCode.TEMPLATE_MISSING, "no template in this language"
+    if otp_code(fields["content"]) is None:
+        return ResponseCode.NO_OTP_CODE, "content holds no single run of 4 to 8 digits"
+    if not _NUMBER.fullmatch(fields["to"]):
+        return ResponseCode.WHATSAPP_ERROR, "to is no E.164 number"
+    return ResponseCode.SUCCESS, ""
+
+
+def otp_code(content: str) -> str | None:
+    """Return the one run of 4 to 8 digits in the content, or ``None`` where there is none, or more than one."""
+    codes = _CODE.findall(content)
+    return codes[0] if len(codes) == 1 else None

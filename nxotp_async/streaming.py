@@ -1,0 +1,135 @@
+"""Concurrent work over a stream of items of any length, in bounded memory."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from typing import Final, Generic, TypeVar, cast
+
+__all__ = ["as_completed"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_END: Final = object()
+
+
+async def as_completed(
+    items: Iterable[_Item] | AsyncIterable[_Item],
+    work: Callable[[_Item], Awaitable[_Result]],
+    *,
+    concurrency: int,
+    asleep: Callable[[], int],
+) -> AsyncGenerator[_Result, None]:
+    """Yield the result of the work on each item, as they complete.
+
+    At most twice ``concurrency`` items are read ahead of the results that have been yielded. Closing the generator
+    cancels the work in progress and waits for it to end. Where reading the items raises, or the work does, what is
+    in progress is finished and yielded before the error goes on to the caller.
+
+    Args:
+        items: What to work on; read one at a time, in order.
+        work: Makes an item into a result.
+        concurrency: Workers at the same time, those asleep not counted.
+        asleep: Returns how many workers wait for a later attempt, and so leave room for others.
+    """
+    stream = _Stream(items, work, concurrency, asleep)
+    try:
+        while stream.hire() or stream.workers or stream.results:
+            if not stream.results:
+                await stream.next_result()
+                continue
+            yield stream.results.popleft()
+    finally:
+        await stream.cancel()
+    if stream.failure is not None:
+        raise stream.failure
+
+
+class _Stream(Generic[_Item, _Result]):
+    """Workers that each read an item, work on it, and read the next.
+
+    One worker at a time is the reader. Whoever has read an item hires the next reader before going to work, so
+    there are never more workers than items. A worker who may not read on leaves.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[_Item] | AsyncIterable[_Item],
+        work: Callable[[_Item], Awaitable[_Result]],
+        concurrency: int,
+        asleep: Callable[[], int],
+    ) -> None:
+        self.results: deque[_Result] = deque()
+        self.workers: set[asyncio.Task[None]] = set()
+        self.failure: Exception | None = None
+        if isinstance(items, AsyncIterable):
+            self._asynchronous = aiter(items)
+            self._synchronous = None
+        else:
+            self._synchronous = iter(items)
+        self._work = work
+        self._concurrency = concurrency
+        self._asleep = asleep
+        self._has_reader = False
+        self._exhausted = False
+        self._in_work = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def hire(self) -> bool:
+        """Start a worker as the reader, where one may read. Return whether it was started."""
+        if not self._may_read() or len(self.workers) >= self._wanted():
+            return False
+        self._has_reader = True
+        self.workers.add(asyncio.create_task(self._read_and_work(), name="nxotp_async: send_many"))
+        return True
+
+    def _may_read(self) -> bool:
+        ahead = self._in_work + len(self.results)
+        return not self._has_reader and not self._exhausted and ahead < 2 * self._concurrency
+
+    def _wanted(self) -> int:
+        return min(self._concurrency + self._asleep(), 2 * self._concurrency)
+
+    async def _read_and_work(self) -> None:
+        try:
+            while True:
+                item = (
+                    await anext(self._asynchronous, _END)
+                    if self._synchronous is None
+                    else next(self._synchronous, _END)
+                )
+                self._has_reader = False
+                if item is _END:
+                    self._exhausted = True
+                    return
+                self._in_work += 1
+                self.hire()
+                result = await self._work(cast("_Item", item))
+                self._in_work -= 1
+                self.results.append(result)
+                self._notify()
+                if not self._may_read() or len(self.workers) > self._wanted():
+                    return
+                self._has_reader = True
+        except Exception as error:
+            self._exhausted = True
+            self.failure = self.failure or error
+        finally:
+            self.workers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._notify()
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next_result(self) -> None:
+        """Wait until there is a result, or a worker has left."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    async def cancel(self) -> None:
+        """Cancel the workers, and wait until they have gone."""
+        self._exhausted = True
+        for worker in self.workers:
+            worker.cancel()
+        await asyncio.gather(*self.workers, return_exceptions=True)
