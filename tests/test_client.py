@@ -1,11 +1,370 @@
-from nxotp_async import OtpClient, SendStatus
-from nxotp_async.sandbox import Sandbox
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import aiohttp
+import pytest
+from conftest import ManualClock
+from support import instant_clock, new_client, sandbox_in_a_thread
+
+from nxotp_async import (
+    ConfigurationError,
+    InvalidMessageError,
+    Language,
+    OtpClient,
+    OtpMessage,
+    RetryPolicy,
+    SendResult,
+    SendStatus,
+    TransientApiError,
+)
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox
+
+TO = "+999 555 0100"
+
+
+def messages(number: int | None = None) -> Iterator[OtpMessage]:
+    numbers = count() if number is None else range(number)
+    return (OtpMessage(f"9995{index % 10**6:06d}", f"Your code is {index % 10**6:06d}") for index in numbers)
+
+
+async def collect(source: AsyncIterable[SendResult], into: list[SendResult]) -> None:
+    async for result in source:
+        into.append(result)  # noqa: PERF401 - what came before an error is wanted too
+
+
+# ---------------------------------------------------------------------------------------------- one message
 
 
 async def test_a_message_arrives_and_is_paired(client: OtpClient, sandbox: Sandbox) -> None:
-    result = await client.send_otp("+999 555 0100", "Your code is 004213", language_code="pt-BR")
+    result = await client.send_otp(TO, "Your code is 004213", language_code="pt-BR")
     (received,) = sandbox.messages
     assert result.status is SendStatus.ACCEPTED
     assert result.message_id == received.message_id
+    assert result.attempts == 1
+    assert result.error is None
     assert (received.to, received.otp) == ("9995550100", "004213")
     assert received.fields["language_code"] == "pt_BR"
+
+
+async def test_a_message_without_an_id_gets_an_unguessable_one(client: OtpClient, sandbox: Sandbox) -> None:
+    message = OtpMessage(TO, "482913")
+    results = [await client.send(message), await client.send(message)]
+    ids = [result.message.cus_message_id for result in results]
+    assert ids == [request.cus_message_id for request in sandbox.messages]
+    assert len(set(ids)) == 2
+    assert all(cus_message_id and len(cus_message_id) == 32 for cus_message_id in ids)
+    assert message.cus_message_id is None
+
+
+async def test_every_field_of_a_message_arrives(client: OtpClient, sandbox: Sandbox) -> None:
+    await client.send_otp(
+        TO,
+        "482913",
+        language_code="zh-cn",
+        category="utility",
+        cus_message_id="order 66/a",
+        dr_webhook="https://example.com/status?token=1",
+        api_type=1,
+        business_phone=f"+{SANDBOX_BUSINESS_PHONE}",
+        expires_at=datetime.now(UTC) + timedelta(days=9999),
+    )
+    assert sandbox.messages[0].fields == {
+        "appkey": sandbox.credentials.appkey,
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": "9995550100",
+        "content": "482913",
+        "language_code": "zh_CN",
+        "category": "UTILITY",
+        "cus_message_id": "order 66/a",
+        "dr_webhook": "https://example.com/status?token=1",
+        "api_type": 1,
+        "business_phone": SANDBOX_BUSINESS_PHONE,
+    }
+
+
+async def test_the_clients_defaults_fill_what_a_message_leaves_open(sandbox: Sandbox, clock: ManualClock) -> None:
+    defaults = {"language_code": "de", "dr_webhook": "https://example.com/a", "business_phone": SANDBOX_BUSINESS_PHONE}
+    async with sandbox.client(clock=clock.clock, **defaults) as client:
+        result = await client.send_otp(TO, "482913")
+        await client.send_otp(TO, "482913", language_code="fr", dr_webhook="https://example.com/b")
+    first, second = sandbox.messages
+    assert {name: first.fields[name] for name in defaults} == defaults
+    assert (second.fields["language_code"], second.fields["dr_webhook"]) == ("fr", "https://example.com/b")
+    assert result.message.language_code is Language.DE
+
+
+async def test_an_invalid_message_is_refused_before_anything_is_sent(client: OtpClient, sandbox: Sandbox) -> None:
+    with pytest.raises(InvalidMessageError, match="content") as caught:
+        await client.send_otp(TO, "no code")
+    assert caught.value.field == "content"
+    assert not sandbox.requests
+
+
+async def test_send_takes_messages_only(client: OtpClient) -> None:
+    with pytest.raises(TypeError, match="expected an OtpMessage, not dict"):
+        await client.send({"to": TO})  # type: ignore[arg-type]
+
+
+async def test_an_error_knows_its_message_and_its_attempts(client: OtpClient, sandbox: Sandbox) -> None:
+    sandbox.script(*[Fault.answer(-1)] * 3)
+    with pytest.raises(TransientApiError) as caught:
+        await client.send_otp(TO, "482913", cus_message_id="mine")
+    assert (caught.value.cus_message_id, caught.value.attempts, caught.value.code) == ("mine", 3, -1)
+
+
+# ---------------------------------------------------------------------------------------------- views
+
+
+async def test_a_view_has_its_own_defaults_on_the_same_connections(sandbox: Sandbox, clock: ManualClock) -> None:
+    async with sandbox.client(clock=clock.clock, language_code="de") as client:
+        view = client.with_options(language_code="fr", retry=RetryPolicy(max_attempts=1))
+        await client.send_otp(TO, "482913")
+        await view.send_otp(TO, "482913")
+        sandbox.script(Fault.answer(-1))
+        with pytest.raises(TransientApiError) as caught:
+            await view.send_otp(TO, "482913")
+    assert caught.value.attempts == 1
+    assert [request.fields["language_code"] for request in sandbox.messages] == ["de", "fr"]
+
+
+async def test_a_view_refuses_what_the_client_would(client: OtpClient) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        client.with_options(timeout=-1)
+
+
+async def test_two_messages_with_one_id_in_flight_are_not_both_sent(client: OtpClient, sandbox: Sandbox) -> None:
+    view = client.with_options(language_code="fr")
+    outcomes = await asyncio.gather(
+        client.send_otp(TO, "482913", cus_message_id="same"),
+        view.send_otp(TO, "482914", cus_message_id="same"),
+        return_exceptions=True,
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["SendResult", "InvalidMessageError"]
+    assert len(sandbox.requests) == 1
+    # Once the first has its outcome, the id may be used again.
+    await client.send_otp(TO, "482915", cus_message_id="same")
+
+
+# ---------------------------------------------------------------------------------------------- many messages
+
+
+async def test_a_batch_is_paired_whatever_the_order_of_the_answers(clock: ManualClock) -> None:
+    sandbox = Sandbox(clock=lambda: clock.now, echo_message_id=False)
+    async with sandbox, sandbox.client(clock=clock.clock) as client:
+        collector = await client.send_batch(messages(300))
+    assert len(collector.accepted) == 300
+    assert dict(collector.pairs) == {request.cus_message_id: request.message_id for request in sandbox.messages}
+
+
+async def test_a_batch_sends_an_id_that_comes_twice_once(client: OtpClient, sandbox: Sandbox) -> None:
+    batch = [OtpMessage(TO, "482913", cus_message_id=cus_message_id) for cus_message_id in ("a", "b", "a")]
+    collector = await client.send_batch(batch)
+    (refused,) = collector.not_sent
+    assert isinstance(refused.error, InvalidMessageError)
+    assert sorted(collector.pairs) == ["a", "b"]
+    assert len(sandbox.requests) == 2
+
+
+async def test_one_failure_neither_raises_nor_stops_the_rest(client: OtpClient, sandbox: Sandbox) -> None:
+    sandbox.script(Fault(), Fault.answer(9003), Fault(), Fault.truncated())
+    statuses = Counter([result.status async for result in client.send_many(messages(20))])
+    assert statuses == {SendStatus.ACCEPTED: 18, SendStatus.REJECTED: 1, SendStatus.UNKNOWN: 1}
+
+
+async def test_asynchronous_messages_are_sent_as_they_come(client: OtpClient, sandbox: Sandbox) -> None:
+    gate = asyncio.Event()
+
+    async def slow_source() -> AsyncIterator[OtpMessage]:
+        for message in messages(2):
+            yield message
+        await gate.wait()
+        yield OtpMessage(TO, "482913")
+
+    seen = 0
+    async for _ in client.send_many(slow_source()):
+        seen += 1
+        if seen == 2:
+            gate.set()  # reached only if the first two did not wait for the third
+    assert seen == 3
+
+
+@pytest.mark.parametrize("wrong", [OtpMessage(TO, "482913"), 5])
+async def test_what_is_no_iterable_is_refused_at_once(client: OtpClient, wrong: object) -> None:
+    with pytest.raises(TypeError, match="iterable of OtpMessage"):
+        client.send_many(wrong)  # type: ignore[arg-type]
+
+
+async def test_endless_messages_are_read_at_most_twice_the_permits_ahead(sandbox: Sandbox, clock: ManualClock) -> None:
+    read = 0
+
+    def source() -> Iterator[OtpMessage]:
+        nonlocal read
+        for message in messages():
+            read += 1
+            yield message
+
+    ahead: list[int] = []
+    async with sandbox.client(clock=clock.clock, max_concurrency=5) as client:
+        async for _ in client.send_many(source()):
+            ahead.append(read - len(ahead))
+            if len(ahead) == 200:
+                break
+    assert max(ahead) <= 10
+
+
+async def test_leaving_the_loop_cancels_what_is_in_flight() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        async with sandbox.client() as client:
+            before = asyncio.all_tasks()
+            async with aclosing(client.send_many(messages())) as results:
+                async for _ in results:
+                    break
+            assert asyncio.all_tasks() == before
+            # Permits and ids are free again.
+            assert (await client.send_batch(messages(100))).summary().accepted == 100
+
+
+async def test_a_broken_source_raises_after_what_was_in_flight(client: OtpClient) -> None:
+    def source() -> Iterator[OtpMessage]:
+        yield from messages(10)
+        raise LookupError("row 11")
+
+    results: list[SendResult] = []
+    with pytest.raises(LookupError, match="row 11"):
+        await collect(client.send_many(source()), results)
+    assert len(results) == 10
+
+
+async def test_an_alien_among_the_messages_raises_after_what_was_in_flight(client: OtpClient) -> None:
+    results: list[SendResult] = []
+    with pytest.raises(TypeError, match="not dict"):
+        await collect(client.send_many([*messages(3), {"to": TO}]), results)  # type: ignore[list-item]
+    assert len(results) == 3
+
+
+async def test_saturation_with_faults_loses_nothing_and_ages_nothing() -> None:
+    concurrency, number = 50, 10_000
+    async with Sandbox(fault_rate=0.2, seed=7, latency=0.002) as sandbox:
+        async with sandbox.client(
+            clock=instant_clock(), max_concurrency=concurrency, deadline=300, retry=RetryPolicy(max_attempts=4)
+        ) as client:
+            collector = await client.send_batch(messages(number))
+        by_id: dict[str | None, list[tuple[int, str, bytes]]] = {}
+        for request in sandbox.requests:
+            by_id.setdefault(request.cus_message_id, []).append((request.ts, request.headers["sign"], request.body))
+        summary = collector.summary()
+        assert summary.total == len(by_id) == number
+        assert summary.accepted + summary.rejected == number
+        assert dict(collector.pairs) == {request.cus_message_id: request.message_id for request in sandbox.messages}
+        assert len(collector.pairs) == summary.accepted > 0.99 * number
+        assert summary.attempts == len(sandbox.requests) > 1.2 * number
+        for requests in by_id.values():
+            timestamps, signs, bodies = zip(*requests, strict=True)
+            assert len(set(bodies)) == 1
+            assert len(set(timestamps)) == len(set(signs)) == len(requests)
+        assert max(request.arrived_at * 1000 - request.ts for request in sandbox.requests) < 5_000
+        assert 1 < sandbox.max_in_flight <= concurrency
+
+
+async def test_send_many_keeps_as_many_requests_in_flight_as_there_are_permits() -> None:
+    # The answers take longer than it takes to begin as many requests, on a slow machine too.
+    async with Sandbox(latency=0.3) as sandbox, sandbox.client(max_concurrency=40) as client:
+        await client.send_batch(messages(80))
+        assert sandbox.max_in_flight == 40
+
+
+async def test_waiting_for_a_permit_does_not_age_the_timestamp() -> None:
+    # All of these are begun at once, and the last of them waits through all the others.
+    async with Sandbox() as sandbox, sandbox.client(max_concurrency=2, deadline=300) as client:
+        await asyncio.gather(*(client.send(message) for message in messages(1_000)))
+        assert max(request.arrived_at * 1000 - request.ts for request in sandbox.requests) < 5_000
+        assert sandbox.max_in_flight <= 2
+
+
+# ---------------------------------------------------------------------------------------------- loops and closing
+
+
+def test_a_second_event_loop_works_without_closing_the_client() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        client = sandbox.client()
+        for _ in range(3):
+            assert asyncio.run(client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+def test_a_second_event_loop_works_after_closing_the_client() -> None:
+    async def main(client: OtpClient) -> SendStatus:
+        async with client:
+            return (await client.send_otp(TO, "482913")).status
+
+    with sandbox_in_a_thread() as sandbox:
+        client = sandbox.client()
+        assert [asyncio.run(main(client)) for _ in range(2)] == [SendStatus.ACCEPTED] * 2
+
+
+def test_several_loops_in_several_threads_share_a_client() -> None:
+    async def main(client: OtpClient) -> None:
+        async with client:
+            accepted.append((await client.send_batch(messages(200))).summary().accepted)
+
+    accepted: list[int] = []
+    with sandbox_in_a_thread() as sandbox:
+        client = sandbox.client()
+        threads = [threading.Thread(target=lambda: asyncio.run(main(client))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert accepted == [200] * 4
+
+
+async def test_closing_is_idempotent_and_lets_what_is_in_flight_finish(clock: ManualClock) -> None:
+    with sandbox_in_a_thread(latency=0.05, clock=lambda: clock.now) as sandbox:
+        client = sandbox.client(clock=clock.clock)
+        sending = asyncio.create_task(client.send_otp(TO, "482913"))
+        while not sandbox.requests:  # noqa: ASYNC110 - the sandbox lives in another thread
+            await asyncio.sleep(0)
+        await client.aclose()
+        await client.aclose()
+        assert (await sending).status is SendStatus.ACCEPTED
+
+
+async def test_a_borrowed_session_is_used_and_not_closed(sandbox: Sandbox, clock: ManualClock) -> None:
+    async with aiohttp.ClientSession(headers={"X-Application": "shop"}, raise_for_status=True) as session:
+        async with sandbox.client(session=session, clock=clock.clock) as client:
+            await client.send_otp(TO, "482913")
+        assert not session.closed
+    assert sandbox.requests[0].headers["X-Application"] == "shop"
+
+
+async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
+    class Transport:
+        closed = False
+
+        async def post(
+            self, url: str, body: bytes, headers: object, timeout: float
+        ) -> tuple[int, dict[str, str], bytes]:
+            return 200, {}, b'{"code":0,"data":{"messages":[{"id":"m-1"}]}}'
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    transport = Transport()
+    async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
+        assert (await client.send_otp(TO, "482913")).message_id == "m-1"
+    assert transport.closed
+
+
+async def test_session_proxy_and_transport_exclude_one_another() -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigurationError, match="exclude one another"):
+            new_client("https://otp.example", session=session, proxy="http://localhost:3128")
+
+
+def test_the_repr_shows_where_to_and_nothing_else() -> None:
+    assert repr(new_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"

@@ -42,7 +42,7 @@ __all__ = ["send"]
 @click.option("--business-phone", help="The sending number.")
 @click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def send(to: str, base_url: str | None, as_json: bool, **fields: Any) -> None:
+def send(to: str, base_url: str | None, as_json: bool, **fields: Any) -> None:  # noqa: ANN401 - OtpMessage checks them
     r"""Send one OTP to the number TO.
 
     The content, text that holds the code, is read from standard input, or asked for without echo; it is never

@@ -1,0 +1,169 @@
+"""Servers and clocks that the sandbox is too well-behaved for."""
+
+import asyncio
+import selectors
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from nxotp_async import Clock, OtpClient
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
+from nxotp_async.sessions import Answer
+
+_Server = TypeVar("_Server")
+
+ACCEPTED = (
+    b'{"code":0,"data":{"messaging_product":"whatsapp","messages":[{"id":"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc"}]},'
+    b'"message":"Request successful"}'
+)
+
+
+def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
+    """Return an HTTP response as bytes."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+def new_client(url: str, **options: Any) -> OtpClient:
+    """Return a client of the sandbox's account at another address."""
+    keys = SANDBOX_CREDENTIALS
+    account = {"access_key": keys.access_key, "access_secret": keys.access_secret, "appkey": keys.appkey}
+    return OtpClient(**{**account, "base_url": url, **options})
+
+
+def instant_clock() -> Clock:
+    """Return the real clock, with pauses that take no time and timestamps that never repeat."""
+    last = 0.0
+
+    def strictly_later() -> float:
+        nonlocal last
+        last = max(time.time(), last + 0.001)
+        return last
+
+    return Clock(time=strictly_later, sleep=lambda _: asyncio.sleep(0))
+
+
+class RawServer:
+    """A server below HTTP: it reads each request whole, hands the connection to `answer`, and counts.
+
+    Attributes:
+        requests: The requests read whole: their bytes.
+        connections: How many connections were opened.
+    """
+
+    def __init__(self, answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.url = ""
+        self._answer = answer
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                await self._answer(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def raw_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[RawServer]:
+    """Run a `RawServer` on a free port of loopback."""
+    server = RawServer(answer)
+    listener = await asyncio.start_server(server._serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        yield server
+    finally:
+        listener.close()
+
+
+def sending(payload: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+    """Return an `answer` that sends these bytes and closes the connection."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(payload)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+@contextmanager
+def in_a_thread(server: AbstractAsyncContextManager[_Server]) -> Iterator[_Server]:
+    """Run a server in a loop of its own, so that the test's loop holds the client's tasks only."""
+    started: Future[tuple[_Server, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with server as running:
+            started.set_result((running, lambda: loop.call_soon_threadsafe(stop.set)))
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    running, stop = started.result(10)
+    try:
+        yield running
+    finally:
+        stop()
+        thread.join()
+
+
+def sandbox_in_a_thread(**options: Any) -> AbstractContextManager[Sandbox]:
+    """Run a sandbox with these options in a loop of its own."""
+    return in_a_thread(Sandbox(**options))
+
+
+class MemoryTransport:
+    """A transport without sockets: each POST meets the next outcome, and all further ones meet the last.
+
+    An outcome is an answer, or an exception to raise.
+    """
+
+    def __init__(self, *outcomes: Answer | Exception) -> None:
+        self.posts: list[tuple[bytes, Mapping[str, str], float]] = []
+        self._outcomes = list(outcomes) or [(200, {}, ACCEPTED)]
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+        self.posts.append((body, headers, timeout))
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        await asyncio.sleep(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def aclose(self) -> None:
+        pass
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to the next timer as soon as there is nothing else to do."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        selector = selectors.DefaultSelector()
+        select = selector.select
+
+        def jump(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            self._now += timeout or 1e-6  # an iteration takes a moment, as real ones do
+            return select(0)
+
+        selector.select = jump  # type: ignore[method-assign]
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self._now
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(time=lambda: 1_800_000_000 + self._now, monotonic=self.time, random=lambda: 1.0)

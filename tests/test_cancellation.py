@@ -1,0 +1,152 @@
+"""A send is cancelled at its first suspension point, at its second, and so on: nothing may be left behind."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from types import coroutine
+from typing import Any
+
+import pytest
+from support import in_a_thread, instant_clock, new_client, raw_server, sandbox_in_a_thread
+
+from nxotp_async import NxOtpError, OtpClient, OtpMessage, RetryPolicy, SendStatus
+from nxotp_async.retry import RetryQuota
+from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sessions import SessionPool
+
+TO = "+999 555 0100"
+
+
+@coroutine
+def cancelled_at(suspension: int, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, bool]:
+    """Run the work in the current task, cancel it at the given suspension, and return whether it was cancelled."""
+    suspensions = 0
+    step = partial(work.send, None)
+    while True:
+        try:
+            awaited = step()
+        except StopIteration:
+            return False
+        except asyncio.CancelledError:
+            return True
+        except NxOtpError:
+            return False
+        suspensions += 1
+        if suspensions == suspension:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        try:
+            yield awaited
+        except BaseException as error:
+            step = partial(work.throw, error)
+        else:
+            step = partial(work.send, None)
+
+
+async def sweep(client: OtpClient, work: Callable[[], Coroutine[Any, Any, Any]]) -> int:
+    """Cancel the work at every suspension point, one after the other, and return how many there are."""
+    lane = client._lane()
+    permits = lane.permits._value
+    for suspension in range(1, 1000):
+        before = asyncio.all_tasks()
+        client._shared.quota.give_back(RetryQuota.CAPACITY)
+        cancelled = await asyncio.create_task(_run(cancelled_at(suspension, work())))
+        await _settled(before)
+        assert asyncio.all_tasks() == before
+        assert lane.permits._value == permits
+        assert lane.asleep == 0
+        assert not client._shared.in_flight
+        if isinstance(client._shared.transport, SessionPool):
+            for sessions in client._shared.transport._loops.values():
+                assert [slot.in_flight for slot in sessions.slots] == [0] * len(sessions.slots)
+                assert all(not slot.session.connector._acquired for slot in sessions.slots)  # type: ignore[union-attr]
+        if not cancelled:
+            return suspension - 1
+        assert client._shared.quota.tokens == RetryQuota.CAPACITY
+    raise AssertionError("the work never completes")
+
+
+async def _run(work: Awaitable[bool]) -> bool:
+    return await work
+
+
+async def _settled(before: set[asyncio.Task[Any]]) -> None:
+    """Let tasks that have been cancelled run to their end; those are not leaked, only not over."""
+    for _ in range(10):
+        if asyncio.all_tasks() == before:
+            return
+        await asyncio.sleep(0)
+
+
+async def test_a_send_cancelled_anywhere_leaves_nothing_behind() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        async with sandbox.client() as client:
+            # A new connection for every send: connecting has suspension points too.
+            points = await sweep(client, lambda: _send_afresh(client))
+            assert points >= 3
+            assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+async def _send_afresh(client: OtpClient) -> None:
+    await client.aclose()
+    await client.send_otp(TO, "482913")
+
+
+async def test_a_send_with_retries_cancelled_anywhere_leaves_nothing_behind() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        async with sandbox.client(clock=instant_clock(), rate_limit=10_000, max_concurrency=1) as client:
+            points = await sweep(client, lambda: _send_with_faults(client, sandbox))
+            assert points >= 4
+            assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+async def _send_with_faults(client: OtpClient, sandbox: Sandbox) -> None:
+    sandbox._plan._script.clear()
+    sandbox.script(Fault.answer(-1), Fault.answer(9001))
+    await client.send_otp(TO, "482913")
+
+
+async def test_a_send_that_waits_for_a_permit_cancelled_anywhere_leaves_nothing_behind() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        async with sandbox.client(max_concurrency=1) as client:
+            assert await sweep(client, lambda: _send_behind_another(client)) >= 3
+            assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+async def _send_behind_another(client: OtpClient) -> None:
+    permits = client._lane().permits
+    await permits.acquire()
+    asyncio.get_running_loop().call_soon(permits.release)
+    await client.send_otp(TO, "482913")
+
+
+async def test_a_stream_cancelled_anywhere_leaves_nothing_behind() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        async with sandbox.client(max_concurrency=2) as client:
+            assert await sweep(client, lambda: _stream(client)) >= 3
+            assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+async def _stream(client: OtpClient) -> None:
+    async for _ in client.send_many(OtpMessage(TO, "482913") for _ in range(6)):
+        pass
+
+
+async def test_a_send_to_a_server_that_hangs_cancelled_anywhere_leaves_nothing_behind() -> None:
+    async def hang(writer: asyncio.StreamWriter) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with in_a_thread(raw_server(hang)) as server:
+        async with new_client(server.url, timeout=0.05, retry=RetryPolicy(max_attempts=1)) as client:
+            assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
+
+
+@pytest.mark.skipif(sys.flags.dev_mode, reason="this is the run it asks for")
+def test_the_same_without_any_warning_in_development_mode() -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Warning" not in finished.stderr
