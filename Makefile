@@ -1,12 +1,13 @@
 # make demo    a thousand OTPs through a sandbox: no account, no network
 # make test    everything that must pass: lint, types, tests with coverage
 # make lint    format, lint and types only
+# make bench   speed and memory; takes a while, and nothing fails for being slow
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
@@ -22,6 +23,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/hostile_answers.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix

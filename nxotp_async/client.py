@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from datetime import datetime
 from secrets import token_hex
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
 from .clocks import Clock
 from .delivery import Delivery, Lane, Shared
-from .errors import ConfigurationError, InvalidMessageError
+from .errors import ConfigurationError, InvalidMessageError, without_frames
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector
@@ -92,16 +92,15 @@ class OtpClient:
             "deadline": deadline,
             "retry": retry,
         }
-        # Error reporters print local variables: none of this frame's holds a secret when it raises.
-        del access_key, access_secret, appkey, business_phone, dr_webhook
-        failure = None
-        try:
-            self._settings = settings = Settings.resolve(given)
-        except ConfigurationError as error:
-            failure = error.with_traceback(None)
+        # This frame is in the error's traceback, and a secret may have come as any of its arguments.
+        del access_key, access_secret, appkey, business_phone, base_url, dr_webhook, language_code
+        del max_concurrency, rate_limit, timeout, deadline
+        settings = _settings_or_error(given)
         del given
-        if failure is not None:
-            raise failure
+        if isinstance(settings, ConfigurationError):
+            del self  # has no repr yet
+            raise settings
+        self._settings = settings
         if sum(seam is not None for seam in (proxy, session, transport)) > 1:
             raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
         clock = clock or Clock()
@@ -202,9 +201,9 @@ class OtpClient:
                 expires_at=expires_at,
             )
         except InvalidMessageError as error:
-            failure = error.with_traceback(None)
-        # Error reporters print local variables: none of this frame's holds the code when it raises.
-        del to, content, dr_webhook, business_phone
+            failure = without_frames(error)
+        # This frame is in the error's traceback, and a code may have come as any of its arguments.
+        del to, content, language_code, category, cus_message_id, dr_webhook, api_type, business_phone, expires_at
         if failure is not None:
             raise failure
         return await self.send(message)
@@ -288,6 +287,13 @@ class OtpClient:
                 self._lanes.pop(other, None)
             lane = self._lanes[loop] = Lane(self._settings.max_concurrency, self._settings.rate_limit)
         return lane
+
+
+def _settings_or_error(given: dict[str, Any]) -> Settings | ConfigurationError:
+    try:
+        return Settings.resolve(given)
+    except ConfigurationError as error:
+        return without_frames(error)
 
 
 def _refused_twin(message: OtpMessage) -> SendResult:

@@ -9,7 +9,7 @@ import attrs
 from aiolimiter import AsyncLimiter
 
 from .clocks import Clock
-from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError
+from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
 from .messages import OtpMessage, SendResult, SendStatus
 from .protocol import decode, encode, request_headers, server_time
 from .retry import RetryQuota, retrying
@@ -184,14 +184,12 @@ class Delivery:
         try:
             status, answer_headers, answer = await shared.transport.post(settings.url, self._body, headers, timeout)
         except TransportError as error:
-            # The frames of its traceback hold the request.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
             if timeout < settings.timeout and self._time_left() <= 0:
                 self._gave_up = f"the deadline of {settings.deadline:g} s ran out during attempt {self._attempts}"
-            return error
+            return without_frames(error)
         except Exception as error:
             return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
-        secrets = (message.content, message.code, message.to, settings.credentials.access_secret)
+        secrets = (message.content, message.to, settings.credentials.access_secret)
         outcome = decode(status, answer_headers, answer, hide=secrets)
         if isinstance(outcome, TimestampExpiredError):
             received = shared.clock.time()

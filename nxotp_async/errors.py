@@ -23,7 +23,7 @@ All of them are plain exceptions that pickle. They hold plain data only, and nev
 a full phone number.
 """
 
-from typing import TypedDict, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 __all__ = [
     "AccountError",
@@ -44,7 +44,11 @@ __all__ = [
     "TimestampExpiredError",
     "TransientApiError",
     "TransportError",
+    "without_frames",
 ]
+
+
+_Error = TypeVar("_Error", bound="NxOtpError")
 
 
 class _Context(TypedDict, total=False):
@@ -217,3 +221,13 @@ class OutcomeUnknownError(TransportError):
 
 class CallbackVerificationError(NxOtpError):
     """A status callback could not be verified as the vendor's."""
+
+
+def without_frames(error: _Error) -> _Error:
+    """Return the error without its traceback and what it came from.
+
+    Error reporters print the local variables of every frame, and those that an error has come through may hold the
+    code, the number or the secret.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error

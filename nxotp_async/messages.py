@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .errors import InvalidMessageError, NxOtpError
+from .errors import InvalidMessageError, NxOtpError, without_frames
 from .languages import Language
 
 __all__ = ["ApiType", "Category", "OtpMessage", "SendResult", "SendStatus", "mask_number", "parse_number", "parse_url"]
@@ -275,10 +275,11 @@ class OtpMessage:
             )
             return
         except InvalidMessageError as error:
-            failure = error
-        # Error reporters print the local variables of a traceback's frames: this one must not hold the code.
-        del self, to, content, dr_webhook, business_phone
-        raise failure.with_traceback(None)
+            failure = without_frames(error)
+        # This frame is in the error's traceback too, and a code may have come as any of its arguments.
+        del self, to, content, language_code, category, cus_message_id
+        del dr_webhook, api_type, business_phone, expires_at
+        raise failure
 
     @property
     def code(self) -> str:

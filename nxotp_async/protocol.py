@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 """No answer of the vendor comes near this; what is longer is no answer of the vendor's."""
 
 _MAX_RAW_CHARS = 4096
+_MAX_CODE = 99_999  # the vendor's have five digits at the most; a longer number could be the recipient's
 
 # ---------------------------------------------------------------------------------------------- message → request
 
@@ -147,8 +149,8 @@ def _read_reply(body: bytes) -> _Reply:
     if not _names_are_unique(body):
         return _Reply(problem="the answer names something twice")
     code = answer.get("code")
-    if type(code) is not int:  # a bool is an int too
-        return _Reply(problem="the answer has no integer code")
+    if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
+        return _Reply(problem="the answer has no code that could be the vendor's")
     match answer.get("data"):
         case {"messages": [{"id": str(message_id)}, *_]} if code == 0 and message_id.strip():
             return _Reply(code, message_id)
@@ -161,7 +163,7 @@ def _read_reply(body: bytes) -> _Reply:
 
 
 def _names_are_unique(body: bytes) -> bool:
-    """Whether no object in the JSON has the same name twice: readers disagree on which of the two counts."""
+    """Whether no object has one of the names that are read twice: readers disagree on which of the two counts."""
     if (
         body.count(b'"code"') == 1
         and body.count(b'"data"') == 1
@@ -177,8 +179,12 @@ def _names_are_unique(body: bytes) -> bool:
     return True
 
 
+_NAMES_READ = frozenset({"code", "data", "messages", "id", "error"})
+
+
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
+    names = [name for name, _ in pairs if name in _NAMES_READ]
+    if len(set(names)) < len(names):
         raise ValueError
 
 
@@ -253,9 +259,10 @@ def server_time(headers: Mapping[str, str]) -> float | None:
 
 def _http_date(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -269,13 +276,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 # ---------------------------------------------------------------------------------------------- redaction
 
+_CODE = re.compile(r"[0-9]{4,}")
 # A phone number, with or without the punctuation people put between its digits.
-_NUMBER = re.compile(r"\d(?:[ ().-]{0,2}\d){6,}")
+_NUMBER = re.compile(r"\d(?:\W{0,3}\d){6,}")
 
 
 def redact(text: str, hide: tuple[str, ...] = ()) -> str:
-    """Star the given texts and every phone number, and drop what could drive a terminal."""
-    for secret in sorted(filter(None, hide), key=len, reverse=True):
+    """Star the given texts, the codes inside them, and every phone number, and drop what could drive a terminal."""
+    hidden = {*hide}
+    for secret in hide:
+        hidden |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], *_CODE.findall(secret)}
+    for secret in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = _NUMBER.sub("***", text)
     return "".join(char if char.isprintable() else " " for char in text)

@@ -98,8 +98,7 @@ def _parse(name: str, value: Any) -> Any:
         return parse(value)
     except (ValueError, TypeError) as error:
         failure = error
-    # A secret may be among the values: neither the text nor a local variable of the traceback holds one.
-    del value
+    del value  # may be a secret
     raise ConfigurationError(f"{name} (or {_variable(name)}) {failure}")
 
 

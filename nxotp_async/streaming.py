@@ -77,15 +77,14 @@ class _Stream(Generic[_Item, _Result]):
 
     def hire(self) -> bool:
         """Start a worker as the reader, where one may read. Return whether it was started."""
-        if not self._may_read() or len(self.workers) >= self._wanted():
+        if self._has_reader or not self._has_room() or len(self.workers) >= self._wanted():
             return False
         self._has_reader = True
         self.workers.add(asyncio.create_task(self._read_and_work(), name="nxotp_async: send_many"))
         return True
 
-    def _may_read(self) -> bool:
-        ahead = self._in_work + len(self.results)
-        return not self._has_reader and not self._exhausted and ahead < 2 * self._concurrency
+    def _has_room(self) -> bool:
+        return not self._exhausted and self._in_work + len(self.results) < 2 * self._concurrency
 
     def _wanted(self) -> int:
         return min(self._concurrency + self._asleep(), 2 * self._concurrency)
@@ -108,7 +107,9 @@ class _Stream(Generic[_Item, _Result]):
                 self._in_work -= 1
                 self.results.append(result)
                 self._notify()
-                if not self._may_read() or len(self.workers) > self._wanted():
+                # Reading synchronous items takes no time, so that it needs no waiting for the reader's turn.
+                another_reads = self._has_reader and self._synchronous is None
+                if another_reads or not self._has_room() or len(self.workers) > self._wanted():
                     return
                 self._has_reader = True
         except Exception as error:

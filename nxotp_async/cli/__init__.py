@@ -14,7 +14,7 @@ __all__ = ["nxotp"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="nxotp")
 def nxotp() -> None:
-    r"""Send one-time passwords over WhatsApp through NXCloud's OTP API.
+    """Send one-time passwords over WhatsApp through NXCloud's OTP API.
 
     \b
     Try it without an account:   nxotp demo
@@ -27,7 +27,7 @@ def nxotp() -> None:
     \b
     Exit codes: 0 accepted, 1 rejected or not sent, 2 wrong usage or message, 3 configuration or account,
     6 unknown: it may have been accepted, 130 interrupted.
-    """
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 for command in (demo, send, sandbox, sign):

@@ -43,14 +43,14 @@ __all__ = ["send"]
 @click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def send(to: str, base_url: str | None, as_json: bool, **fields: Any) -> None:  # noqa: ANN401 - OtpMessage checks them
-    r"""Send one OTP to the number TO.
+    """Send one OTP to the number TO.
 
     The content, text that holds the code, is read from standard input, or asked for without echo; it is never
     an argument, because arguments can be read by every user of the machine.
 
     \b
     echo "Your code is 482913" | nxotp send "+999 555 0100"
-    """
+    """  # noqa: D301 - click wants the backspace character itself
     access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
     try:
         message = OtpMessage(to, ask_content(), **fields)

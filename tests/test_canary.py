@@ -1,0 +1,289 @@
+"""A secret, a code and a number that the tests know appear nowhere but in the request itself."""
+
+import asyncio
+import itertools
+import logging
+import pickle
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from support import in_a_thread, instant_clock, new_client, raw_server
+
+from nxotp_async import (
+    ConfigurationError,
+    Credentials,
+    NxOtpError,
+    OtpClient,
+    OtpMessage,
+    RetryPolicy,
+    SendResult,
+)
+from nxotp_async.cli import nxotp
+from nxotp_async.codes import ResponseCode
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS
+
+
+class _Canary:
+    """Values that are only ever read from here, so that no frame of a test holds them as a local variable."""
+
+    secret = "s3cr3t-c4n4ry"
+    otp = "73915508"
+    number = "999555017342"
+    written = "+999 555-017-342"
+    content = f"Your code is {otp}"
+
+
+def assert_clean(text: str, where: str) -> None:
+    for name in ("secret", "otp", "number", "written"):
+        leaked = getattr(_Canary, name) in text
+        assert not leaked, f"the {name} is in {where}"
+
+
+def inspect_error(error: BaseException) -> None:
+    """Look everywhere an error may carry something to: what is printed, what is reported, what is pickled."""
+    assert_clean(str(error), "str(error)")
+    assert_clean(repr(error), "repr(error)")
+    assert_clean(repr(vars(error)), "the error's attributes")
+    chained: BaseException | None = error
+    while chained is not None:
+        assert_clean(_report(chained), "the traceback")
+        chained = chained.__cause__ or chained.__context__
+    if isinstance(error, NxOtpError):
+        assert_clean(pickle.dumps(error, protocol=0).decode("latin-1"), "the pickled error")
+
+
+def _report(error: BaseException) -> str:
+    """Format the error's frames with their local variables, those of the tests left out."""
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    report.stack[:] = [frame for frame in report.stack if frame.filename.rpartition("/")[0] != _TESTS]
+    return "".join(report.format(chain=False))
+
+
+_TESTS = __file__.rpartition("/")[0]
+
+
+@pytest.fixture(autouse=True)
+def logs(caplog: pytest.LogCaptureFixture) -> Any:
+    caplog.set_level(logging.DEBUG)
+    yield
+    for record in caplog.records:
+        assert_clean(f"{record.getMessage()} {vars(record)!r}", f"a log record of {record.name}")
+
+
+# ---------------------------------------------------------------------------------------------- what a server says
+
+
+def _json(answer: object) -> Callable[[bytes], bytes]:
+    def respond(echo: bytes) -> bytes:
+        body = orjson.dumps(answer).replace(b"ECHO", orjson.dumps(echo.decode())[1:-1])
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    return respond
+
+
+def _html(status: bytes) -> Callable[[bytes], bytes]:
+    return lambda echo: b"HTTP/1.1 %s\r\nX-Echo: %s\r\nContent-Length: %d\r\n\r\n%s" % (status, echo, len(echo), echo)
+
+
+ANSWERS = {
+    **{
+        f"code {code.value}": _json({"code": code.value, "message": "cannot send ECHO", "data": None})
+        for code in ResponseCode
+    },
+    "unknown code": _json({"code": 4711, "message": "ECHO", "data": None}),
+    "Meta": _json(
+        {
+            "code": 9099,
+            "message": "ECHO",
+            "data": {
+                "error": {
+                    "code": 100,
+                    "message": "ECHO",
+                    "type": "ECHO",
+                    "fbtrace_id": "ECHO",
+                    "error_data": {"details": "ECHO"},
+                }
+            },
+        }
+    ),
+    "a success without id": _json({"code": 0, "message": "ECHO", "data": {"messages": []}}),
+    "502": _html(b"502 Bad Gateway"),
+    "403": _html(b"403 Forbidden"),
+    "429": _html(b"429 Too Many Requests"),
+    "not HTTP": lambda echo: echo + b"\r\n\r\n",
+    "nothing": lambda _: b"",
+}
+
+
+@asynccontextmanager
+async def echoing(respond: Callable[[bytes], bytes]) -> AsyncIterator[Any]:
+    """Run a server that puts what it received, in several notations, into its answer."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        body = server.requests[-1].partition(b"\r\n\r\n")[2]
+        notations = [body, _Canary.written.encode(), _Canary.number[3:].encode(), _Canary.content.encode()]
+        writer.write(respond(b" ".join(notations)))
+        writer.close()
+
+    async with raw_server(answer) as server:
+        yield server
+
+
+def canary_client(url: str, **options: Any) -> OtpClient:
+    defaults = {"access_secret": _Canary.secret, "clock": instant_clock(), "retry": RetryPolicy(max_attempts=2)}
+    return new_client(url, **{**defaults, **options})
+
+
+async def failure_of(sending: Awaitable[SendResult]) -> NxOtpError:
+    with pytest.raises(NxOtpError) as caught:
+        await sending
+    return caught.value
+
+
+@pytest.mark.parametrize("respond", ANSWERS.values(), ids=ANSWERS.keys())
+async def test_an_answer_that_echoes_the_request_leaks_nothing(respond: Callable[[bytes], bytes]) -> None:
+    async with echoing(respond) as server, canary_client(server.url) as client:
+        asyncio.get_running_loop().set_debug(True)
+        inspect_error(await failure_of(client.send_otp(_Canary.written, _Canary.content)))
+        (result,) = [result async for result in client.send_many([OtpMessage(_Canary.written, _Canary.content)])]
+        assert_clean(repr(result), "repr(result)")
+        assert result.error is not None
+        inspect_error(result.error)
+
+
+# ---------------------------------------------------------------------------------------------- other failures
+
+
+async def _hang(_: asyncio.StreamWriter) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_a_timeout_leaks_nothing() -> None:
+    async with raw_server(_hang) as server, canary_client(server.url, timeout=0.05) as client:
+        inspect_error(await failure_of(client.send_otp(_Canary.written, _Canary.content)))
+
+
+async def test_a_cancelled_send_leaks_nothing() -> None:
+    async with raw_server(_hang) as server, canary_client(server.url) as client:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await client.send_otp(_Canary.written, _Canary.content)
+    inspect_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "https://127.0.0.1:1", "https://otp.invalid"], ids=["refused", "refused TLS", "DNS"]
+)
+async def test_an_unreachable_server_leaks_nothing(url: str) -> None:
+    async with canary_client(url) as client:
+        inspect_error(await failure_of(client.send_otp(_Canary.written, _Canary.content)))
+
+
+async def test_an_expired_code_leaks_nothing() -> None:
+    async with canary_client("https://otp.invalid") as client:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        inspect_error(await failure_of(client.send_otp(_Canary.written, _Canary.content, expires_at=past)))
+
+
+async def test_a_transport_that_raises_with_the_request_in_hand_leaks_nothing() -> None:
+    class Careless:
+        async def post(self, url: str, body: bytes, headers: object, timeout: float) -> Any:
+            raise ValueError(body)
+
+        async def aclose(self) -> None:
+            pass
+
+    async with canary_client("https://otp.invalid", transport=Careless()) as client:
+        inspect_error(await failure_of(client.send_otp(_Canary.written, _Canary.content)))
+
+
+_WRONG_FIELDS: list[dict[str, Any]] = [
+    {"to": _Canary.number + "0000"},
+    {"to": "00" + _Canary.number},
+    {"to": _Canary.number + "x"},
+    {"to": int(_Canary.number)},
+    {"to": _Canary.content},
+    {"content": _Canary.content + _Canary.otp},
+    {"content": f"{_Canary.content} or {_Canary.otp}"},
+    {"content": int(_Canary.otp)},
+    {"content": _Canary.otp.encode()},
+    {"language_code": _Canary.otp},
+    {"language_code": _Canary.number},
+    {"category": _Canary.otp},
+    {"cus_message_id": f"{_Canary.otp}\n"},
+    {"dr_webhook": f"ftp://{_Canary.otp}"},
+    {"business_phone": f"0{_Canary.number}"},
+    {"api_type": int(_Canary.otp)},
+    {"expires_at": _Canary.otp},
+]
+
+
+@pytest.mark.parametrize("index", range(len(_WRONG_FIELDS)))
+async def test_an_invalid_message_leaks_nothing(index: int) -> None:
+    async with canary_client("https://otp.invalid") as client:
+        with pytest.raises(NxOtpError) as caught:
+            await client.send_otp(**{"to": _Canary.written, "content": _Canary.content, **_WRONG_FIELDS[index]})
+        inspect_error(caught.value)
+    with pytest.raises(NxOtpError) as caught:
+        OtpMessage(**{"to": _Canary.written, "content": _Canary.content, **_WRONG_FIELDS[index]})
+    inspect_error(caught.value)
+
+
+@pytest.mark.parametrize("name", ["access_key", "access_secret", "appkey", "base_url", "timeout", "business_phone"])
+def test_a_wrong_setting_leaks_nothing(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        canary_client(**{"url": "https://otp.invalid", name: f" {_Canary.secret}\n"})
+    inspect_error(caught.value)
+
+
+def test_what_holds_a_secret_or_a_code_refuses_to_be_pickled() -> None:
+    message = OtpMessage(_Canary.written, _Canary.content)
+    for value in (Credentials("key", _Canary.secret), message, canary_client("https://otp.invalid")):
+        assert_clean(repr(value), "repr")
+        with pytest.raises(TypeError, match="pickle") as caught:
+            pickle.dumps(value)
+        inspect_error(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=["text", "JSON"])
+@pytest.mark.parametrize("respond", ANSWERS.values(), ids=ANSWERS.keys())
+def test_the_command_line_leaks_nothing(
+    respond: Callable[[bytes], bytes], arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NXOTP_ACCESS_KEY", SANDBOX_CREDENTIALS.access_key)
+    monkeypatch.setenv("NXOTP_ACCESS_SECRET", _Canary.secret)
+    monkeypatch.setenv("NXOTP_APPKEY", SANDBOX_CREDENTIALS.appkey)
+    monkeypatch.setenv("NXOTP_DEADLINE", "0.4")
+    with in_a_thread(echoing(respond)) as server:
+        result = CliRunner().invoke(
+            nxotp,
+            ["send", _Canary.written, "--base-url", server.url, *arguments],
+            input=_Canary.content,
+            catch_exceptions=False,
+        )
+    assert result.exit_code in (1, 3, 6)
+    assert_clean(result.output, "the output")
+
+
+@pytest.mark.parametrize("index", range(len(_WRONG_FIELDS)))
+def test_the_command_line_does_not_repeat_what_is_wrong(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NXOTP_ACCESS_SECRET", _Canary.secret)
+    fields = {"to": _Canary.written, "content": _Canary.content, **_WRONG_FIELDS[index]}
+    names = {"language_code": "--language"}
+    options = itertools.chain.from_iterable(
+        (names.get(name, f"--{name.replace('_', '-')}"), str(value))
+        for name, value in fields.items()
+        if name in ("language_code", "category", "dr_webhook", "business_phone", "cus_message_id")
+    )
+    result = CliRunner().invoke(nxotp, ["send", *options, str(fields["to"])], input=str(fields["content"]))
+    assert result.exit_code in (2, 3)
+    assert_clean(result.output, "the output")

@@ -1,0 +1,111 @@
+from typing import Any
+
+import pytest
+
+from nxotp_async import ConfigurationError, Language, RetryPolicy
+from nxotp_async.settings import Settings
+
+ACCOUNT = {"access_key": "key", "access_secret": "secret", "appkey": "app"}
+
+
+def resolve(environment: dict[str, str] | None = None, **arguments: Any) -> Settings:
+    return Settings.resolve({**ACCOUNT, **arguments}, environment or {})
+
+
+def test_the_defaults() -> None:
+    settings = resolve()
+    assert settings.url == "https://api2.nxcloud.com/api/wa/otp"
+    assert (settings.timeout, settings.deadline) == (10.0, 30.0)
+    assert (settings.max_concurrency, settings.rate_limit) == (64, None)
+    assert (settings.business_phone, settings.dr_webhook) == (None, None)
+    assert settings.language_code is Language.EN
+    assert settings.retry == RetryPolicy()
+
+
+def test_all_that_is_missing_is_named_with_its_variable() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.resolve({"access_key": "key", "access_secret": None}, {"NXOTP_APPKEY": ""})
+    text = str(caught.value)
+    for expected in ("access_secret=...", "NXOTP_ACCESS_SECRET", "appkey=...", "NXOTP_APPKEY"):
+        assert expected in text
+    assert "NXOTP_ACCESS_KEY" not in text
+
+
+def test_every_setting_is_read_from_its_variable() -> None:
+    settings = Settings.resolve(
+        {},
+        {
+            "NXOTP_ACCESS_KEY": "key",
+            "NXOTP_ACCESS_SECRET": "secret",
+            "NXOTP_APPKEY": "app",
+            "NXOTP_BASE_URL": "http://localhost:8099/",
+            "NXOTP_BUSINESS_PHONE": "+999 555 00000",
+            "NXOTP_DR_WEBHOOK": "https://example.com/status",
+            "NXOTP_LANGUAGE_CODE": "pt-br",
+            "NXOTP_MAX_CONCURRENCY": "8",
+            "NXOTP_RATE_LIMIT": "12.5",
+            "NXOTP_TIMEOUT": "3",
+            "NXOTP_DEADLINE": "9",
+        },
+    )
+    assert settings.credentials.access_secret == "secret"
+    assert settings.url == "http://localhost:8099/api/wa/otp"
+    assert settings.business_phone == "99955500000"
+    assert settings.dr_webhook == "https://example.com/status"
+    assert settings.language_code is Language.PT_BR
+    assert (settings.max_concurrency, settings.rate_limit) == (8, 12.5)
+    assert (settings.timeout, settings.deadline) == (3.0, 9.0)
+
+
+def test_an_argument_wins_over_its_variable() -> None:
+    assert resolve({"NXOTP_TIMEOUT": "3"}, timeout=4).timeout == 4.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("access_key", "", "is missing"),
+        ("access_key", "key\n", "copied whole"),
+        ("access_secret", 5, "must be a str"),
+        ("appkey", "ключ", "printable ASCII"),
+        ("base_url", "http://api2.nxcloud.com", "must be https"),
+        ("base_url", "http://127.0.0.1.evil.example", "must be https"),
+        ("base_url", "ftp://api2.nxcloud.com", "plain https URL"),
+        ("base_url", "api2.nxcloud.com", "plain https URL"),
+        ("base_url", "https://user:password@api2.nxcloud.com", "plain https URL"),
+        ("base_url", "https://api2.nxcloud.com/?a=1", "plain https URL"),
+        ("base_url", 5, "must be a URL"),
+        ("business_phone", "123", "7 to 15"),
+        ("dr_webhook", "example.com", "absolute http or https URL"),
+        ("language_code", "german", "did you mean de"),
+        ("language_code", 5, "must be a str"),
+        ("max_concurrency", 0, "1 at least"),
+        ("max_concurrency", 2.5, "integer"),
+        ("max_concurrency", True, "number, not bool"),
+        ("max_concurrency", "many", "must be a number"),
+        ("rate_limit", 0, "more than 0"),
+        ("rate_limit", float("nan"), "more than 0"),
+        ("timeout", -1, "more than 0"),
+        ("timeout", None.__class__, "must be a number"),
+        ("deadline", float("inf"), "finite"),
+        ("retry", 3, "must be a RetryPolicy"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_variable(name: str, value: object, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        Settings.resolve({**ACCOUNT, name: value}, {})
+    assert name in str(caught.value)
+    assert f"NXOTP_{name.upper()}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1", "http://127.0.0.1", "http://127.8.9.10:1", "http://[::1]:1", "https://example.com/a/"]
+)
+def test_https_and_loopback_are_allowed(url: str) -> None:
+    assert resolve(base_url=url).url == url.rstrip("/") + "/api/wa/otp"
+
+
+def test_the_repr_shows_no_secret_and_no_number() -> None:
+    shown = repr(resolve(business_phone="99955500000", dr_webhook="https://example.com/token"))
+    for hidden in ("'key'", "secret'", "'app'", "99955500000", "token"):
+        assert hidden not in shown
