@@ -120,8 +120,9 @@ def _neighbours(text: str) -> str:
     folded = _fold(text)[:32]
     family = [language for code, language in _BY_FOLDED_CODE.items() if code[:2] == folded[:2]]
     similar = [_BY_FOLDED_CODE[code] for code in get_close_matches(folded, _BY_FOLDED_CODE, n=3, cutoff=0.5)]
-    named = [_BY_FOLDED_LABEL[label] for label in get_close_matches(folded, _BY_FOLDED_LABEL, n=2, cutoff=0.75)]
-    nearest = list(dict.fromkeys([*named, *family, *similar]))[:3]
+    named = [language for label, language in _BY_FOLDED_LABEL.items() if label.split(" (")[0] == folded]
+    misspelt = [_BY_FOLDED_LABEL[label] for label in get_close_matches(folded, _BY_FOLDED_LABEL, n=2, cutoff=0.75)]
+    nearest = list(dict.fromkeys([*named, *misspelt, *family, *similar]))[:3]
     if not nearest:
         return f"there are {len(Language)}, such as en, zh_CN and pt_BR"
     return "did you mean " + " or ".join(f"{language.value} ({language.label})" for language in nearest) + "?"

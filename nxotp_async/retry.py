@@ -1,8 +1,8 @@
 """What is tried again, when, and how often: tenacity behind pure functions."""
 
-import math
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, cast
 
 import attrs
@@ -28,6 +28,10 @@ _META_SLOWDOWN = 8
 _TRANSIENT_META_CODES = frozenset({4, 80007, 130429, PAIR_RATE_LIMIT, 131016, 131057, 133004})
 
 
+def _codes(values: Iterable[int]) -> frozenset[int]:
+    return frozenset(values)
+
+
 def _count(value: int) -> int:
     if type(value) is not int or value < 1:
         raise ConfigurationError("RetryPolicy.max_attempts must be an integer, 1 at least")
@@ -35,7 +39,7 @@ def _count(value: int) -> int:
 
 
 def _seconds(value: float) -> float:
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
         raise ConfigurationError("RetryPolicy's backoff_base and backoff_cap must be numbers, 0 at least, and finite")
     return value
 
@@ -58,8 +62,8 @@ class RetryPolicy:
     """
 
     max_attempts: int = attrs.field(default=3, converter=_count)
-    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=frozenset)
-    transient_meta_codes: frozenset[int] = attrs.field(default=_TRANSIENT_META_CODES, converter=frozenset)
+    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes)
+    transient_meta_codes: frozenset[int] = attrs.field(default=_TRANSIENT_META_CODES, converter=_codes)
     resend_unknown: bool = False
     backoff_base: float = attrs.field(default=0.5, converter=_seconds)
     backoff_cap: float = attrs.field(default=10.0, converter=_seconds)

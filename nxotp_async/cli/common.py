@@ -68,7 +68,10 @@ def ask_content() -> str:
     """Read the content of a message from standard input, without echo where somebody sits at the terminal."""
     if sys.stdin.isatty():
         return _prompt("Content")
-    content = sys.stdin.read(10_000).strip()
+    try:
+        content = sys.stdin.read(10_000).strip()
+    except UnicodeDecodeError:
+        fail("the content on standard input is not UTF-8", EXIT_USAGE)
     if not content:
         fail("the content is expected on standard input, which is empty", EXIT_USAGE)
     return content

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..demo import DemoError, DemoReport, default_recipients, read_recipients, run_demo
+from ..errors import ConfigurationError
 from ..messages import SendResult, SendStatus
-from .common import EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
+from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
 
 __all__ = ["demo"]
 
@@ -76,6 +77,8 @@ def demo(count: int, concurrency: int, fault_rate: float, seed: int, recipients:
             )
     except DemoError as error:
         fail(error, EXIT_USAGE)
+    except ConfigurationError as error:
+        fail(error, EXIT_CONFIGURATION)
     if as_json:
         print_json({**attrs.asdict(report), "throughput": round(report.throughput, 1)})
     else:

@@ -88,17 +88,20 @@ def sandbox(faults: list[Fault], made_up_ids: bool, as_json: bool, until_eof: bo
 async def _serve(server: Sandbox, *, as_json: bool, until_eof: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
     async with server:
         if as_json:
             click.echo(orjson.dumps({"url": server.url}))
         else:
             click.echo(f"listening on {server.url}")
             stderr.print(_environment(server), markup=False, soft_wrap=True)
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stop.set)
         if until_eof:
-            loop.add_reader(sys.stdin, _read_on, stop)
+            try:
+                loop.add_reader(sys.stdin, _read_on, stop)
+            except PermissionError:  # a file or /dev/null: it cannot be waited for, and its end is here already
+                stop.set()
         await stop.wait()
     if not as_json:
         stderr.print(f"stopped; requests: {server.counts['requests']}, accepted: {server.counts['messages']}")

@@ -35,6 +35,7 @@ __all__ = ["send"]
 
 @click.command()
 @click.argument("to")
+@click.argument("content", nargs=-1, metavar="")
 @click.option("--language", "language_code", help="The template's language, such as en or pt_BR.")
 @click.option("--category", help="AUTHENTICATION (the vendor's default) or UTILITY.")
 @click.option("--cus-message-id", help="Your own id for the message; made up when absent.")
@@ -42,7 +43,7 @@ __all__ = ["send"]
 @click.option("--business-phone", help="The sending number.")
 @click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def send(to: str, base_url: str | None, as_json: bool, **fields: Any) -> None:  # noqa: ANN401 - OtpMessage checks them
+def send(to: str, content: tuple[str, ...], base_url: str | None, as_json: bool, **fields: Any) -> None:  # noqa: ANN401 - OtpMessage checks them
     """Send one OTP to the number TO.
 
     The content, text that holds the code, is read from standard input, or asked for without echo; it is never
@@ -51,6 +52,8 @@ def send(to: str, base_url: str | None, as_json: bool, **fields: Any) -> None:  
     \b
     echo "Your code is 482913" | nxotp send "+999 555 0100"
     """  # noqa: D301 - click wants the backspace character itself
+    if content:
+        fail("one argument is expected, the number; the content is read from standard input", EXIT_USAGE)
     access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
     try:
         message = OtpMessage(to, ask_content(), **fields)

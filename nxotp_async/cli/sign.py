@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import time
-from typing import BinaryIO, Final
+from typing import Final
 
 import click
 
@@ -18,7 +18,7 @@ __all__ = ["sign"]
 
 
 @click.command("sign")
-@click.argument("body", type=click.File("rb"))
+@click.argument("body", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--ts", type=int, help="Milliseconds since the epoch. Default: now.")
 @click.option("--action", default="mt", show_default=True, help="The action header.")
 @click.option("--biz-type", default="2", show_default=True, help="The bizType header.")
@@ -26,14 +26,15 @@ __all__ = ["sign"]
 @click.option("--reveal", is_flag=True, help="Show the body's digits too: the number and the live code.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def sign(
-    body: BinaryIO, ts: int | None, action: str, biz_type: str, base_url: str | None, reveal: bool, as_json: bool
+    body: str, ts: int | None, action: str, biz_type: str, base_url: str | None, reveal: bool, as_json: bool
 ) -> None:
     """Sign the exact bytes of the file BODY (- is standard input): what one needs when the vendor says 1003.
 
     Prints the text that is signed, with the access secret masked and the body's digits starred; the sign; and a
     curl line that sends that body with it. The sign is good for 60 seconds.
     """
-    raw = body.read()
+    with click.open_file(body, "rb") as file:
+        raw = file.read()
     access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
     if not (access_key and access_secret):
         fail("set NXOTP_ACCESS_KEY and NXOTP_ACCESS_SECRET", EXIT_CONFIGURATION)
@@ -53,7 +54,7 @@ def sign(
     }
     url = (base_url or os.environ.get("NXOTP_BASE_URL") or DEFAULT_BASE_URL).rstrip("/") + OTP_PATH
     curl = shlex.join(
-        ["curl", url, "--data-binary", f"@{body.name}"]
+        ["curl", url, "--data-binary", f"@{body}"]
         + [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     )
     if raw.endswith(b"\n"):
@@ -64,12 +65,12 @@ def sign(
         click.echo(f"signed text: {text}\nsign: {signature}\n{curl}")
 
 
-_DIGITS: Final = re.compile(r"\d{4,}")
+_DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){3,}")
 
 
 def _shown(body: bytes, *, reveal: bool) -> str:
     """Return the body as one line of text, with what is no letter made visible, and digits starred unless revealed."""
     text = body.decode(errors="replace")
     if not reveal:
-        text = _DIGITS.sub(lambda run: "*" * len(run.group()), text)
+        text = _DIGITS.sub(lambda run: re.sub(r"\d", "*", run.group()), text)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -30,7 +30,7 @@ def success(message_id: str) -> bytes:
 def failure(code: int, why: str = "") -> bytes:
     """Return a refusal with one of the vendor's codes."""
     known = ResponseCode.find(code)
-    meaning = known.meaning.capitalize() if known else "Unknown error"
+    meaning = known.meaning[0].upper() + known.meaning[1:] if known else "Unknown error"
     return _envelope(code, f"{meaning}: {why}" if why else meaning, None)
 
 

@@ -1,7 +1,7 @@
 """What the vendor checks of a request, and the code it answers with. Pure functions."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -59,7 +59,7 @@ def parse_body(body: bytes) -> dict[str, Any] | None:
 
 
 def check_body(
-    fields: Mapping[str, Any] | None, credentials: Credentials, business_phones: frozenset[str]
+    fields: Mapping[str, Any] | None, credentials: Credentials, business_phones: Collection[str]
 ) -> tuple[ResponseCode, str]:
     """Return the code the body earns, `ResponseCode.SUCCESS` where nothing is wrong with it, and why.
 
@@ -87,11 +87,11 @@ def check_body(
 
 
 def _check_values(
-    fields: Mapping[str, Any], credentials: Credentials, business_phones: frozenset[str]
+    fields: Mapping[str, Any], credentials: Credentials, business_phones: Collection[str]
 ) -> tuple[ResponseCode, str]:
     if fields["appkey"] != credentials.appkey:
         return ResponseCode.APPLICATION_UNAVAILABLE, "unknown appkey"
-    if fields.get("business_phone", "") not in business_phones | {""}:
+    if fields.get("business_phone", "") not in {"", *business_phones}:
         return ResponseCode.BUSINESS_PHONE_NOT_BOUND, "unknown business_phone"
     if fields.get("category", "") not in {"", *Category}:
         return ResponseCode.CATEGORY_MISSING, "unknown category"

@@ -60,7 +60,13 @@ class Fault:
 
     @classmethod
     def answer(cls, code: int) -> "Fault":
-        """Answer with a code of the vendor's table."""
+        """Answer with a code of the vendor's.
+
+        Raises:
+            ValueError: It is 0, which is no fault, or 9099, which `meta` makes.
+        """
+        if code in (ResponseCode.SUCCESS, ResponseCode.WHATSAPP_ERROR):
+            raise ValueError("code 0 is no fault, and 9099 is made by Fault.meta")
         return cls(kind=FaultKind.CODE, code=code)
 
     @classmethod

@@ -1,6 +1,8 @@
 """The sandbox: a real HTTP server that answers as the vendor's OTP API does."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +54,7 @@ class ReceivedRequest:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     fields: Mapping[str, Any] = attrs.field(repr=False)
-    code: ResponseCode
+    code: int
     fault: FaultKind
     message_id: str | None
 
@@ -83,7 +85,7 @@ class ReceivedRequest:
         return int(ts) if ts.isascii() and ts.isdigit() else 0
 
     def __str__(self) -> str:
-        return f"{self.cus_message_id or '-'} to {mask_number(self.to)}: {self.code.value} {self.fault}"
+        return f"{self.cus_message_id or '-'} to {mask_number(self.to)}: {int(self.code)} {self.fault}"
 
 
 class Sandbox:
@@ -102,7 +104,8 @@ class Sandbox:
         port: Where to listen; 0 takes a free port.
         credentials: The keys of the one account there is.
         business_phones: The numbers bound to its application.
-        fault_rate: The share of good requests that meet one of ``faults``, from 0.0 to 1.0.
+        fault_rate: The share of requests that meet one of ``faults``, from 0.0 to 1.0. Codes meet good requests only:
+            a bad one is answered with its own.
         faults: What the share is drawn from: by default the codes -1 and 9001.
         seed: Makes the draws repeatable.
         latency: Seconds every answer takes at the least.
@@ -135,7 +138,7 @@ class Sandbox:
         self.max_in_flight = 0
         self._host = host
         self._port = port
-        self._business_phones = frozenset(business_phones)
+        self._business_phones = tuple(business_phones)
         self._plan = FaultPlan(fault_rate, faults, seed)
         self._latency = latency
         self._clock: Callable[[], float] = lambda: clock() + clock_offset
@@ -159,11 +162,16 @@ class Sandbox:
 
         Raises:
             OSError: The port is taken.
+            RuntimeError: It is running already.
         """
+        if self._runner is not None:
+            raise RuntimeError("the sandbox is running already")
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_post(OTP_PATH, self._receive)
         app.router.add_get("/sandbox/counts", self._show_counts)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()
@@ -187,12 +195,13 @@ class Sandbox:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
-        """Return a client of this sandbox's account. The options are those of `OtpClient`."""
+        """Return a client of this sandbox's account and first number. The options are those of `OtpClient`."""
         account = {
             "access_key": self.credentials.access_key,
             "access_secret": self.credentials.access_secret,
             "appkey": self.credentials.appkey,
             "base_url": self.url,
+            "business_phone": next(iter(self._business_phones), None),
         }
         return OtpClient(**{**account, **options})
 
@@ -222,7 +231,11 @@ class Sandbox:
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             self._record(arrived_at, request, b"", {}, ResponseCode.REQUEST_FAILED, fault, None)
             return _reset(request)
-        body = await request.read()
+        try:
+            body = await request.read()
+        except (web.RequestPayloadError, ConnectionError):
+            return web.Response()  # the client has gone in the middle of its request
+        code: int
         code, why = check_headers(request.headers, body, self.credentials, now_ms=int(arrived_at * 1000))
         fields = parse_body(body)
         if code is ResponseCode.SUCCESS:
@@ -230,7 +243,7 @@ class Sandbox:
         fields = fields or {}
         fault = fault or MAGIC_RECIPIENTS.get(str(fields.get("to"))) or _NO_FAULT
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
-            code = ResponseCode.find(fault.code) or ResponseCode.REQUEST_FAILED
+            code = fault.code
         elif code is ResponseCode.SUCCESS and fault.kind is FaultKind.META:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
@@ -249,17 +262,17 @@ class Sandbox:
         request: web.Request,
         body: bytes,
         fields: Mapping[str, Any],
-        code: ResponseCode,
+        code: int,
         fault: Fault,
         message_id: str | None,
     ) -> None:
         self.requests.append(ReceivedRequest(arrived_at, request.headers, body, fields, code, fault.kind, message_id))
         self.counts["messages"] += message_id is not None
-        self.counts[f"code {code.value}"] += 1
+        self.counts[f"code {int(code)}"] += 1
         self.counts[f"fault {fault.kind}"] += 1
 
     async def _respond(
-        self, request: web.Request, code: ResponseCode, why: str, fault: Fault, message_id: str
+        self, request: web.Request, code: int, why: str, fault: Fault, message_id: str
     ) -> web.StreamResponse:
         match fault.kind:
             case FaultKind.HTTP:
@@ -302,14 +315,17 @@ class Sandbox:
 
 def _reset(request: web.Request) -> web.Response:
     if request.transport is not None:
+        # With a linger time of 0 the connection is reset when it is closed, not ended in order.
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
     return web.Response()
 
 
-def _body(code: ResponseCode, why: str, fault: Fault, message_id: str) -> bytes:
-    if code is ResponseCode.WHATSAPP_ERROR:
+def _body(code: int, why: str, fault: Fault, message_id: str) -> bytes:
+    if code == ResponseCode.WHATSAPP_ERROR:
         return answers.meta_failure(fault.code or 100, why)
-    if code is not ResponseCode.SUCCESS:
+    if code != ResponseCode.SUCCESS:
         return answers.failure(code, why)
     match fault.kind:
         case FaultKind.TRUNCATED:

@@ -1,0 +1,165 @@
+import copy
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import nxotp_async
+from nxotp_async import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    CallbackVerificationError,
+    ConfigurationError,
+    InvalidMessageError,
+    InvalidSignatureError,
+    MetaError,
+    NotSentError,
+    NxOtpError,
+    OtpContentError,
+    OutcomeUnknownError,
+    ParameterError,
+    PermissionDeniedError,
+    TemplateError,
+    TimestampExpiredError,
+    TransientApiError,
+    TransportError,
+    errors,
+)
+
+TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
+    NxOtpError: (Exception,),
+    ConfigurationError: (NxOtpError,),
+    InvalidMessageError: (NxOtpError, ValueError),
+    ApiError: (NxOtpError,),
+    AuthenticationError: (ApiError,),
+    InvalidSignatureError: (AuthenticationError,),
+    TimestampExpiredError: (AuthenticationError,),
+    PermissionDeniedError: (AuthenticationError,),
+    ParameterError: (ApiError,),
+    TransientApiError: (ApiError,),
+    AccountError: (ApiError,),
+    TemplateError: (ApiError,),
+    OtpContentError: (ApiError,),
+    MetaError: (ApiError,),
+    TransportError: (NxOtpError,),
+    NotSentError: (TransportError,),
+    OutcomeUnknownError: (TransportError,),
+    CallbackVerificationError: (NxOtpError,),
+}
+
+# Every attribute, with a value that is not its default.
+_CONTEXT: dict[str, Any] = {"hint": "do this next", "cus_message_id": "order-17", "attempts": 3}
+_INVALID = {"field": "to"}
+_API: dict[str, Any] = {
+    "code": 9099,
+    "vendor_message": "WhatsApp error",
+    "http_status": 418,
+    "raw": '{"code":9099}',
+    "retry_after": 2.5,
+}
+_META = {"meta_code": 131056, "meta_type": "OAuthException", "fbtrace_id": "AmCuD7s", "details": "Pair rate limit hit"}
+_NOT_SENT = {"temporary": True}
+
+
+def _attributes(kind: type[NxOtpError]) -> dict[str, Any]:
+    """Return the attributes that an error of this class has."""
+    own = {InvalidMessageError: _INVALID, ApiError: _API, MetaError: _META, NotSentError: _NOT_SENT}
+    attributes = dict(_CONTEXT)
+    for base, more in own.items():
+        if issubclass(kind, base):
+            attributes |= more
+    return attributes
+
+
+every_class = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+
+
+@every_class
+def test_the_tree_is_as_drawn(kind: type[NxOtpError]) -> None:
+    assert kind.__bases__ == TREE[kind]
+
+
+def test_every_error_is_public_and_in_the_tree() -> None:
+    public = {value for value in vars(nxotp_async).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert public == set(TREE)
+    assert {kind.__name__ for kind in TREE} <= set(nxotp_async.__all__)
+    assert all(kind is getattr(errors, kind.__name__) for kind in TREE)
+
+
+@every_class
+def test_an_error_holds_what_it_was_given(kind: type[NxOtpError]) -> None:
+    error = kind("it went wrong", **_attributes(kind))
+    assert vars(error) == _attributes(kind)
+    assert error.args == ("it went wrong",)
+
+
+@every_class
+def test_an_error_needs_no_arguments(kind: type[NxOtpError]) -> None:
+    error = kind()
+    assert vars(error).keys() == _attributes(kind).keys()
+    assert (error.hint, error.cus_message_id, error.attempts) == (None, None, 0)
+    assert str(error) == ""
+
+
+def test_the_defaults_claim_nothing() -> None:
+    error = MetaError()
+    assert (error.code, error.vendor_message, error.http_status, error.raw) == (None, "", 0, "")
+    assert error.retry_after is None
+    assert (error.meta_code, error.meta_type, error.fbtrace_id, error.details) == (None, "", "", "")
+    assert not NotSentError().temporary
+    assert InvalidMessageError().field == ""
+
+
+@every_class
+def test_the_text_includes_the_hint(kind: type[NxOtpError]) -> None:
+    assert str(kind("it went wrong")) == "it went wrong"
+    assert str(kind("it went wrong", hint="do this next")) == "it went wrong (do this next)"
+
+
+def test_a_hint_that_is_set_later_is_in_the_text_too() -> None:
+    error = NotSentError("refused")
+    error.hint = "start the server"
+    assert str(error) == "refused (start the server)"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@every_class
+def test_a_pickled_error_comes_back_whole(kind: type[NxOtpError], protocol: int) -> None:
+    error = kind("it went wrong", **_attributes(kind))
+    _assert_twins(error, pickle.loads(pickle.dumps(error, protocol)))
+
+
+@every_class
+def test_a_copied_error_is_whole(kind: type[NxOtpError]) -> None:
+    error = kind("it went wrong", **_attributes(kind))
+    _assert_twins(error, copy.copy(error))
+    _assert_twins(error, copy.deepcopy(error))
+
+
+def _assert_twins(error: NxOtpError, twin: NxOtpError) -> None:
+    assert twin is not error
+    assert type(twin) is type(error)
+    assert twin.args == error.args
+    assert vars(twin) == vars(error)
+    assert str(twin) == str(error)
+
+
+@every_class
+def test_an_error_passes_through_a_context_manager(kind: type[NxOtpError]) -> None:
+    # contextlib sets the traceback of what it lets through, and that fails on exceptions that are frozen.
+    @contextmanager
+    def passage() -> Iterator[None]:
+        yield
+
+    error = kind("it went wrong", **_attributes(kind))
+    with pytest.raises(kind) as caught, passage():
+        raise error
+    assert caught.value is error
+
+
+def test_an_invalid_message_is_also_a_value_error() -> None:
+    with pytest.raises(ValueError, match="it went wrong"):
+        raise InvalidMessageError("it went wrong", field="to")

@@ -1,0 +1,1000 @@
+"""The sandbox answers as the vendor's documentation says, and goes wrong in exactly the ways it is told to.
+
+Most requests are made and signed by hand here: a correct client cannot make a wrong one.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from conftest import ManualClock
+
+from nxotp_async import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    Category,
+    InvalidSignatureError,
+    Language,
+    MetaError,
+    NxOtpError,
+    OtpClient,
+    OtpContentError,
+    OtpMessage,
+    OutcomeUnknownError,
+    ParameterError,
+    PermissionDeniedError,
+    ResponseCode,
+    RetryPolicy,
+    SendResult,
+    SendStatus,
+    TemplateError,
+    TimestampExpiredError,
+    TransientApiError,
+)
+from nxotp_async.sandbox import (
+    MAGIC_RECIPIENTS,
+    SANDBOX_BUSINESS_PHONE,
+    Fault,
+    FaultKind,
+    ReceivedRequest,
+    Sandbox,
+)
+
+PATH = "/api/wa/otp"
+NUMBER = "9995550100"
+CODE = "482913"
+ABSENT: Any = None
+FIELDS: dict[str, Any] = {
+    "appkey": "sandbox-appkey",
+    "messaging_product": "whatsapp",
+    "recipient_type": "individual",
+    "to": NUMBER,
+    "content": f"Your code is {CODE}",
+    "language_code": "en",
+    "cus_message_id": "order-1",
+}
+REQUIRED_FIELDS = ("appkey", "messaging_product", "recipient_type", "to", "content", "language_code")
+FAILED = {"code": -1, "message": "Request failed", "data": None}
+
+
+def success(message_id: str) -> dict[str, Any]:
+    data = {"messaging_product": "whatsapp", "messages": [{"id": message_id}]}
+    return {"code": 0, "data": data, "message": "Request successful"}
+
+
+def body_with(**changes: Any) -> bytes:
+    return json.dumps({**FIELDS, **changes}).encode()
+
+
+def body_without(name: str) -> bytes:
+    return json.dumps({key: value for key, value in FIELDS.items() if key != name}).encode()
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> Any:
+        return self.json["code"]
+
+
+class Api:
+    """Requests to a sandbox by hand, right in everything but what a test changes."""
+
+    def __init__(self, sandbox: Sandbox, clock: ManualClock, session: aiohttp.ClientSession) -> None:
+        self._sandbox = sandbox
+        self._clock = clock
+        self._session = session
+
+    @property
+    def now_ms(self) -> int:
+        return int(self._clock.now * 1000)
+
+    def headers(self, body: bytes, changes: dict[str, Any]) -> dict[str, str]:
+        """Headers signed as the vendor's page tells it. Whatever is changed is signed too, so that only it is wrong."""
+        headers: dict[str, Any] = {
+            "accessKey": "sandbox-access-key",
+            "ts": str(self.now_ms),
+            "bizType": "2",
+            "action": "mt",
+            "Content-Type": "application/json",
+            **changes,
+        }
+        signed = "&".join(f"{name}={headers[name]}" for name in ("accessKey", "action", "bizType", "ts")).encode()
+        signed += (b"&body=" + body if body else b"") + b"&accessSecret=sandbox-access-secret"
+        headers = {"sign": hashlib.md5(signed).hexdigest(), **headers}
+        return {name: value for name, value in headers.items() if value is not ABSENT}
+
+    async def post(
+        self, body: bytes, changes: dict[str, Any] | None = None, *, body_sent: bytes | None = None
+    ) -> Answer:
+        """POST a body with the headers for it, of which some are changed, or left out by a change to ``ABSENT``."""
+        headers = self.headers(body, changes or {})
+        body_sent = body if body_sent is None else body_sent
+        url = self._sandbox.url + PATH
+        async with self._session.post(url, data=body_sent, headers=headers, allow_redirects=False) as response:
+            return Answer(response.status, dict(response.headers), await response.read())
+
+    async def post_good(self, **changes: Any) -> Answer:
+        return await self.post(body_with(**changes))
+
+    def head(self, body: bytes, **more: str) -> bytes:
+        """The request up to its body, as bytes."""
+        headers = {"Host": "sandbox", "Content-Length": str(len(body)), **self.headers(body, {}), **more}
+        lines = [f"POST {PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    async def connect(self) -> "Wire":
+        host, port = self._sandbox.url.removeprefix("http://").split(":")
+        return Wire(*await asyncio.open_connection(host, int(port)))
+
+
+class Wire:
+    """A bare connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def __aenter__(self) -> "Wire":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def read_until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(10):
+            return await self._reader.readuntil(end)
+
+    async def read_to_the_end(self) -> bytes:
+        async with asyncio.timeout(10):
+            return await self._reader.read()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    # Without the default Content-Type, so that a request can go without.
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(skip_auto_headers={"Content-Type"}, timeout=timeout) as session:
+        yield session
+
+
+@pytest.fixture
+def api(sandbox: Sandbox, clock: ManualClock, session: aiohttp.ClientSession) -> Api:
+    return Api(sandbox, clock, session)
+
+
+@pytest.fixture
+def api_of(clock: ManualClock, session: aiohttp.ClientSession) -> Callable[[Sandbox], Api]:
+    """For the tests that need a sandbox of another kind."""
+    return lambda sandbox: Api(sandbox, clock, session)
+
+
+# ---------------------------------------------------------------------------------------------- a good request
+
+
+async def test_a_good_request_is_answered_as_the_vendor_documents_it(api: Api) -> None:
+    answer = await api.post_good()
+    assert (answer.status, answer.json) == (200, success("order-1"))
+    assert answer.headers["Content-Type"].startswith("application/json")
+
+
+async def test_a_message_without_an_id_of_its_own_gets_one(api: Api, sandbox: Sandbox) -> None:
+    first = await api.post(body_without("cus_message_id"))
+    second = await api.post(body_without("cus_message_id"))
+    ids = [answer.json["data"]["messages"][0]["id"] for answer in (first, second)]
+    assert all(ids)
+    assert len(set(ids)) == 2
+    assert [message.message_id for message in sandbox.messages] == ids
+
+
+async def test_ids_are_made_up_where_none_shall_be_echoed(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=lambda: clock.now, echo_message_id=False) as sandbox:
+        answers = [await api_of(sandbox).post_good() for _ in range(2)]
+    ids = [answer.json["data"]["messages"][0]["id"] for answer in answers]
+    assert [answer.json for answer in answers] == [success(message_id) for message_id in ids]
+    assert len({*ids, "order-1"}) == 3
+    assert [(message.cus_message_id, message.message_id) for message in sandbox.messages] == [
+        ("order-1", message_id) for message_id in ids
+    ]
+
+
+@pytest.mark.parametrize(
+    "optional",
+    [
+        {"business_phone": SANDBOX_BUSINESS_PHONE},
+        {"category": ""},
+        {"category": "AUTHENTICATION"},
+        {"category": "UTILITY"},
+        {"api_type": 0},
+        {"api_type": 1},
+        {"dr_webhook": "https://example.com/status"},
+        {"a_field_of_tomorrow": True},
+    ],
+    ids=str,
+)
+async def test_an_optional_field_is_accepted(api: Api, optional: dict[str, Any]) -> None:
+    assert (await api.post_good(**optional)).json == success("order-1")
+
+
+@pytest.mark.parametrize("language", list(Language))
+async def test_there_is_a_template_in_every_language_of_the_vendors(api: Api, language: Language) -> None:
+    assert (await api.post_good(language_code=language.value)).code == 0
+
+
+@pytest.mark.parametrize("content", ["1234", "12345678", "Code: 004213.", "認証コードは482913です", "<482913>"])
+async def test_the_code_is_found_in_the_content(api: Api, sandbox: Sandbox, content: str) -> None:
+    assert (await api.post_good(content=content)).code == 0
+    assert sandbox.messages[0].otp == OtpMessage(NUMBER, content).code
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_a_content_type_is_read_as_http_has_it(api: Api, content_type: str) -> None:
+    assert (await api.post(body_with(), {"Content-Type": content_type})).code == 0
+
+
+async def test_header_names_are_read_in_any_letter_case(api: Api, sandbox: Sandbox) -> None:
+    body = body_with()
+    async with await api.connect() as wire:
+        head, end = api.head(body).split(b"\r\n", 1)
+        names_lowered = [line.partition(b":") for line in end.split(b"\r\n")]
+        wire.write(b"\r\n".join([head, *(name.lower() + colon + value for name, colon, value in names_lowered)]) + body)
+        answer = await wire.read_until(b"Request successful")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(sandbox.messages) == 1
+
+
+async def test_other_addresses_than_the_otp_apis_do_not_exist(sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+    async with session.post(sandbox.url + "/api/wa/mt") as wrong_path, session.get(sandbox.url + PATH) as wrong_method:
+        assert (wrong_path.status, wrong_method.status) == (404, 405)
+    assert not sandbox.requests
+
+
+# ---------------------------------------------------------------------------------------------- refused headers
+
+
+@pytest.mark.parametrize("value", [ABSENT, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("header", ["accessKey", "ts", "bizType", "action", "sign"])
+async def test_without_one_of_the_required_headers_parameters_are_missing(
+    api: Api, sandbox: Sandbox, header: str, value: str | None
+) -> None:
+    answer = await api.post(body_with(), {header: value})
+    assert (answer.status, answer.code, answer.json["data"]) == (200, 1001, None)
+    assert header in answer.json["message"]
+    assert not sandbox.messages
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"accessKey": "somebody-elses"}, 1005),
+        ({"accessKey": "SANDBOX-ACCESS-KEY"}, 1005),
+        ({"bizType": "1"}, 1002),
+        ({"action": "send"}, 1002),
+        ({"ts": "yesterday"}, 1004),
+        ({"ts": "1800000000.000"}, 1004),
+        ({"ts": "+1800000000000"}, 1004),
+        ({"ts": "1_800_000_000_000"}, 1004),
+        ({"ts": "-1800000000000"}, 1004),
+        ({"ts": "9" * 5000}, 1004),
+        ({"ts": "\u00b2"}, 1004),
+        ({"Content-Type": "text/plain"}, 1003),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 1003),
+        ({"Content-Type": ABSENT}, 1003),
+        ({"sign": "0" * 32}, 1003),
+        ({"sign": "ß"}, 1003),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_wrong_header_has_its_code(api: Api, sandbox: Sandbox, changes: dict[str, Any], code: int) -> None:
+    answer = await api.post(body_with(), changes)
+    assert (answer.status, answer.code, answer.json["data"]) == (200, code, None)
+    assert [request.code for request in sandbox.requests] == [code]
+    assert not sandbox.messages
+
+
+@pytest.mark.parametrize(
+    ("offset", "code"), [(-60_001, 1004), (-60_000, 0), (0, 0), (60_000, 0), (60_001, 1004)], ids=str
+)
+async def test_a_timestamp_may_be_60_seconds_away_and_not_a_millisecond_more(api: Api, offset: int, code: int) -> None:
+    assert (await api.post(body_with(), {"ts": str(api.now_ms + offset)})).code == code
+
+
+async def test_a_timestamp_in_seconds_is_refused(api: Api) -> None:
+    assert (await api.post(body_with(), {"ts": str(api.now_ms // 1000)})).code == 1004
+
+
+async def test_a_sign_is_for_exactly_the_bytes_of_the_body(api: Api, sandbox: Sandbox) -> None:
+    body = body_with()
+    assert (await api.post(body, body_sent=body.replace(b'": "', b'":"'))).code == 1003
+    assert (await api.post(body, body_sent=body + b"\n")).code == 1003
+    assert (await api.post(body + b"\n")).code == 0
+    assert len(sandbox.messages) == 1
+
+
+async def test_a_sign_is_lowercase(api: Api) -> None:
+    body = body_with()
+    sign = api.headers(body, {})["sign"]
+    assert (await api.post(body, {"sign": sign})).code == 0
+    assert (await api.post(body, {"sign": sign.upper()})).code == 1003
+
+
+async def test_a_sign_with_another_secret_is_refused(sandbox: Sandbox, clock: ManualClock) -> None:
+    async with sandbox.client(clock=clock.clock, access_secret="another-secret") as client:
+        with pytest.raises(InvalidSignatureError):
+            await client.send_otp(NUMBER, CODE)
+
+
+# ---------------------------------------------------------------------------------------------- refused bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"to=9995550100", b"[]", b'"text"', b"null", body_with()[:-1], b'{"content": "\xff"}', b"{'to': 1}"],
+    ids=repr,
+)
+async def test_a_body_that_is_no_json_object_is_a_parameter_error(api: Api, sandbox: Sandbox, body: bytes) -> None:
+    assert (await api.post(body)).code == 1002
+    assert sandbox.requests[0].body == body
+    assert sandbox.requests[0].fields == {}
+
+
+@pytest.mark.parametrize("how", ["absent", "null", "empty"])
+@pytest.mark.parametrize("field", REQUIRED_FIELDS)
+async def test_without_one_of_the_required_fields_there_is_a_parameter_exception(
+    api: Api, field: str, how: str
+) -> None:
+    bodies = {"absent": body_without(field), "null": body_with(**{field: None}), "empty": body_with(**{field: ""})}
+    answer = await api.post(bodies[how])
+    assert (answer.code, answer.json["data"]) == (9000, None)
+    assert field in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        *(({field: 5}, 1002) for field in REQUIRED_FIELDS),
+        *(({field: ["x"]}, 1002) for field in REQUIRED_FIELDS),
+        ({"business_phone": 99955500000}, 1002),
+        ({"category": 1}, 1002),
+        ({"cus_message_id": 17}, 1002),
+        ({"dr_webhook": {"url": "https://example.com"}}, 1002),
+        ({"dr_webhook": "example.com/status"}, 1002),
+        ({"api_type": "0"}, 1002),
+        ({"api_type": 1.0}, 1002),
+        ({"api_type": True}, 1002),
+        ({"api_type": 2}, 1002),
+        ({"messaging_product": "sms"}, 1002),
+        ({"recipient_type": "group"}, 1002),
+        ({"appkey": "somebody-elses"}, 9003),
+        ({"business_phone": "99955500001"}, 10003),
+        ({"category": "MARKETING"}, 9014),
+        ({"category": "authentication"}, 9014),
+        ({"language_code": "xx"}, 10005),
+        ({"language_code": "pt-BR"}, 10005),
+        ({"content": "no code at all"}, 9015),
+        ({"content": "123"}, 9015),
+        ({"content": "123456789"}, 9015),
+        ({"content": "1234 or 5678"}, 9015),
+        ({"content": "٤٨٢٩١٣"}, 9015),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_wrong_field_has_its_code(api: Api, sandbox: Sandbox, changes: dict[str, Any], code: int) -> None:
+    answer = await api.post_good(**changes)
+    assert (answer.status, answer.code, answer.json["data"]) == (200, code, None)
+    assert [request.code for request in sandbox.requests] == [code]
+    assert not sandbox.messages
+
+
+@pytest.mark.parametrize(
+    "number", ["+9995550100", "0999555010", "999 555 0100", "999555", "9995550100000000", "\uff19995550100", "me"]
+)
+async def test_a_number_that_is_none_is_whatsapps_own_refusal(api: Api, sandbox: Sandbox, number: str) -> None:
+    answer = await api.post_good(to=number)
+    error = answer.json["data"]["error"]
+    assert (answer.code, answer.json["message"]) == (9099, "WhatsApp error")
+    assert (error["code"], error["message"], error["type"]) == (100, "(#100) Invalid parameter", "OAuthException")
+    assert isinstance(error["fbtrace_id"], str)
+    assert error["error_data"].keys() == {"messaging_product", "details"}
+    assert error["error_data"]["messaging_product"] == "whatsapp"
+    assert not sandbox.messages
+
+
+async def test_the_business_phones_are_those_it_was_given(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=lambda: clock.now, business_phones=["99955500001", "99955500002"]) as sandbox:
+        phones = ("99955500001", "99955500002", SANDBOX_BUSINESS_PHONE)
+        codes = [(await api_of(sandbox).post_good(business_phone=phone)).code for phone in phones]
+    assert codes == [0, 0, 10003]
+
+
+async def test_no_answer_quotes_the_number_or_the_code(api: Api) -> None:
+    for changes in ({"to": f"{NUMBER}0000000"}, {"content": CODE * 2}, {"category": CODE}, {"language_code": NUMBER}):
+        answer = await api.post_good(**changes)
+        assert answer.code != 0
+        assert NUMBER.encode() not in answer.body
+        assert CODE.encode() not in answer.body
+
+
+async def test_a_body_too_long_for_any_message_is_refused(api: Api, sandbox: Sandbox) -> None:
+    assert (await api.post(body_with(filler="x" * 100_000))).status == 413
+    assert not sandbox.messages
+
+
+# ---------------------------------------------------------------------------------------------- its clock
+
+
+@pytest.mark.parametrize("offset", [-3600.0, 0.0, 90.0])
+async def test_the_date_header_and_the_window_follow_the_clock_offset(
+    clock: ManualClock, api_of: Callable[[Sandbox], Api], offset: float
+) -> None:
+    async with Sandbox(clock=lambda: clock.now, clock_offset=offset) as sandbox:
+        api = api_of(sandbox)
+        its_now = api.now_ms + int(offset * 1000)
+        on_time, late = (
+            await api.post(body_with(), {"ts": str(its_now)}),
+            await api.post(body_with(), {"ts": str(its_now - 60_001)}),
+        )
+        sandbox.script(Fault.http(503))
+        gateway = await api.post(body_with())
+    assert (on_time.code, late.code) == (0, 1004)
+    for answer in (on_time, late, gateway):
+        assert parsedate_to_datetime(answer.headers["Date"]).timestamp() == clock.now + offset
+    assert sandbox.requests[0].arrived_at == clock.now + offset
+
+
+async def test_a_client_corrects_its_timestamps_by_the_sandboxs_clock(clock: ManualClock) -> None:
+    async with (
+        Sandbox(clock=lambda: clock.now, clock_offset=-300) as sandbox,
+        sandbox.client(clock=clock.clock) as client,
+    ):
+        assert [(await client.send_otp(NUMBER, CODE)).attempts for _ in range(2)] == [2, 1]
+    assert [request.code for request in sandbox.requests] == [1004, 0, 0]
+
+
+# ---------------------------------------------------------------------------------------------- what it records
+
+
+async def test_a_request_is_recorded_as_it_came(api: Api, sandbox: Sandbox, clock: ManualClock) -> None:
+    body = body_with()
+    await api.post(body)
+    (request,) = sandbox.requests
+    assert request.body == body
+    assert request.fields == FIELDS
+    assert request.headers["accesskey"] == "sandbox-access-key"
+    assert (request.arrived_at, request.ts) == (clock.now, api.now_ms)
+    assert (request.to, request.content, request.otp) == (NUMBER, FIELDS["content"], CODE)
+    assert (request.cus_message_id, request.message_id) == ("order-1", "order-1")
+    assert (request.code, request.fault) == (ResponseCode.SUCCESS, FaultKind.NONE)
+    assert sandbox.messages == [request]
+
+
+async def test_a_refused_request_is_recorded_but_is_no_message(api: Api, sandbox: Sandbox) -> None:
+    await api.post(body_with(), {"accessKey": "somebody-elses"})
+    await api.post(b"no JSON", {"ts": "never"})
+    await api.post_good()
+    assert [request.code for request in sandbox.requests] == [1005, 1004, 0]
+    assert [request.message_id for request in sandbox.requests] == [None, None, "order-1"]
+    assert [message.message_id for message in sandbox.messages] == ["order-1"]
+    nothing_readable = sandbox.requests[1]
+    assert (nothing_readable.to, nothing_readable.content, nothing_readable.otp) == ("", "", None)
+    assert (nothing_readable.cus_message_id, nothing_readable.ts) == (None, 0)
+
+
+async def test_a_record_shows_neither_number_nor_code_nor_keys(api: Api, sandbox: Sandbox) -> None:
+    await api.post_good()
+    await api.post_good(content=f"{CODE} {CODE}")
+    await api.post_good(to=f"+{NUMBER}")
+    assert len(sandbox.requests) == 3
+    for shown in (show(request) for request in sandbox.requests for show in (repr, str)):
+        assert NUMBER not in shown
+        assert CODE not in shown
+        assert "sandbox-access-key" not in shown
+        assert "sandbox-appkey" not in shown
+
+
+async def test_a_record_as_text_tells_what_became_of_the_request(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.answer(9001))
+    await api.post_good()
+    assert str(sandbox.requests[0]) == "order-1 to 99******00: 9001 code"
+
+
+async def test_it_counts(api: Api, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+    sandbox.script(Fault.answer(9001), Fault.truncated())
+    for _ in range(3):
+        await api.post_good()
+    await api.post_good(appkey="somebody-elses")
+    assert sandbox.counts == {
+        "requests": 4,
+        "messages": 2,
+        "code 9001": 1,
+        "code 0": 2,
+        "code 9003": 1,
+        "fault code": 1,
+        "fault truncated": 1,
+        "fault none": 2,
+    }
+    async with session.get(f"{sandbox.url}/sandbox/counts") as response:
+        assert await response.json() == {**sandbox.counts, "max_in_flight": 1}
+
+
+async def test_it_remembers_as_many_requests_as_it_shall_keep(
+    clock: ManualClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    async with Sandbox(clock=lambda: clock.now, keep=2) as sandbox:
+        for number in range(5):
+            await api_of(sandbox).post_good(cus_message_id=f"order-{number}")
+    assert [request.cus_message_id for request in sandbox.requests] == ["order-3", "order-4"]
+    assert [message.cus_message_id for message in sandbox.messages] == ["order-3", "order-4"]
+    assert (sandbox.counts["requests"], sandbox.counts["messages"]) == (5, 5)
+
+
+async def test_it_knows_how_many_requests_were_in_flight_at_most(api: Api, sandbox: Sandbox) -> None:
+    assert sandbox.max_in_flight == 0
+    body = body_with()
+    wires = [await api.connect() for _ in range(3)]
+    for wire in wires:
+        # The 100 comes once the request has begun, which then waits for its body.
+        wire.write(api.head(body, Expect="100-continue"))
+        await wire.read_until(b"100 Continue\r\n\r\n")
+    for wire in wires:
+        async with wire:
+            wire.write(body)
+            await wire.read_until(b"Request successful")
+    await api.post_good()
+    assert sandbox.max_in_flight == 3
+
+
+async def test_a_request_whose_client_has_gone_is_not_in_flight(sandbox: Sandbox, clock: ManualClock) -> None:
+    sandbox.script(Fault.hang(), Fault.hang())
+    async with sandbox.client(clock=clock.clock, timeout=0.05, max_concurrency=1) as client:
+        results = await client.send_batch([OtpMessage(NUMBER, CODE)] * 3)
+    assert results.summary().unknown == 2
+    assert sandbox.max_in_flight == 1
+
+
+# ---------------------------------------------------------------------------------------------- faults, in general
+
+
+async def test_a_script_is_met_in_its_order_and_then_all_is_well(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.answer(9001), Fault.meta(4))
+    sandbox.script(Fault.answer(-1))
+    assert [(await api.post_good()).code for _ in range(5)] == [9001, 9099, -1, 0, 0]
+    assert [request.fault for request in sandbox.requests] == ["code", "meta", "code", "none", "none"]
+
+
+async def drawn(api_of: Callable[[Sandbox], Api], clock: ManualClock, count: int, **options: Any) -> list[int]:
+    async with Sandbox(clock=lambda: clock.now, **options) as sandbox:
+        return [(await api_of(sandbox).post_good()).code for _ in range(count)]
+
+
+async def test_a_seed_makes_the_random_faults_repeatable(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
+    codes = await drawn(api_of, clock, 60, fault_rate=0.5, seed=7)
+    assert set(codes) == {0, -1, 9001}
+    assert await drawn(api_of, clock, 60, fault_rate=0.5, seed=7) == codes
+    assert await drawn(api_of, clock, 60, fault_rate=0.5, seed=8) != codes
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, {0}), (1.0, {9005})])
+async def test_a_rate_of_none_and_of_all_are_just_that(
+    clock: ManualClock, api_of: Callable[[Sandbox], Api], rate: float, expected: set[int]
+) -> None:
+    assert set(await drawn(api_of, clock, 20, fault_rate=rate, faults=[Fault.answer(9005)])) == expected
+
+
+async def test_a_script_comes_before_the_random_faults(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=lambda: clock.now, fault_rate=1.0, faults=[Fault.answer(9005)]) as sandbox:
+        sandbox.script(Fault.answer(-1))
+        assert [(await api_of(sandbox).post_good()).code for _ in range(3)] == [-1, 9005, 9005]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_rate_out_of_range_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="fault_rate must be between"):
+        Sandbox(fault_rate=rate)
+
+
+def test_a_rate_without_faults_is_refused() -> None:
+    with pytest.raises(ValueError, match="fault_rate needs faults"):
+        Sandbox(fault_rate=0.1, faults=[])
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.answer(9001), Fault.meta(4), Fault.truncated(), Fault.without_id(), Fault.huge()], ids=str
+)
+async def test_a_wrong_request_is_told_so_even_where_a_fault_was_due(api: Api, sandbox: Sandbox, fault: Fault) -> None:
+    sandbox.script(fault)
+    assert (await api.post(body_with(), {"accessKey": "somebody-elses"})).code == 1005
+    assert not sandbox.messages
+
+
+async def test_a_script_comes_before_a_magic_number(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.answer(9001))
+    assert [(await api.post_good(to="999000009005")).code for _ in range(2)] == [9001, 9005]
+
+
+# ---------------------------------------------------------------------------------------------- each fault on the wire
+
+
+@pytest.mark.parametrize("code", [-1, 1003, 9001, 9005, 9015, 10005])
+async def test_a_code_is_answered_as_the_vendor_does(api: Api, sandbox: Sandbox, code: int) -> None:
+    sandbox.script(Fault.answer(code))
+    answer = await api.post_good()
+    assert (answer.status, answer.code, answer.json["data"]) == (200, code, None)
+    assert answer.json.keys() == FAILED.keys()
+    assert not sandbox.messages
+
+
+async def test_the_code_minus_one_is_answered_to_the_letter(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.answer(-1))
+    assert (await api.post_good()).json == FAILED
+
+
+@pytest.mark.parametrize("code", [1000, 7777], ids=["of a family the vendor lists", "of no list"])
+async def test_a_code_without_a_name_is_answered_as_given(api: Api, sandbox: Sandbox, code: int) -> None:
+    sandbox.script(Fault.answer(code))
+    assert (await api.post_good()).code == code
+
+
+@pytest.mark.parametrize("code", [4, 131056, 999_999], ids=["known", "known", "unknown"])
+async def test_a_code_of_metas_stands_inside_a_whatsapp_error(api: Api, sandbox: Sandbox, code: int) -> None:
+    sandbox.script(Fault.meta(code))
+    answer = await api.post_good()
+    error = answer.json["data"]["error"]
+    assert (answer.status, answer.code, answer.json["message"]) == (200, 9099, "WhatsApp error")
+    assert error.keys() == {"code", "message", "type", "fbtrace_id", "error_data"}
+    assert error["code"] == code
+    assert error["message"].startswith(f"(#{code}) ")
+    assert not sandbox.messages
+
+
+@pytest.mark.parametrize(("status", "went_out"), [(403, False), (500, False), (502, True), (503, False), (504, True)])
+async def test_an_http_status_comes_with_a_gateways_page(
+    api: Api, sandbox: Sandbox, status: int, went_out: bool
+) -> None:
+    sandbox.script(Fault.http(status))
+    answer = await api.post_good()
+    assert answer.status == status
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert answer.body.startswith(b"<html>")
+    assert "Retry-After" not in answer.headers
+    assert "Location" not in answer.headers
+    assert bool(sandbox.messages) is went_out  # a gateway may time out on a message that the API behind it accepted
+
+
+async def test_an_http_status_can_ask_for_a_pause(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.http(429, retry_after=7))
+    answer = await api.post_good()
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
+
+
+async def test_a_redirect_names_its_target(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.http(307))
+    answer = await api.post_good()
+    assert (answer.status, answer.headers["Location"]) == (307, PATH)
+    assert not sandbox.messages
+
+
+async def test_a_disconnect_before_reading_needs_the_headers_only(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.disconnect_before_reading())
+    async with await api.connect() as wire:
+        wire.write(api.head(body_with()))
+        with pytest.raises(ConnectionResetError):
+            await wire.read_to_the_end()
+    (request,) = sandbox.requests
+    assert (request.body, request.fields) == (b"", {})
+    assert request.fault is FaultKind.DISCONNECT_BEFORE_READING
+    assert not sandbox.messages
+
+
+async def test_a_disconnect_after_reading_comes_when_the_message_is_accepted(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.disconnect_after_reading())
+    body = body_with()
+    async with await api.connect() as wire:
+        wire.write(api.head(body, Expect="100-continue"))
+        await wire.read_until(b"100 Continue\r\n\r\n")
+        assert not sandbox.requests
+        wire.write(body)
+        with pytest.raises(ConnectionResetError):
+            await wire.read_to_the_end()
+    assert [message.body for message in sandbox.messages] == [body]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.disconnect_before_reading(), Fault.disconnect_after_reading()], ids=lambda fault: str(fault.kind)
+)
+async def test_a_disconnect_answers_nothing_at_all(api: Api, sandbox: Sandbox, fault: Fault) -> None:
+    sandbox.script(fault)
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await api.post_good()
+    assert (await api.post_good()).code == 0
+    assert [request.fault for request in sandbox.requests] == [fault.kind, FaultKind.NONE]
+
+
+async def test_a_truncated_answer_is_half_of_a_good_one(api: Api, sandbox: Sandbox) -> None:
+    whole = (await api.post_good()).body
+    sandbox.script(Fault.truncated())
+    answer = await api.post_good()
+    assert answer.status == 200
+    assert answer.body == whole[: len(whole) // 2]
+    with pytest.raises(json.JSONDecodeError):
+        _ = answer.json
+    assert len(sandbox.messages) == 2
+
+
+async def test_an_answer_of_wrong_types_is_json_all_the_same(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.wrong_types())
+    answer = (await api.post_good()).json
+    assert answer["code"] == "0"
+    assert type(answer["data"]["messages"]["id"]) is int
+    assert len(sandbox.messages) == 1
+
+
+async def test_an_answer_without_an_id_is_a_success_otherwise(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.without_id())
+    data = {"messaging_product": "whatsapp", "messages": []}
+    assert (await api.post_good()).json == {"code": 0, "data": data, "message": "Request successful"}
+    assert len(sandbox.messages) == 1
+
+
+async def test_a_drip_begins_an_answer_and_never_ends_it(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.drip())
+    async with await api.connect() as wire:
+        wire.write(api.head(body_with()) + body_with())
+        head = await wire.read_until(b"\r\n\r\n")
+        chunks = [await wire.read_until(b" \r\n") for _ in range(2)]
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"application/json" in head
+    assert chunks == [b"1\r\n \r\n"] * 2
+    assert len(sandbox.messages) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.huge(), Fault.huge(3000)], ids=["a mebibyte", "as told"])
+async def test_a_huge_answer_is_a_long_success(api: Api, sandbox: Sandbox, fault: Fault) -> None:
+    sandbox.script(fault)
+    answer = await api.post_good()
+    assert answer.code == 0
+    assert fault.size <= len(answer.body) <= fault.size + 200
+    assert len(sandbox.messages) == 1
+
+
+async def test_a_hanging_request_gets_no_answer_while_others_do(
+    clock: ManualClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    async with Sandbox(clock=lambda: clock.now) as sandbox:
+        api = api_of(sandbox)
+        sandbox.script(Fault.hang())
+        body = body_with(cus_message_id="lost")
+        wire = await api.connect()
+        wire.write(api.head(body, Expect="100-continue"))
+        await wire.read_until(b"100 Continue\r\n\r\n")
+        wire.write(body)
+        assert (await api.post_good()).code == 0
+    async with wire:
+        assert await wire.read_to_the_end() == b""
+    assert [message.cus_message_id for message in sandbox.messages] == ["lost", "order-1"]
+
+
+@pytest.mark.parametrize(
+    ("latency", "fault"), [(0.03, Fault()), (0.0, Fault.slow(0.03)), (0.01, Fault.slow(0.02))], ids=str
+)
+async def test_an_answer_takes_as_long_as_it_shall(
+    clock: ManualClock, api_of: Callable[[Sandbox], Api], latency: float, fault: Fault
+) -> None:
+    async with Sandbox(clock=lambda: clock.now, latency=latency) as sandbox:
+        sandbox.script(fault)
+        started = asyncio.get_running_loop().time()
+        assert (await api_of(sandbox).post_good()).code == 0
+        assert asyncio.get_running_loop().time() - started >= 0.03
+
+
+# ---------------------------------------------------------------------------------------------- magic numbers
+
+
+class Expected(NamedTuple):
+    status: SendStatus
+    error: type[NxOtpError]
+    went_out: bool
+
+
+def refused(error: type[NxOtpError]) -> Expected:
+    return Expected(SendStatus.REJECTED, error, went_out=False)
+
+
+def lost(*, went_out: bool) -> Expected:
+    return Expected(SendStatus.UNKNOWN, OutcomeUnknownError, went_out)
+
+
+# The vendor's table, as the classes of errors are told in their documentation.
+VENDOR_CODES: dict[int, type[ApiError]] = {
+    -1: TransientApiError,
+    1001: AuthenticationError,
+    1002: ParameterError,
+    1003: InvalidSignatureError,
+    1004: TimestampExpiredError,
+    1005: PermissionDeniedError,
+    9000: ParameterError,
+    9001: TransientApiError,
+    9002: AccountError,
+    9003: AccountError,
+    9004: AccountError,
+    9005: AccountError,
+    9006: AccountError,
+    9007: ApiError,
+    9013: AccountError,
+    9014: TemplateError,
+    9015: OtpContentError,
+    10003: AccountError,
+    10005: TemplateError,
+}
+META_CODES = (4, 100, 80007, 130429, 131016, 131026, 131056, 131057, 133004)
+OUTCOMES: dict[str, Expected] = {
+    **{f"9990{abs(code):08}": refused(error) for code, error in VENDOR_CODES.items()},
+    **{f"9991{code:08}": refused(MetaError) for code in META_CODES},
+    "999200000307": refused(ApiError),
+    "999200000403": refused(ApiError),
+    "999200000404": refused(ApiError),
+    "999200000429": refused(TransientApiError),
+    "999200000500": lost(went_out=False),
+    "999200000502": lost(went_out=True),
+    "999200000503": lost(went_out=False),
+    "999200000504": lost(went_out=True),
+    "999300000001": lost(went_out=False),
+    **{f"99930000000{digit}": lost(went_out=True) for digit in range(2, 10)},
+}
+WITHOUT_END = ("999300000006", "999300000008", "999300000009")
+
+
+async def send_to(number: str, sandbox: Sandbox, clock: ManualClock) -> SendResult:
+    timeout = 0.2 if number in WITHOUT_END else 10.0
+    client = sandbox.client(clock=clock.clock, timeout=timeout, retry=RetryPolicy(max_attempts=1))
+    async with client:
+        (result,) = await client.send_batch([OtpMessage(number, CODE)])
+    return result
+
+
+def test_the_outcome_of_every_magic_number_is_known_here() -> None:
+    assert OUTCOMES.keys() == MAGIC_RECIPIENTS.keys()
+
+
+def test_every_kind_of_fault_has_a_magic_number() -> None:
+    assert {fault.kind for fault in MAGIC_RECIPIENTS.values()} == set(FaultKind)
+
+
+def test_every_code_of_the_vendors_has_a_magic_number() -> None:
+    assert set(VENDOR_CODES) | {0, 9099} == set(ResponseCode)
+
+
+@pytest.mark.parametrize("number", OUTCOMES)
+async def test_a_magic_number_has_its_outcome(number: str, sandbox: Sandbox, clock: ManualClock) -> None:
+    expected = OUTCOMES[number]
+    result = await send_to(number, sandbox, clock)
+    assert (result.status, type(result.error)) == (expected.status, expected.error)
+    assert (result.message_id, result.attempts) == (None, 1)
+    (request,) = sandbox.requests
+    assert (request.message_id is not None) is expected.went_out
+
+
+@pytest.mark.parametrize("code", VENDOR_CODES)
+async def test_a_magic_code_arrives_with_its_meaning_and_advice(
+    code: int, sandbox: Sandbox, clock: ManualClock
+) -> None:
+    error = (await send_to(f"9990{abs(code):08}", sandbox, clock)).error
+    assert isinstance(error, ApiError)
+    known = ResponseCode.find(code)
+    assert known is not None
+    assert error.code == code
+    assert known.meaning in str(error)
+    assert known.advice in str(error)
+
+
+@pytest.mark.parametrize("code", META_CODES)
+async def test_a_magic_code_of_metas_arrives_whole(code: int, sandbox: Sandbox, clock: ManualClock) -> None:
+    error = (await send_to(f"9991{code:08}", sandbox, clock)).error
+    assert isinstance(error, MetaError)
+    assert (error.code, error.meta_code, error.meta_type) == (9099, code, "OAuthException")
+    assert error.fbtrace_id
+    assert error.details
+    assert ResponseCode.WHATSAPP_ERROR.advice in str(error)
+
+
+# ---------------------------------------------------------------------------------------------- its life
+
+
+async def test_a_taken_port_is_an_oserror_and_the_sandbox_can_start_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sandbox = Sandbox(port=port)
+        tasks = asyncio.all_tasks()
+        with pytest.raises(OSError, match="in use"):
+            await sandbox.start()
+        assert asyncio.all_tasks() == tasks
+        with pytest.raises(RuntimeError):
+            _ = sandbox.url
+        await sandbox.stop()
+    async with sandbox:
+        assert sandbox.url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("use", [lambda sandbox: sandbox.url, Sandbox.client], ids=["url", "client"])
+async def test_a_sandbox_that_does_not_run_says_how_it_is_run(use: Callable[[Sandbox], object]) -> None:
+    sandbox = Sandbox()
+    with pytest.raises(RuntimeError, match="async with Sandbox"):
+        use(sandbox)
+    async with sandbox:
+        use(sandbox)
+    with pytest.raises(RuntimeError, match="async with Sandbox"):
+        use(sandbox)
+
+
+async def test_stopping_is_idempotent_and_frees_the_port() -> None:
+    sandbox = Sandbox()
+    await sandbox.stop()
+    await sandbox.start()
+    port = int(sandbox.url.rpartition(":")[2])
+    await sandbox.stop()
+    await sandbox.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_second_start_leaves_nothing_behind() -> None:
+    async with Sandbox() as sandbox:
+        port = int(sandbox.url.rpartition(":")[2])
+        with contextlib.suppress(RuntimeError):
+            await sandbox.start()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_what_was_received_can_be_read_after_the_end(clock: ManualClock) -> None:
+    async with Sandbox(clock=lambda: clock.now) as sandbox, sandbox.client(clock=clock.clock) as client:
+        await client.send_otp(NUMBER, CODE, category=Category.UTILITY)
+    assert [message.fields["category"] for message in sandbox.messages] == ["UTILITY"]
+
+
+async def test_an_ipv6_address_is_bracketed_in_the_url(clock: ManualClock) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    async with Sandbox(host="::1", clock=lambda: clock.now) as sandbox:
+        assert sandbox.url.startswith("http://[::1]:")
+        async with sandbox.client(clock=clock.clock) as client:
+            assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED
+
+
+async def test_the_options_of_its_client_are_those_of_the_client(sandbox: Sandbox, clock: ManualClock) -> None:
+    client = sandbox.client(clock=clock.clock, language_code="pt_BR", business_phone=SANDBOX_BUSINESS_PHONE)
+    assert isinstance(client, OtpClient)
+    async with client:
+        await client.send_otp(NUMBER, CODE)
+    (message,) = sandbox.messages
+    assert isinstance(message, ReceivedRequest)
+    assert message.fields["language_code"] == "pt_BR"
+    assert message.fields["business_phone"] == SANDBOX_BUSINESS_PHONE
+
+
+async def test_its_client_does_not_take_the_developers_own_account(
+    sandbox: Sandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NXOTP_ACCESS_KEY", "a-real-key")
+    monkeypatch.setenv("NXOTP_BASE_URL", "https://example.invalid")
+    monkeypatch.setenv("NXOTP_BUSINESS_PHONE", "99955500099")
+    async with sandbox.client(clock=clock.clock) as client:
+        assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED
