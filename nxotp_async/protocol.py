@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 """No answer of the vendor comes near this; what is longer is no answer of the vendor's."""
 
 _MAX_RAW_CHARS = 4096
-_MAX_CODE = 99_999  # the vendor's have five digits at the most; a longer number could be the recipient's
+_MAX_CODE = 999_999  # the vendor's have five digits at the most; from seven on, a number could be the recipient's
 
 # ---------------------------------------------------------------------------------------------- message → request
 
@@ -102,8 +102,9 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
         return reply.message_id
     if issubclass(failure, ApiError):
         return _api_error(failure, status, headers, body, reply, hide)
+    contradiction = "code 0 all the same" if reply.code == 0 else f"code {reply.code}, which may be a gateway's"
     return OutcomeUnknownError(
-        f"HTTP {status}: {reply.problem or f'the answer says code {reply.code} all the same'}",
+        f"HTTP {status}: {reply.problem or contradiction}",
         hint="the message may have been accepted; wait for its status callback before you send another",
     )
 
@@ -152,13 +153,15 @@ def _read_reply(body: bytes) -> _Reply:
     if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
         return _Reply(problem="the answer has no code that could be the vendor's")
     match answer.get("data"):
-        case {"messages": [{"id": str(message_id)}, *_]} if code == 0 and message_id.strip():
+        case {"messages": [{"id": str(message_id)}, *_]} if (
+            code == 0 and message_id.strip() and message_id.isprintable()
+        ):
             return _Reply(code, message_id)
         case {"error": dict(meta)}:
             pass
         case _:
             meta = {}
-    text = _text(answer.get("message", answer.get("msg")))
+    text = _text(answer.get("message")) or _text(answer.get("msg"))
     return _Reply(code, text=text, meta=meta, problem="code 0, but without a message id" if code == 0 else "")
 
 

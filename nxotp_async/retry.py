@@ -38,6 +38,12 @@ def _count(value: int) -> int:
     return value
 
 
+def _flag(value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError("RetryPolicy.resend_unknown must be True or False")
+    return value
+
+
 def _seconds(value: float) -> float:
     if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
         raise ConfigurationError("RetryPolicy's backoff_base and backoff_cap must be numbers, 0 at least, and finite")
@@ -64,7 +70,7 @@ class RetryPolicy:
     max_attempts: int = attrs.field(default=3, converter=_count)
     transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes)
     transient_meta_codes: frozenset[int] = attrs.field(default=_TRANSIENT_META_CODES, converter=_codes)
-    resend_unknown: bool = False
+    resend_unknown: bool = attrs.field(default=False, converter=_flag)
     backoff_base: float = attrs.field(default=0.5, converter=_seconds)
     backoff_cap: float = attrs.field(default=10.0, converter=_seconds)
 
@@ -76,7 +82,7 @@ class RetryPolicy:
             case OutcomeUnknownError():
                 return self.resend_unknown
             case MetaError():
-                return error.meta_code in self.transient_meta_codes
+                return error.meta_code in self.transient_meta_codes or error.code in self.transient_codes
             case ApiError():
                 throttled = isinstance(error, TransientApiError) and error.http_status == 429
                 return throttled or error.code in self.transient_codes

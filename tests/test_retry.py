@@ -215,6 +215,12 @@ def test_the_seconds_must_be_finite_and_not_negative(name: str, value: Any) -> N
         RetryPolicy(**{name: value})
 
 
+@pytest.mark.parametrize("value", ["false", 0, 1, None])
+def test_resending_the_unknown_takes_a_clear_yes(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="resend_unknown"):
+        RetryPolicy(resend_unknown=value)
+
+
 def test_seconds_too_large_for_a_float_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         RetryPolicy(backoff_base=10**400)
