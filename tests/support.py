@@ -77,13 +77,21 @@ class RawServer:
 async def raw_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[RawServer]:
     """Run a `RawServer` on a free port of loopback."""
     server = RawServer(answer)
-    listener = await asyncio.start_server(server._serve, "127.0.0.1", 0)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(server._serve(reader, writer)))
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     server.url = f"http://127.0.0.1:{port}"
     try:
         yield server
     finally:
         listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def sending(payload: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
