@@ -17,7 +17,7 @@ from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector
 from .retry import RetryPolicy
 from .sessions import SessionPool, Transport
-from .settings import Settings, check_proxy
+from .settings import Settings
 from .streaming import as_completed
 
 __all__ = ["OtpClient"]
@@ -32,8 +32,7 @@ class OtpClient:
     loops, one after the other or in several threads: each loop has its own connections, permits and rate limit.
 
     Every argument that is not given is read from its environment variable, ``NXOTP_`` and the argument's name in
-    capitals (``NXOTP_ACCESS_KEY``); those of ``retry``, ``proxy``, ``session``, ``transport`` and ``clock``
-    excepted.
+    capitals (``NXOTP_ACCESS_KEY``); ``retry``, ``session``, ``transport`` and ``clock`` have none.
 
     Args:
         access_key: The account's key. Required.
@@ -44,13 +43,15 @@ class OtpClient:
         dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
         language_code: The template language of messages that name none. Default: ``en``.
         max_concurrency: Permits: requests in flight at the same time, per event loop. Default: 64.
-        rate_limit: Messages a second, per event loop; a retry counts too. Default: no limit.
+        rate_limit: Messages a second, per event loop; a retry counts too. Default: no limit. A send that waits for it
+            holds a permit, and its deadline runs.
         timeout: Seconds for one attempt, connecting included. Default: 10.
         deadline: Seconds for all attempts of a message together, waiting for a permit and for the rate limit
             included. Default: 30.
         retry: What is tried again. Default: ``RetryPolicy()``.
-        proxy: URL of an HTTP proxy. The environment's proxies are never used by themselves.
-        session: An ``aiohttp.ClientSession`` of the application: borrowed, never closed.
+        proxy: URL of an HTTP proxy. The environment's ``HTTPS_PROXY`` and the like are never used by themselves.
+        session: An ``aiohttp.ClientSession`` of the application: borrowed, never closed. Its default headers and its
+            middlewares take part in every request.
         transport: Another HTTP library, or a test's; closed with the client.
         clock: Sources of time and chance for tests.
 
@@ -91,29 +92,28 @@ class OtpClient:
             "timeout": timeout,
             "deadline": deadline,
             "retry": retry,
+            "proxy": proxy,
+            "session": session,
+            "transport": transport,
+            "clock": clock,
         }
         # This frame is in the error's traceback, and a secret may have come as any of its arguments.
         del access_key, access_secret, appkey, business_phone, base_url, dr_webhook, language_code
-        del max_concurrency, rate_limit, timeout, deadline
+        del max_concurrency, rate_limit, timeout, deadline, proxy
         settings = _settings_or_error(given)
         del given
         if isinstance(settings, ConfigurationError):
             del self  # has no repr yet
             raise settings
         self._settings = settings
-        if sum(seam is not None for seam in (proxy, session, transport)) > 1:
-            raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
         clock = clock or Clock()
-        self._shared = Shared(
-            transport
-            or SessionPool(
-                max_connections=settings.max_concurrency,
-                proxy=None if proxy is None else check_proxy(proxy),
-                session=session,
-                monotonic=clock.monotonic,
-            ),
-            clock,
+        pool = transport or SessionPool(
+            max_connections=settings.max_concurrency,
+            proxy=settings.proxy,
+            session=session,
+            monotonic=clock.monotonic,
         )
+        self._shared = Shared(pool, clock)
         self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
 
     def __repr__(self) -> str:
@@ -130,8 +130,12 @@ class OtpClient:
     async def aclose(self) -> None:
         """Close the running loop's connections, once what is in flight on them has its answer. Idempotent.
 
+        A `send_many` or `send_batch` that is still open is cancelled, and raises `RuntimeError` to whoever reads on.
         The client stays usable: a later send opens new connections.
         """
+        for stream in list(self._lane().streams):
+            stream.failure = stream.failure or RuntimeError("the client was closed while send_many was reading")
+            await stream.cancel()
         await self._shared.transport.aclose()
 
     def with_options(
@@ -151,8 +155,7 @@ class OtpClient:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        view = object.__new__(OtpClient)
-        view._settings = self._settings.adapted(
+        settings = self._settings.adapted(
             {
                 "language_code": language_code,
                 "business_phone": business_phone,
@@ -162,6 +165,8 @@ class OtpClient:
                 "retry": retry,
             }
         )
+        view = object.__new__(OtpClient)
+        view._settings = settings
         view._shared = self._shared
         view._lanes = self._lanes
         return view
@@ -230,15 +235,21 @@ class OtpClient:
         """
         return self._stream(messages, self._deliver)
 
-    async def send_batch(self, messages: Messages) -> ResultCollector:
+    async def send_batch(self, messages: Messages, *, collector: ResultCollector | None = None) -> ResultCollector:
         """Send every message, and return all results, paired.
 
         A ``cus_message_id`` that comes twice is sent once; the second result is a refusal.
+
+        Args:
+            messages: As for `send_many`.
+            collector: Where the results go. With one of your own you keep those that came before reading the
+                messages raised, or before you cancelled.
         """
-        collector = ResultCollector()
+        collector = ResultCollector() if collector is None else collector
         seen: set[str] = set()
 
         async def deliver_once(message: OtpMessage) -> SendResult:
+            _check_type(message)
             if message.cus_message_id in seen:
                 return _refused_twin(message)
             if message.cus_message_id is not None:
@@ -254,14 +265,19 @@ class OtpClient:
     ) -> AsyncGenerator[SendResult, None]:
         if not isinstance(messages, Iterable | AsyncIterable):
             raise TypeError(f"messages must be an iterable of OtpMessage, not {type(messages).__name__}")
+        lane, settings = self._lane(), self._settings
+        concurrency = settings.max_concurrency
+        if settings.rate_limit is not None:
+            # More than the rate keeps busy would only queue for it, and let the deadline run out there.
+            patience = min(settings.timeout, settings.deadline / 3)
+            concurrency = max(1, min(concurrency, int(settings.rate_limit * patience)))
         return as_completed(
-            messages, deliver, concurrency=self._settings.max_concurrency, asleep=lambda: self._lane().asleep
+            messages, deliver, concurrency=concurrency, asleep=lambda: lane.asleep, streams=lane.streams
         )
 
     async def _deliver(self, message: OtpMessage) -> SendResult:
         """Give the message its identity, and see it through. Raises for cancellation only."""
-        if not isinstance(message, OtpMessage):
-            raise TypeError(f"expected an OtpMessage, not {type(message).__name__}")
+        _check_type(message)
         settings, in_flight = self._settings, self._shared.in_flight
         cus_message_id = message.cus_message_id or token_hex(16)
         message = message.with_defaults(
@@ -287,6 +303,11 @@ class OtpClient:
                 self._lanes.pop(other, None)
             lane = self._lanes[loop] = Lane(self._settings.max_concurrency, self._settings.rate_limit)
         return lane
+
+
+def _check_type(message: object) -> None:
+    if not isinstance(message, OtpMessage):
+        raise TypeError(f"expected an OtpMessage, not {type(message).__name__}")
 
 
 def _settings_or_error(given: dict[str, Any]) -> Settings | ConfigurationError:

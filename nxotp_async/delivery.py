@@ -15,6 +15,7 @@ from .protocol import decode, encode, request_headers, server_time
 from .retry import RetryQuota, retrying
 from .sessions import Transport
 from .settings import Settings
+from .streaming import Stream
 
 __all__ = ["Delivery", "Lane", "Shared", "Skew"]
 
@@ -22,12 +23,20 @@ _log = logging.getLogger("nxotp_async")
 
 
 class Lane:
-    """What the sends of one event loop share: the permits, the rate limit, and a count of those between attempts."""
+    """What the sends of one event loop share.
+
+    Attributes:
+        permits: One for each request in flight.
+        limiter: The rate limit, if there is one.
+        asleep: How many sends are between two attempts.
+        streams: The open `send_many` and `send_batch`.
+    """
 
     def __init__(self, max_concurrency: int, rate_limit: float | None) -> None:
         self.permits = asyncio.Semaphore(max_concurrency)
         self.limiter = None if rate_limit is None else _smooth_limiter(rate_limit)
         self.asleep = 0
+        self.streams: set[Stream] = set()
 
 
 def _smooth_limiter(rate: float) -> AsyncLimiter:
@@ -183,14 +192,14 @@ class Delivery:
         self._attempts += 1
         try:
             status, answer_headers, answer = await shared.transport.post(settings.url, self._body, headers, timeout)
+            secrets = (message.content, message.to, settings.credentials.access_secret)
+            outcome = decode(status, answer_headers, answer, hide=secrets)
         except TransportError as error:
             if timeout < settings.timeout and self._time_left() <= 0:
                 self._gave_up = f"the deadline of {settings.deadline:g} s ran out during attempt {self._attempts}"
             return without_frames(error)
         except Exception as error:
             return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
-        secrets = (message.content, message.to, settings.credentials.access_secret)
-        outcome = decode(status, answer_headers, answer, hide=secrets)
         if isinstance(outcome, TimestampExpiredError):
             received = shared.clock.time()
             self._clock_explains = not self._corrected and shared.skew.explains(
@@ -235,8 +244,8 @@ class Delivery:
 
     def _may_follow(self, outcome: str | NxOtpError) -> bool:
         """Whether another attempt may follow this outcome."""
-        if isinstance(outcome, TimestampExpiredError):
-            return self._clock_explains
+        if isinstance(outcome, TimestampExpiredError) and self._clock_explains:
+            return True
         return isinstance(outcome, NxOtpError) and self._settings.retry.retries(outcome)
 
     def _pause(self, outcome: str | NxOtpError, attempt: int) -> float:

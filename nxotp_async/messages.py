@@ -92,6 +92,7 @@ def parse_number(value: object, field: str = "to") -> str:
     return digits
 
 
+_MAX_CONTENT = 4096  # characters; the longest text WhatsApp takes
 _DIGIT_RUN = re.compile(r"\d+")
 
 
@@ -103,6 +104,8 @@ def _parse_content(value: object) -> str:
         )
     if 4 <= len(value) <= 8 and value.isascii() and value.isdigit():
         return value
+    if len(value) > _MAX_CONTENT:
+        raise InvalidMessageError(f"content is longer than {_MAX_CONTENT} characters", field="content")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -181,7 +184,7 @@ def parse_url(value: object, field: str = "dr_webhook") -> str:
         except ValueError:
             pass
     raise InvalidMessageError(
-        f"{field} must be an absolute http or https URL", field=field, hint="https://example.com/otp-status for example"
+        f"{field} must be an absolute http or https URL", field=field, hint="https://example.com/a for example"
     )
 
 
@@ -216,7 +219,8 @@ class OtpMessage:
 
     Args:
         to: The recipient's WhatsApp number as people write it; stored as E.164 digits.
-        content: Text that holds the code: exactly one run of 4 to 8 ASCII digits. The vendor extracts it.
+        content: Text that holds the code: exactly one run of 4 to 8 ASCII digits. The vendor extracts it. At most
+            4096 characters.
         language_code: The template's language; ``None`` takes the client's default.
         category: The template category; ``None`` leaves it to the vendor (``AUTHENTICATION``).
         cus_message_id: Your own id, 1 to 128 printable ASCII characters, globally unique. It comes back as the

@@ -102,11 +102,16 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
         return reply.message_id
     if issubclass(failure, ApiError):
         return _api_error(failure, status, headers, body, reply, hide)
-    contradiction = "code 0 all the same" if reply.code == 0 else f"code {reply.code}, which may be a gateway's"
     return OutcomeUnknownError(
-        f"HTTP {status}: {reply.problem or contradiction}",
+        f"HTTP {status}: {reply.problem or _contradiction(reply)}",
         hint="the message may have been accepted; wait for its status callback before you send another",
     )
+
+
+def _contradiction(reply: "_Reply") -> str:
+    if reply.code == 0:
+        return "code 0 all the same"
+    return f"code {reply.code}, and a message id" if reply.message_id else f"code {reply.code}, perhaps a gateway's"
 
 
 @attrs.frozen
@@ -118,6 +123,7 @@ class _Reply:
     text: str = ""
     meta: Mapping[str, Any] = {}
     problem: str = ""
+    contradictory: bool = False
 
 
 def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
@@ -125,7 +131,7 @@ def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
     match reply.code:
         case 0 if reply.message_id and 200 <= status < 300:
             return None
-        case 0:
+        case _ if reply.contradictory or reply.message_id or reply.code == 0:
             return OutcomeUnknownError
         case int() as code if ResponseCode.find(code):
             return error_class(code)
@@ -148,21 +154,20 @@ def _read_reply(body: bytes) -> _Reply:
     if not isinstance(answer, dict):
         return _Reply(problem="the answer is not a JSON object")
     if not _names_are_unique(body):
-        return _Reply(problem="the answer names something twice")
+        return _Reply(problem="the answer names something twice", contradictory=True)
+    message_id, meta = "", {}
+    match answer.get("data"):
+        case {"messages": [{"id": str(found)}, *_]} if found.strip() and found.isprintable():
+            message_id = found
+        case {"error": dict(error)}:
+            meta = error
     code = answer.get("code")
     if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
-        return _Reply(problem="the answer has no code that could be the vendor's")
-    match answer.get("data"):
-        case {"messages": [{"id": str(message_id)}, *_]} if (
-            code == 0 and message_id.strip() and message_id.isprintable()
-        ):
-            return _Reply(code, message_id)
-        case {"error": dict(meta)}:
-            pass
-        case _:
-            meta = {}
+        return _Reply(None, message_id, problem="the answer has no code that could be the vendor's")
+    if code == 0 and message_id:
+        return _Reply(code, message_id)
     text = _text(answer.get("message")) or _text(answer.get("msg"))
-    return _Reply(code, text=text, meta=meta, problem="code 0, but without a message id" if code == 0 else "")
+    return _Reply(code, message_id, text, meta, problem="" if code else "code 0, but without a message id")
 
 
 def _names_are_unique(body: bytes) -> bool:

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import attrs
 from tenacity import AsyncRetrying, Future, RetryCallState, retry_if_result
@@ -29,25 +29,29 @@ _TRANSIENT_META_CODES = frozenset({4, 80007, 130429, PAIR_RATE_LIMIT, 131016, 13
 
 
 def _codes(values: Iterable[int]) -> frozenset[int]:
-    return frozenset(values)
+    try:
+        return frozenset(values)
+    except TypeError:
+        return frozenset({None})  # type: ignore[arg-type] # no collection: for the check that follows
 
 
-def _count(value: int) -> int:
-    if type(value) is not int or value < 1:
-        raise ConfigurationError("RetryPolicy.max_attempts must be an integer, 1 at least")
-    return value
+# Checks, not converters: they run when all attributes are there, so that the object in the traceback has a repr.
+def _must(be: str, holds: Callable[[Any], bool]) -> Callable[[object, "attrs.Attribute[Any]", object], None]:
+    def check(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if not holds(value):
+            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be {be}")
+
+    return check
 
 
-def _flag(value: bool) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError("RetryPolicy.resend_unknown must be True or False")
-    return value
-
-
-def _seconds(value: float) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
-        raise ConfigurationError("RetryPolicy's backoff_base and backoff_cap must be numbers, 0 at least, and finite")
-    return value
+_are_codes = _must(
+    "a set of integers", lambda value: isinstance(value, frozenset) and {type(c) for c in value} <= {int}
+)
+_is_count = _must("an integer, 1 at least", lambda value: type(value) is int and value >= 1)
+_is_flag = _must("True or False", lambda value: isinstance(value, bool))
+_is_seconds = _must(
+    "a number, 0 at least, and finite", lambda value: type(value) in (int, float) and 0 <= value <= sys.float_info.max
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -64,15 +68,17 @@ class RetryPolicy:
         backoff_cap: Seconds: the longest pause the backoff chooses. A ``Retry-After`` may ask for more.
 
     Raises:
-        ConfigurationError: A number is out of its range.
+        ConfigurationError: A value has the wrong type, or is out of its range.
     """
 
-    max_attempts: int = attrs.field(default=3, converter=_count)
-    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes)
-    transient_meta_codes: frozenset[int] = attrs.field(default=_TRANSIENT_META_CODES, converter=_codes)
-    resend_unknown: bool = attrs.field(default=False, converter=_flag)
-    backoff_base: float = attrs.field(default=0.5, converter=_seconds)
-    backoff_cap: float = attrs.field(default=10.0, converter=_seconds)
+    max_attempts: int = attrs.field(default=3, validator=_is_count)
+    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes, validator=_are_codes)
+    transient_meta_codes: frozenset[int] = attrs.field(
+        default=_TRANSIENT_META_CODES, converter=_codes, validator=_are_codes
+    )
+    resend_unknown: bool = attrs.field(default=False, validator=_is_flag)
+    backoff_base: float = attrs.field(default=0.5, validator=_is_seconds)
+    backoff_cap: float = attrs.field(default=10.0, validator=_is_seconds)
 
     def retries(self, error: NxOtpError) -> bool:
         """Return whether the policy sends a message again after this error."""

@@ -7,8 +7,10 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
 import attrs
 
+from .clocks import Clock
 from .errors import ConfigurationError
 from .languages import Language
 from .messages import mask_number, parse_number, parse_url
@@ -16,7 +18,7 @@ from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "check_proxy"]
+__all__ = ["DEFAULT_BASE_URL", "Settings"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -35,6 +37,7 @@ class Settings:
     timeout: float
     deadline: float
     retry: RetryPolicy
+    proxy: str | None = attrs.field(repr=False)  # may hold a password
 
     @classmethod
     def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -53,6 +56,7 @@ class Settings:
         values = {name: _parse(name, given[name]) for name in _REQUIRED} | {
             name: _DEFAULTS[name] if given[name] is None else _parse(name, given[name]) for name in _PARSERS
         }
+        _check_seams(arguments, values["proxy"])
         return cls(
             credentials=Credentials(*(values.pop(name) for name in _REQUIRED)),
             url=values.pop("base_url") + OTP_PATH,
@@ -69,37 +73,39 @@ class Settings:
         return attrs.evolve(self, **changes)
 
 
-def check_proxy(value: str) -> str:
-    """Return the proxy's URL.
-
-    Raises:
-        ConfigurationError: It is no absolute http or https URL.
-    """
-    try:
-        return parse_url(value, "proxy")
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-
-
 def _variable(name: str) -> str:
     return f"NXOTP_{name.upper()}"
 
 
 def _given(name: str, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
     value = arguments.get(name)
+    if name == "retry":
+        return value
     # An empty variable is an unset one: that is how compose files and CI systems leave them.
     return (environment.get(_variable(name)) or None) if value is None else value
 
 
 def _parse(name: str, value: Any) -> Any:
-    failure: ValueError | TypeError
+    failure: Exception
     parse = _PARSERS.get(name, _header_text)
     try:
         return parse(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         failure = error
     del value  # may be a secret
-    raise ConfigurationError(f"{name} (or {_variable(name)}) {failure}")
+    raise ConfigurationError(f"{name} (or {_variable(name)}): {failure}")
+
+
+def _check_seams(arguments: Mapping[str, Any], proxy: object) -> None:
+    session, transport, clock = (arguments.get(name) for name in ("session", "transport", "clock"))
+    if sum(seam is not None for seam in (proxy, session, transport)) > 1:
+        raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
+    if not isinstance(session, aiohttp.ClientSession | None):
+        raise ConfigurationError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
+    if transport is not None and not callable(getattr(transport, "post", None)):
+        raise ConfigurationError(f"transport must be a Transport, not {type(transport).__name__}")
+    if not isinstance(clock, Clock | None):
+        raise ConfigurationError(f"clock must be a Clock, not {type(clock).__name__}")
 
 
 def _header_text(value: object) -> str:
@@ -117,10 +123,10 @@ def _language(value: object) -> Language:
 
 
 def _base_url(value: object) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError("must be a URL")
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or set(value) & set(" ?#@\\"):
+        raise ValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         raise ValueError("must be https: over plain http anybody on the way can read the codes")
@@ -152,6 +158,13 @@ def _positive(value: object) -> float:
     return number
 
 
+def _rate(value: object) -> float:
+    rate = _positive(value)
+    if rate < 0.001:
+        raise ValueError("must be 0.001 messages a second at least")
+    return rate
+
+
 def _count(value: object) -> int:
     number = _number(value)
     if not isinstance(number, int) or number < 1:
@@ -172,10 +185,11 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "dr_webhook": lambda value: parse_url(value, "it"),
     "language_code": _language,
     "max_concurrency": _count,
-    "rate_limit": _positive,
+    "rate_limit": _rate,
     "timeout": _positive,
     "deadline": _positive,
     "retry": _retry_policy,
+    "proxy": lambda value: parse_url(value, "it"),
 }
 _DEFAULTS: Mapping[str, Any] = {
     "base_url": DEFAULT_BASE_URL,
@@ -187,4 +201,5 @@ _DEFAULTS: Mapping[str, Any] = {
     "timeout": 10.0,
     "deadline": 30.0,
     "retry": RetryPolicy(),
+    "proxy": None,
 }

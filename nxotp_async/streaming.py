@@ -3,9 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
-__all__ = ["as_completed"]
+__all__ = ["Stream", "as_completed"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -19,6 +19,7 @@ async def as_completed(
     *,
     concurrency: int,
     asleep: Callable[[], int],
+    streams: "set[Stream]",
 ) -> AsyncGenerator[_Result, None]:
     """Yield the result of the work on each item, as they complete.
 
@@ -31,8 +32,10 @@ async def as_completed(
         work: Makes an item into a result.
         concurrency: Workers at the same time, those asleep not counted.
         asleep: Returns how many workers wait for a later attempt, and so leave room for others.
+        streams: Where the stream stands as long as it is open, for those who have to end it.
     """
     stream = _Stream(items, work, concurrency, asleep)
+    streams.add(stream)
     try:
         while stream.hire() or stream.workers or stream.results:
             if not stream.results:
@@ -40,9 +43,20 @@ async def as_completed(
                 continue
             yield stream.results.popleft()
     finally:
+        streams.discard(stream)
         await stream.cancel()
     if stream.failure is not None:
         raise stream.failure
+
+
+class Stream(Protocol):
+    """A stream that is open."""
+
+    failure: BaseException | None
+
+    async def cancel(self) -> None:
+        """Cancel the work in progress, and wait for it to end."""
+        ...
 
 
 class _Stream(Generic[_Item, _Result]):
@@ -61,7 +75,7 @@ class _Stream(Generic[_Item, _Result]):
     ) -> None:
         self.results: deque[_Result] = deque()
         self.workers: set[asyncio.Task[None]] = set()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         if isinstance(items, AsyncIterable):
             self._asynchronous = aiter(items)
             self._synchronous = None
@@ -72,6 +86,7 @@ class _Stream(Generic[_Item, _Result]):
         self._asleep = asleep
         self._has_reader = False
         self._exhausted = False
+        self._cancelled = False
         self._in_work = 0
         self._waiter: asyncio.Future[None] | None = None
 
@@ -112,7 +127,10 @@ class _Stream(Generic[_Item, _Result]):
                 if another_reads or not self._has_room() or len(self.workers) > self._wanted():
                     return
                 self._has_reader = True
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if self._cancelled:
+                raise
+            # A source may also raise a CancelledError of its own, which must not pass for the end of the items.
             self._exhausted = True
             self.failure = self.failure or error
         finally:
@@ -130,7 +148,7 @@ class _Stream(Generic[_Item, _Result]):
 
     async def cancel(self) -> None:
         """Cancel the workers, and wait until they have gone."""
-        self._exhausted = True
+        self._exhausted = self._cancelled = True
         for worker in self.workers:
             worker.cancel()
         await asyncio.gather(*self.workers, return_exceptions=True)

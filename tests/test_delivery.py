@@ -35,9 +35,13 @@ LOST = OutcomeUnknownError("lost")
 
 
 async def outcome(client: OtpClient, **fields: Any) -> SendResult:
-    """Send one message, and return its result, whatever it is."""
+    """Send one message, close the client, and return the result, whatever it is."""
     async with client:
-        (result,) = [result async for result in client.send_many([OtpMessage(TO, "482913", **fields)])]
+        return await outcome_on(client, **fields)
+
+
+async def outcome_on(client: OtpClient, **fields: Any) -> SendResult:
+    (result,) = [result async for result in client.send_many([OtpMessage(TO, "482913", **fields)])]
     return result
 
 
@@ -213,9 +217,9 @@ def test_the_deadline_bounds_the_wait_for_a_permit() -> None:
         async with new_client(
             "https://otp.example", transport=Hanging(), clock=clock, max_concurrency=1, timeout=20, deadline=20
         ) as client:
-            first = asyncio.create_task(outcome(client))
+            first = asyncio.create_task(outcome_on(client))
             await asyncio.sleep(0.1)
-            result = await outcome(client.with_options(deadline=5))
+            result = await outcome_on(client.with_options(deadline=5))
             await first
         return result.error, result.elapsed
 
@@ -263,9 +267,9 @@ def test_a_deadline_that_runs_out_before_a_later_attempt_leaves_the_last_outcome
         )  # fmt: skip
         hanging = new_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
         hanging._lanes = client._lanes  # one permit for both
-        sending = asyncio.create_task(outcome(client))
+        sending = asyncio.create_task(outcome_on(client))
         await asyncio.sleep(1)
-        blocking = asyncio.create_task(outcome(hanging))
+        blocking = asyncio.create_task(outcome_on(hanging))
         result = await sending
         await blocking
         return result

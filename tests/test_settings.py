@@ -74,7 +74,7 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("base_url", "api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://user:password@api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://api2.nxcloud.com/?a=1", "plain https URL"),
-        ("base_url", 5, "must be a URL"),
+        ("base_url", 5, "plain https URL"),
         ("business_phone", "123", "7 to 15"),
         ("dr_webhook", "example.com", "absolute http or https URL"),
         ("language_code", "german", "did you mean de"),

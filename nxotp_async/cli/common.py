@@ -12,12 +12,14 @@ from rich.console import Console
 
 __all__ = [
     "EXIT_CONFIGURATION",
+    "EXIT_INTERRUPTED",
     "EXIT_REJECTED",
     "EXIT_UNKNOWN",
     "EXIT_USAGE",
     "ask_content",
     "ask_key",
     "fail",
+    "print_data",
     "print_json",
     "run",
     "stderr",
@@ -33,8 +35,8 @@ _T = TypeVar("_T")
 stderr = Console(stderr=True, highlight=False)
 
 
-def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run the coroutine, on uvloop where it is installed. Ctrl-C ends it cleanly, with exit code 130."""
+def run(main: Coroutine[Any, Any, _T], *, interrupted: str = "interrupted") -> _T:
+    """Run the coroutine, on uvloop where it is installed. Ctrl-C ends it cleanly, with this text and exit code 130."""
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
     try:
         from uvloop import new_event_loop as loop_factory  # noqa: PLC0415 - an extra
@@ -44,7 +46,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(main)
     except KeyboardInterrupt:
-        fail("interrupted", EXIT_INTERRUPTED)
+        fail(interrupted, EXIT_INTERRUPTED)
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -55,26 +57,40 @@ def fail(message: object, code: int) -> NoReturn:
 
 def print_json(value: object) -> None:
     """Print the value to stdout as indented JSON."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    print_data(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def print_data(text: str | bytes) -> None:
+    """Print to stdout. Where that fails, say so: what the exit code tells has happened all the same."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        stderr.print(f"nxotp: cannot write to standard output: {error.strerror}", markup=False)
+        # What is left in the buffer would fail once more, and change the exit code, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ask_key(name: str) -> str | None:
     """Return a key of the account from its variable, or ask for it where somebody sits at the terminal."""
     given = os.environ.get(f"NXOTP_{name.upper()}")
-    return given if given or not sys.stdin.isatty() else _prompt(name.replace("_", " ").capitalize())
+    return given if given or not _at_terminal() else _prompt(name.replace("_", " ").capitalize())
 
 
 def ask_content() -> str:
     """Read the content of a message from standard input, without echo where somebody sits at the terminal."""
-    if sys.stdin.isatty():
+    if _at_terminal():
         return _prompt("Content")
     try:
-        content = sys.stdin.read(10_000).strip()
+        content = sys.stdin.read(10_000).strip() if sys.stdin else ""
     except UnicodeDecodeError:
         fail("the content on standard input is not UTF-8", EXIT_USAGE)
     if not content:
         fail("the content is expected on standard input, which is empty", EXIT_USAGE)
     return content
+
+
+def _at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _prompt(label: str) -> str:

@@ -1,6 +1,7 @@
 """``nxotp send``."""
 
 import sys
+from secrets import token_hex
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ from .common import (
     ask_content,
     ask_key,
     fail,
+    print_data,
     print_json,
     run,
     stderr,
@@ -54,6 +56,8 @@ def send(to: str, content: tuple[str, ...], base_url: str | None, as_json: bool,
     """  # noqa: D301 - click wants the backspace character itself
     if content:
         fail("one argument is expected, the number; the content is read from standard input", EXIT_USAGE)
+    if fields["cus_message_id"] is None:
+        fields["cus_message_id"] = token_hex(16)
     access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
     try:
         message = OtpMessage(to, ask_content(), **fields)
@@ -62,11 +66,12 @@ def send(to: str, content: tuple[str, ...], base_url: str | None, as_json: bool,
         fail(error, EXIT_USAGE)
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
-    result = run(_send_one(client, message))
+    lost = f"interrupted; message {message.cus_message_id} may have been accepted: wait for its status callback"
+    result = run(_send_one(client, message), interrupted=lost)
     if as_json:
         print_json(_result_fields(result))
     elif result.error is None:
-        click.echo(f"accepted: {result.message_id}")
+        print_data(f"accepted: {result.message_id}")
     if result.error is None:
         return
     if not as_json:

@@ -12,14 +12,14 @@ from .. import signing
 from ..protocol import OTP_PATH
 from ..settings import DEFAULT_BASE_URL
 from ..signing import Credentials
-from .common import EXIT_CONFIGURATION, ask_key, fail, print_json, stderr
+from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, print_json, stderr
 
 __all__ = ["sign"]
 
 
 @click.command("sign")
 @click.argument("body", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--ts", type=int, help="Milliseconds since the epoch. Default: now.")
+@click.option("--ts", type=click.IntRange(min=0), help="Milliseconds since the epoch. Default: now.")
 @click.option("--action", default="mt", show_default=True, help="The action header.")
 @click.option("--biz-type", default="2", show_default=True, help="The bizType header.")
 @click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
@@ -62,7 +62,7 @@ def sign(
     if as_json:
         print_json({"signed_text": text, "sign": signature, "ts": ts, "headers": headers, "curl": curl})
     else:
-        click.echo(f"signed text: {text}\nsign: {signature}\n{curl}")
+        print_data(f"signed text: {text}\nsign: {signature}\n{curl}")
 
 
 _DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){3,}")

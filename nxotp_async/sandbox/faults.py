@@ -76,7 +76,13 @@ class Fault:
 
     @classmethod
     def http(cls, status: int, *, retry_after: int | None = None) -> "Fault":
-        """Answer as a gateway does: an HTTP status with a page of HTML, and a ``Location`` where it redirects."""
+        """Answer as a gateway does: an HTTP status with a page of HTML, and a ``Location`` where it redirects.
+
+        Raises:
+            ValueError: The status is not between 200 and 599.
+        """
+        if not 200 <= status <= 599:
+            raise ValueError("an HTTP status is between 200 and 599")
         return cls(kind=FaultKind.HTTP, code=status, retry_after=retry_after)
 
     @classmethod
