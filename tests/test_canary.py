@@ -235,10 +235,24 @@ async def test_an_invalid_message_leaks_nothing(index: int) -> None:
     inspect_error(caught.value)
 
 
-@pytest.mark.parametrize("name", ["access_key", "access_secret", "appkey", "base_url", "timeout", "business_phone"])
+@pytest.mark.parametrize(
+    "name", ["access_key", "access_secret", "appkey", "base_url", "timeout", "business_phone", "proxy"]
+)
 def test_a_wrong_setting_leaks_nothing(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         canary_client(**{"url": "https://otp.invalid", name: f" {_Canary.secret}\n"})
+    inspect_error(caught.value)
+
+
+def test_a_wrong_option_of_a_view_leaks_nothing() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        canary_client("https://otp.invalid").with_options(business_phone=f"0{_Canary.number}")
+    assert_clean(str(caught.value), "str(error)")
+
+
+def test_a_policy_that_is_refused_can_be_reported() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryPolicy(max_attempts="x")  # type: ignore[arg-type]
     inspect_error(caught.value)
 
 

@@ -395,6 +395,44 @@ def test_uvloop_is_not_needed(live: Sandbox, account: dict[str, str], monkeypatc
 
 
 @posix
+def test_ctrl_c_during_a_send_tells_which_message_may_have_gone_out(
+    start: Start, live: Sandbox, account: dict[str, str]
+) -> None:
+    process = start("send", "999300000008", env=account, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(CONTENT)
+    process.stdin.close()
+    process.stdin = None
+    while not live.messages:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    code, stdout, stderr = finish(process)
+    assert (code, stdout) == (130, "")
+    assert f"message {live.messages[0].cus_message_id} may have been accepted" in stderr
+
+
+@posix
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["text", "json"])
+def test_a_result_that_cannot_be_printed_keeps_its_exit_code(
+    live: Sandbox, account: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        finished = subprocess.run(
+            [sys.executable, "-m", "nxotp_async", "send", TO, *arguments],
+            input=CONTENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **account},
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert finished.returncode == 0
+    assert "cannot write to standard output: No space left on device" in finished.stderr
+    assert len(live.messages) == 1
+
+
+@posix
 def test_at_a_terminal_everything_is_asked_for_without_echo(start: Start, live: Sandbox) -> None:
     terminal, its_side = os.openpty()
     process = start("send", TO, stdin=its_side, env={"NXOTP_BASE_URL": live.url})

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import aiohttp
 import pytest
 from conftest import ManualClock
-from support import instant_clock, new_client, sandbox_in_a_thread
+from support import MemoryTransport, instant_clock, new_client, sandbox_in_a_thread
 
 from nxotp_async import (
     ConfigurationError,
@@ -17,6 +18,7 @@ from nxotp_async import (
     Language,
     OtpClient,
     OtpMessage,
+    ResultCollector,
     RetryPolicy,
     SendResult,
     SendStatus,
@@ -241,6 +243,36 @@ async def test_a_broken_source_raises_after_what_was_in_flight(client: OtpClient
     assert len(results) == 10
 
 
+async def test_a_batch_that_breaks_off_leaves_its_results_in_the_callers_collector(client: OtpClient) -> None:
+    def source() -> Iterator[OtpMessage]:
+        yield from messages(10)
+        raise LookupError("row 11")
+
+    collector = ResultCollector()
+    with pytest.raises(LookupError, match="row 11"):
+        await client.send_batch(source(), collector=collector)
+    assert len(collector.accepted) == 10
+
+
+async def test_a_source_that_cancels_itself_does_not_pass_for_one_that_ended(client: OtpClient) -> None:
+    async def source() -> AsyncIterator[OtpMessage]:
+        for message in messages(5):
+            yield message
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    results: list[SendResult] = []
+    with pytest.raises(asyncio.CancelledError):
+        await collect(client.send_many(source()), results)
+    assert len(results) == 5
+
+
+async def test_an_alien_in_a_batch_is_refused(client: OtpClient) -> None:
+    with pytest.raises(TypeError, match="expected an OtpMessage, not str"):
+        await client.send_batch(["x"])  # type: ignore[list-item]
+
+
 async def test_an_alien_among_the_messages_raises_after_what_was_in_flight(client: OtpClient) -> None:
     results: list[SendResult] = []
     with pytest.raises(TypeError, match="not dict"):
@@ -334,6 +366,28 @@ async def test_closing_is_idempotent_and_lets_what_is_in_flight_finish(clock: Ma
         assert (await sending).status is SendStatus.ACCEPTED
 
 
+async def test_closing_after_a_break_leaves_no_session_open() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        before = asyncio.all_tasks()
+        client = sandbox.client()
+        async with client:
+            async for _ in client.send_many(messages()):
+                break
+        assert not client._shared.transport._loops  # type: ignore[attr-defined]
+        assert asyncio.all_tasks() == before
+
+
+async def test_closing_tells_whoever_still_reads_results() -> None:
+    with sandbox_in_a_thread() as sandbox:
+        client = sandbox.client(max_concurrency=4)
+        results = client.send_many(messages())
+        await anext(results)
+        await client.aclose()
+        with pytest.raises(RuntimeError, match="the client was closed"):
+            async for _ in results:
+                pass
+
+
 async def test_a_borrowed_session_is_used_and_not_closed(sandbox: Sandbox, clock: ManualClock) -> None:
     async with aiohttp.ClientSession(headers={"X-Application": "shop"}, raise_for_status=True) as session:
         async with sandbox.client(session=session, clock=clock.clock) as client:
@@ -358,6 +412,19 @@ async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
     async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
         assert (await client.send_otp(TO, "482913")).message_id == "m-1"
     assert transport.closed
+
+
+@pytest.mark.parametrize("answer", [(200, None, b"{}"), (200, {}, None), None, (200, {}, b"{}", 4)])
+async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answer: Any) -> None:
+    async with new_client("https://otp.example", transport=MemoryTransport(answer)) as client:
+        (result,) = [result async for result in client.send_many(messages(1))]
+    assert result.status is SendStatus.UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["session", "transport", "clock"])
+def test_a_seam_of_the_wrong_type_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be"):
+        new_client("https://otp.example", **{name: 5})
 
 
 async def test_session_proxy_and_transport_exclude_one_another() -> None:

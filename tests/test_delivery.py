@@ -304,6 +304,15 @@ def test_the_rate_is_smooth_from_the_first_second() -> None:
         assert 18 <= in_this_tenth <= 22
 
 
+def test_a_slow_rate_does_not_let_a_batch_run_into_its_own_deadlines() -> None:
+    async def main() -> int:
+        client = new_client("https://otp.example", transport=MemoryTransport(), clock=virtual_clock(), rate_limit=1)
+        async with client:
+            return len((await client.send_batch(OtpMessage(TO, "482913") for _ in range(200))).accepted)
+
+    assert in_virtual_time(main()) == 200
+
+
 # ---------------------------------------------------------------------------------------------- the vendor's clock
 
 

@@ -609,3 +609,9 @@ def test_swapped_arguments_are_as_private() -> None:
     error = _fail(to=FULL_BACKWARDS["to"], content="ne", language_code=FULL_BACKWARDS["content"])
     assert error.field == "content"
     assert _private(_library_locals(error)) == []
+
+
+def test_a_content_longer_than_whatsapp_takes_is_refused() -> None:
+    assert OtpMessage("9995550100", "482913".rjust(4096)).code == "482913"
+    with pytest.raises(InvalidMessageError, match="longer than 4096 characters"):
+        OtpMessage("9995550100", "482913".rjust(4097))

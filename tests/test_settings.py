@@ -57,6 +57,10 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert (settings.timeout, settings.deadline) == (3.0, 9.0)
 
 
+def test_a_variable_named_like_a_setting_without_one_is_ignored() -> None:
+    assert resolve({"NXOTP_RETRY": "1"}).retry == RetryPolicy()
+
+
 def test_an_argument_wins_over_its_variable() -> None:
     assert resolve({"NXOTP_TIMEOUT": "3"}, timeout=4).timeout == 4.0
 
@@ -74,6 +78,12 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("base_url", "api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://user:password@api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://api2.nxcloud.com/?a=1", "plain https URL"),
+        ("base_url", "https://api2.nxcloud.com?", "plain https URL"),
+        ("base_url", "https://api2.nxcloud.com#", "plain https URL"),
+        ("base_url", " https://api2.nxcloud.com", "plain https URL"),
+        ("base_url", "https://api2 nxcloud.com", "plain https URL"),
+        ("base_url", "https://api2.nxcloud.com:99999", "[Pp]ort"),
+        ("base_url", "https://api2.nxcloud.com:abc", "[Pp]ort"),
         ("base_url", 5, "plain https URL"),
         ("business_phone", "123", "7 to 15"),
         ("dr_webhook", "example.com", "absolute http or https URL"),
@@ -85,7 +95,10 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("max_concurrency", "many", "must be a number"),
         ("rate_limit", 0, "more than 0"),
         ("rate_limit", float("nan"), "more than 0"),
+        ("rate_limit", 1e-320, "0.001"),
         ("timeout", -1, "more than 0"),
+        ("timeout", 10**400, "too large"),
+        ("proxy", "bob:password@proxy:3128", "absolute http or https URL"),
         ("timeout", None.__class__, "must be a number"),
         ("deadline", float("inf"), "finite"),
         ("retry", 3, "must be a RetryPolicy"),
