@@ -286,13 +286,13 @@ class OtpClient:
             dr_webhook=settings.dr_webhook,
             business_phone=settings.business_phone,
         )
-        if cus_message_id in in_flight:
+        own = object()
+        if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
             return _refused_twin(message)
-        in_flight.add(cus_message_id)
         try:
             return await Delivery(message, settings, self._shared, self._lane()).run()
         finally:
-            in_flight.discard(cus_message_id)
+            del in_flight[cus_message_id]
 
     def _lane(self) -> Lane:
         """Return what the running loop's sends share."""

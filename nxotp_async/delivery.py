@@ -84,13 +84,21 @@ class Skew:
 
 @attrs.frozen
 class Shared:
-    """What all sends of a client share, whatever their event loop."""
+    """What all sends of a client share, whatever their event loop.
+
+    Attributes:
+        transport: Makes the POSTs.
+        clock: The sources of time and chance.
+        quota: Limits the retries.
+        skew: The vendor's clock.
+        in_flight: The ``cus_message_id`` of every message on its way, with a mark of whose it is.
+    """
 
     transport: Transport
     clock: Clock
     quota: RetryQuota = attrs.Factory(RetryQuota)
     skew: Skew = attrs.Factory(Skew)
-    in_flight: set[str] = attrs.Factory(set)
+    in_flight: dict[str, object] = attrs.Factory(dict)
 
 
 class Delivery:
@@ -198,6 +206,12 @@ class Delivery:
             if timeout < settings.timeout and self._time_left() <= 0:
                 self._gave_up = f"the deadline of {settings.deadline:g} s ran out during attempt {self._attempts}"
             return without_frames(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this send: something inside the transport was, a borrowed session's for example.
+            return OutcomeUnknownError("the transport was cancelled from within")
         except Exception as error:
             return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
         if isinstance(outcome, TimestampExpiredError):

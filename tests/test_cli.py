@@ -165,6 +165,18 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     assert invoke("sned").exit_code == 2
 
 
+def test_wrong_usage_has_its_exit_code_outside_of_tests_too() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "nxotp_async", "demo", "--count", "x"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "Invalid value for '--count'" in finished.stderr
+
+
 def test_the_command_is_installed_under_its_name() -> None:
     (script,) = entry_points(group="console_scripts", name="nxotp")
     assert script.load() is __main__.main

@@ -167,6 +167,16 @@ async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock:
         assert client._shared.quota.tokens == 20
 
 
+async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(clock: ManualClock) -> None:
+    class Cancelled(MemoryTransport):
+        async def post(self, *args: Any) -> Answer:
+            raise asyncio.CancelledError
+
+    result = await outcome(new_client("https://otp.example", transport=Cancelled(), clock=clock.clock))
+    assert result.status is SendStatus.UNKNOWN
+    assert "cancelled from within" in str(result.error)
+
+
 # ---------------------------------------------------------------------------------------------- time runs out
 
 
