@@ -97,6 +97,8 @@ async def raw_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) 
         yield server
     finally:
         listener.close()
+        for _ in range(5):  # what has just been accepted takes some turns of the loop to become a task
+            await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -111,6 +113,15 @@ def sending(payload: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]
         writer.close()
 
     return answer
+
+
+async def see_off(client: OtpClient) -> None:
+    """Wait until the server has dealt with the connections this client gave up while they were being made.
+
+    They are accepted in order. CPython 3.11 leaks one that it accepts in the very moment in which its server closes.
+    """
+    await client.send_otp("+999 555 0100", "482913")
+    await client.aclose()
 
 
 @contextmanager

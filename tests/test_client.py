@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import ManualClock
-from support import MemoryTransport, instant_clock, new_client, sandbox_in_a_thread
+from support import MemoryTransport, instant_clock, new_client, sandbox_in_a_thread, see_off
 
 from nxotp_async import (
     ConfigurationError,
@@ -375,6 +375,7 @@ async def test_closing_after_a_break_leaves_no_session_open() -> None:
                 break
         assert not client._shared.transport._loops  # type: ignore[attr-defined]
         assert asyncio.all_tasks() == before
+        await see_off(client)
 
 
 async def test_closing_tells_whoever_still_reads_results() -> None:
@@ -386,6 +387,7 @@ async def test_closing_tells_whoever_still_reads_results() -> None:
         with pytest.raises(RuntimeError, match="the client was closed"):
             async for _ in results:
                 pass
+        await see_off(client)
 
 
 async def test_a_borrowed_session_is_used_and_not_closed(sandbox: Sandbox, clock: ManualClock) -> None:
