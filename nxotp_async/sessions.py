@@ -276,8 +276,7 @@ def _classify(error: Exception, may_have_left: bool, url: str, timeout: float) -
 def _reason(error: Exception) -> str:
     """Say what went wrong without the error's text, which could quote the answer or a proxy's password."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
     if isinstance(cause, ssl.SSLError):
-        return cause.reason or "TLS failure"
+        # OpenSSL's own errors have these attributes, those that Python code raises have not.
+        return str(getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or type(cause).__name__)
     return os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else type(error).__name__

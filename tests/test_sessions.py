@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
+from aioresponses import aioresponses
 from conftest import ManualClock
 from support import ACCEPTED, http, instant_clock, new_client, raw_server, sending
 
@@ -156,6 +158,32 @@ def test_the_side_of_the_first_byte_decides(error: Exception, temporary: bool) -
     assert isinstance(before, NotSentError)
     assert before.temporary is temporary
     assert isinstance(after, OutcomeUnknownError)
+
+
+KEY = ConnectionKey("otp.example", 443, True, True, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "temporary"),
+    [
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")), True),
+        (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "Connection refused")), True),
+        (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "handshake failure")), True),
+        (aiohttp.ClientConnectorCertificateError(KEY, ssl.CertificateError("mismatch")), False),
+        (aiohttp.ClientHttpProxyError(None, (), status=407), False),  # type: ignore[arg-type] # as aiohttp may
+        (aiohttp.TooManyRedirects(None, ()), False),  # type: ignore[arg-type]
+        (aiohttp.ServerTimeoutError(), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+async def test_what_no_server_can_be_made_to_do_is_told_apart_too(error: Exception, temporary: bool) -> None:
+    pool = SessionPool()
+    with aioresponses() as mocked:
+        mocked.post("https://otp.example/", exception=error)
+        with pytest.raises(NotSentError, match=r"otp\.example") as caught:
+            await pool.post("https://otp.example/", b"{}", {}, 5.0)
+    assert caught.value.temporary is temporary
+    await pool.aclose()
 
 
 # ---------------------------------------------------------------------------------------------- TLS
