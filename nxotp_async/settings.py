@@ -79,7 +79,7 @@ def _variable(name: str) -> str:
 
 def _given(name: str, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
     value = arguments.get(name)
-    if name == "retry":
+    if name in _WITHOUT_VARIABLE:
         return value
     # An empty variable is an unset one: that is how compose files and CI systems leave them.
     return (environment.get(_variable(name)) or None) if value is None else value
@@ -93,7 +93,8 @@ def _parse(name: str, value: Any) -> Any:
     except (ValueError, TypeError, OverflowError) as error:
         failure = error
     del value  # may be a secret
-    raise ConfigurationError(f"{name} (or {_variable(name)}): {failure}")
+    source = name if name in _WITHOUT_VARIABLE else f"{name} (or {_variable(name)})"
+    raise ConfigurationError(f"{source}: {failure}")
 
 
 def _check_seams(arguments: Mapping[str, Any], proxy: object) -> None:
@@ -102,7 +103,7 @@ def _check_seams(arguments: Mapping[str, Any], proxy: object) -> None:
         raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
     if not isinstance(session, aiohttp.ClientSession | None):
         raise ConfigurationError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
-    if transport is not None and not callable(getattr(transport, "post", None)):
+    if transport is not None and not (hasattr(transport, "post") and hasattr(transport, "aclose")):
         raise ConfigurationError(f"transport must be a Transport, not {type(transport).__name__}")
     if not isinstance(clock, Clock | None):
         raise ConfigurationError(f"clock must be a Clock, not {type(clock).__name__}")
@@ -178,6 +179,7 @@ def _retry_policy(value: object) -> RetryPolicy:
     return value
 
 
+_WITHOUT_VARIABLE = frozenset({"retry"})
 _REQUIRED = ("access_key", "access_secret", "appkey")
 _PARSERS: Mapping[str, Callable[[object], object]] = {
     "base_url": _base_url,

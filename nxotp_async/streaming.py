@@ -106,7 +106,7 @@ class _Stream(Generic[_Item, _Result]):
 
     async def _read_and_work(self) -> None:
         try:
-            while True:
+            while self._has_room():  # others may have read since this one was hired
                 item = (
                     await anext(self._asynchronous, _END)
                     if self._synchronous is None
@@ -124,9 +124,10 @@ class _Stream(Generic[_Item, _Result]):
                 self._notify()
                 # Reading synchronous items takes no time, so that it needs no waiting for the reader's turn.
                 another_reads = self._has_reader and self._synchronous is None
-                if another_reads or not self._has_room() or len(self.workers) > self._wanted():
+                if another_reads or len(self.workers) > self._wanted():
                     return
                 self._has_reader = True
+            self._has_reader = False
         except (Exception, asyncio.CancelledError) as error:
             if self._cancelled:
                 raise

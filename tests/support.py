@@ -15,9 +15,47 @@ from contextlib import (
 )
 from typing import Any, TypeVar
 
-from nxotp_async import Clock, OtpClient
+from nxotp_async import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    Clock,
+    InvalidSignatureError,
+    MetaError,
+    OtpClient,
+    OtpContentError,
+    ParameterError,
+    PermissionDeniedError,
+    TemplateError,
+    TimestampExpiredError,
+    TransientApiError,
+)
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
 from nxotp_async.sessions import Answer
+
+# The vendor's table of failures, written down once more.
+VENDOR_FAILURES: dict[int, type[ApiError]] = {
+    -1: TransientApiError,
+    1001: AuthenticationError,
+    1002: ParameterError,
+    1003: InvalidSignatureError,
+    1004: TimestampExpiredError,
+    1005: PermissionDeniedError,
+    9000: ParameterError,
+    9001: TransientApiError,
+    9002: AccountError,
+    9003: AccountError,
+    9004: AccountError,
+    9005: AccountError,
+    9006: AccountError,
+    9007: ApiError,
+    9013: AccountError,
+    9014: TemplateError,
+    9015: OtpContentError,
+    9099: MetaError,
+    10003: AccountError,
+    10005: TemplateError,
+}
 
 _Server = TypeVar("_Server")
 

@@ -8,23 +8,19 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from support import VENDOR_FAILURES
 
 from nxotp_async import (
     AccountError,
     ApiError,
     AuthenticationError,
     Credentials,
-    InvalidSignatureError,
     Language,
     MetaError,
     NxOtpError,
     OtpContentError,
     OtpMessage,
     OutcomeUnknownError,
-    ParameterError,
-    PermissionDeniedError,
-    TemplateError,
-    TimestampExpiredError,
     TransientApiError,
     __version__,
     sign,
@@ -144,37 +140,13 @@ def outcome_of(status: int, body: bytes) -> type[NxOtpError] | str:
     return outcome if isinstance(outcome, str) else type(outcome)
 
 
-VENDOR_CODES: dict[int, type[ApiError]] = {
-    -1: TransientApiError,
-    9001: TransientApiError,
-    1001: AuthenticationError,
-    1002: ParameterError,
-    1003: InvalidSignatureError,
-    1004: TimestampExpiredError,
-    1005: PermissionDeniedError,
-    9000: ParameterError,
-    9002: AccountError,
-    9003: AccountError,
-    9004: AccountError,
-    9005: AccountError,
-    9006: AccountError,
-    9007: ApiError,
-    9013: AccountError,
-    9014: TemplateError,
-    9015: OtpContentError,
-    9099: MetaError,
-    10003: AccountError,
-    10005: TemplateError,
-}
-
-
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_code_0_with_an_id_is_accepted(status: int) -> None:
     assert outcome_of(status, ACCEPTED) == ID
 
 
 @pytest.mark.parametrize("status", [200, 202, 302, 400, 401, 403, 429, 500, 502, 503])
-@pytest.mark.parametrize(("code", "kind"), VENDOR_CODES.items(), ids=str)
+@pytest.mark.parametrize(("code", "kind"), VENDOR_FAILURES.items(), ids=str)
 def test_a_code_of_the_vendors_counts_whatever_the_http_status(code: int, kind: type[ApiError], status: int) -> None:
     error = refusal(refused(code), status)
     assert type(error) is kind

@@ -101,7 +101,6 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("proxy", "bob:password@proxy:3128", "absolute http or https URL"),
         ("timeout", None.__class__, "must be a number"),
         ("deadline", float("inf"), "finite"),
-        ("retry", 3, "must be a RetryPolicy"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_variable(name: str, value: object, reason: str) -> None:
@@ -109,6 +108,11 @@ def test_a_wrong_setting_is_named_with_its_variable(name: str, value: object, re
         Settings.resolve({**ACCOUNT, name: value}, {})
     assert name in str(caught.value)
     assert f"NXOTP_{name.upper()}" in str(caught.value)
+
+
+def test_a_setting_without_a_variable_is_named_without_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"^retry: must be a RetryPolicy, not int$"):
+        resolve(retry=3)
 
 
 @pytest.mark.parametrize(
