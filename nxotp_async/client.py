@@ -119,6 +119,11 @@ class OtpClient:
     def __repr__(self) -> str:
         return f"<OtpClient {self._settings.url}>"
 
+    @property
+    def max_concurrency(self) -> int:
+        """How many requests may be in flight at the same time, per event loop."""
+        return self._settings.max_concurrency
+
     async def __aenter__(self) -> Self:
         return self
 

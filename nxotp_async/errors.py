@@ -17,7 +17,9 @@
     ├── TransportError
     │   ├── NotSentError            it provably never left
     │   └── OutcomeUnknownError     it may have been accepted
-    └── CallbackVerificationError   a status callback is not the vendor's
+    ├── CallbackVerificationError   a status callback is not the vendor's
+    ├── InputFileError              .line: a file of messages is refused as a whole
+    └── LedgerError                 a bulk run's ledger cannot be used
 
 All of them are plain exceptions that pickle. They hold plain data only, and never a secret, an OTP code or
 a full phone number.
@@ -31,8 +33,10 @@ __all__ = [
     "AuthenticationError",
     "CallbackVerificationError",
     "ConfigurationError",
+    "InputFileError",
     "InvalidMessageError",
     "InvalidSignatureError",
+    "LedgerError",
     "MetaError",
     "NotSentError",
     "NxOtpError",
@@ -221,6 +225,22 @@ class OutcomeUnknownError(TransportError):
 
 class CallbackVerificationError(NxOtpError):
     """A status callback could not be verified as the vendor's."""
+
+
+class InputFileError(NxOtpError):
+    """A file of messages cannot be read to its end, or is none; it is refused as a whole.
+
+    Attributes:
+        line: The line at fault, from 1, or ``None`` where it is not a line's.
+    """
+
+    def __init__(self, message: str = "", *, line: int | None = None, **context: Unpack[_Context]) -> None:
+        super().__init__(message, **context)
+        self.line = line
+
+
+class LedgerError(NxOtpError):
+    """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written."""
 
 
 def without_frames(error: _Error) -> _Error:

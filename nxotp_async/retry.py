@@ -18,7 +18,7 @@ from .errors import (
     TransientApiError,
 )
 
-__all__ = ["RetryPolicy", "RetryQuota", "retrying"]
+__all__ = ["PAIR_INTERVAL", "PAIR_RATE_LIMIT", "RetryPolicy", "RetryQuota", "retrying"]
 
 PAIR_RATE_LIMIT: Final = 131056
 """Meta's code for too many messages to this one recipient."""

@@ -62,7 +62,7 @@ class Stream(Protocol):
 class _Stream(Generic[_Item, _Result]):
     """Workers that each read an item, work on it, and read the next.
 
-    One worker at a time is the reader. Whoever has read an item hires the next reader before going to work, so
+    One worker at a time reads. Whoever has read an item hires a newcomer to read the next before going to work, so
     there are never more workers than items. A worker who may not read on leaves.
     """
 
@@ -84,35 +84,39 @@ class _Stream(Generic[_Item, _Result]):
         self._work = work
         self._concurrency = concurrency
         self._asleep = asleep
-        self._has_reader = False
+        self._has_newcomer = False  # who has not begun yet
+        self._is_reading = False
         self._exhausted = False
         self._cancelled = False
         self._in_work = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def hire(self) -> bool:
-        """Start a worker as the reader, where one may read. Return whether it was started."""
-        if self._has_reader or not self._has_room() or len(self.workers) >= self._wanted():
+        """Start a worker, where one may read. Return whether it was started."""
+        if self._has_newcomer or not self._may_read() or len(self.workers) >= self._wanted():
             return False
-        self._has_reader = True
+        self._has_newcomer = True
         self.workers.add(asyncio.create_task(self._read_and_work(), name="nxotp_async: send_many"))
         return True
 
-    def _has_room(self) -> bool:
-        return not self._exhausted and self._in_work + len(self.results) < 2 * self._concurrency
+    def _may_read(self) -> bool:
+        has_room = self._in_work + len(self.results) < 2 * self._concurrency
+        return has_room and not self._exhausted and not self._is_reading
 
     def _wanted(self) -> int:
         return min(self._concurrency + self._asleep(), 2 * self._concurrency)
 
     async def _read_and_work(self) -> None:
+        self._has_newcomer = False
         try:
-            while self._has_room():  # others may have read since this one was hired
+            while self._may_read():
+                self._is_reading = True
                 item = (
                     await anext(self._asynchronous, _END)
                     if self._synchronous is None
                     else next(self._synchronous, _END)
                 )
-                self._has_reader = False
+                self._is_reading = False
                 if item is _END:
                     self._exhausted = True
                     return
@@ -122,12 +126,8 @@ class _Stream(Generic[_Item, _Result]):
                 self._in_work -= 1
                 self.results.append(result)
                 self._notify()
-                # Reading synchronous items takes no time, so that it needs no waiting for the reader's turn.
-                another_reads = self._has_reader and self._synchronous is None
-                if another_reads or len(self.workers) > self._wanted():
+                if len(self.workers) > self._wanted():
                     return
-                self._has_reader = True
-            self._has_reader = False
         except (Exception, asyncio.CancelledError) as error:
             if self._cancelled:
                 raise

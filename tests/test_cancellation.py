@@ -140,7 +140,7 @@ async def test_a_send_to_a_server_that_hangs_cancelled_anywhere_leaves_nothing_b
         await asyncio.get_running_loop().create_future()
 
     with in_a_thread(raw_server(hang)) as server:
-        async with new_client(server.url, timeout=0.05, retry=RetryPolicy(max_attempts=1)) as client:
+        async with new_client(server.url, timeout=0.5, retry=RetryPolicy(max_attempts=1)) as client:
             assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
 
 

@@ -3,6 +3,7 @@
 import click
 
 from .._version import __version__
+from .bulk import bulk
 from .demo import demo
 from .sandbox import sandbox
 from .send import send
@@ -19,6 +20,7 @@ def nxotp() -> None:
     \b
     Try it without an account:   nxotp demo
     Send one:                    nxotp send "+999 555 0100"
+    Send a whole file:           nxotp bulk run otps.csv
     Look into a code 1003:       nxotp sign body.json
 
     The account comes from NXOTP_ACCESS_KEY, NXOTP_ACCESS_SECRET and NXOTP_APPKEY, or is asked for. Every
@@ -30,5 +32,5 @@ def nxotp() -> None:
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for command in (demo, send, sandbox, sign):
+for command in (demo, send, bulk, sandbox, sign):
     nxotp.add_command(command)

@@ -1,0 +1,28 @@
+"""Sending a whole file of messages: read row by row, kept in a ledger that survives a crash, never sent twice."""
+
+from .dispatcher import Dispatcher, Report
+from .exporting import export
+from .files import FileFormat, MessageFile, Row, open_messages
+from .ledger import Ledger
+from .loading import Loaded, load
+from .receipts import Settled, settle
+from .records import MessageState, Reason
+from .rejects import RejectsFile
+
+__all__ = [
+    "Dispatcher",
+    "FileFormat",
+    "Ledger",
+    "Loaded",
+    "MessageFile",
+    "MessageState",
+    "Reason",
+    "RejectsFile",
+    "Report",
+    "Row",
+    "Settled",
+    "export",
+    "load",
+    "open_messages",
+    "settle",
+]

@@ -1,0 +1,130 @@
+"""Which column is which field of a message, and how a cell becomes its value."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import attrs
+
+from ..errors import InvalidMessageError
+from ..messages import OtpMessage
+
+__all__ = ["fields_of", "parse_message"]
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(OtpMessage))
+_ALIASES: Final[Mapping[str, str]] = {
+    "phone": "to",
+    "phone_number": "to",
+    "number": "to",
+    "mobile": "to",
+    "msisdn": "to",
+    "recipient": "to",
+    "code": "content",
+    "otp": "content",
+    "message": "content",
+    "text": "content",
+    "language": "language_code",
+    "lang": "language_code",
+    "expires": "expires_at",
+    "expiry": "expires_at",
+}
+
+
+def _fold(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
+_BY_FOLDED_NAME: Final = {_fold(name): name for name in _FIELDS} | {_fold(k): field for k, field in _ALIASES.items()}
+
+
+@lru_cache(maxsize=512)
+def _field_of(name: str) -> str | None:
+    return _BY_FOLDED_NAME.get(_fold(name))
+
+
+def fields_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the message field behind each column name, whatever its letter case and punctuation; others are absent.
+
+    Raises:
+        ValueError: Two columns are the same field.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        field = _field_of(name)
+        if field is not None:
+            if field in found.values():
+                raise ValueError(f"two columns are the message's {field!r}; rename one of them")
+            found[name] = field
+    return found
+
+
+def parse_message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage:
+    """Make a message of the cells that are its fields. Empty cells are absent.
+
+    Args:
+        values: The cells by column name.
+        fields: What `fields_of` returned for these names.
+
+    Raises:
+        InvalidMessageError: A value cannot be sent; the text names the field.
+    """
+    given: dict[str, Any] = {
+        field: cell for name, field in fields.items() if (cell := _cell(values[name], field)) is not None
+    }
+    for field in ("to", "content"):
+        if field not in given:
+            raise InvalidMessageError(f"{field} is missing", field=field)
+    return OtpMessage(given.pop("to"), given.pop("content"), **given)
+
+
+def _cell(value: object, field: str) -> object:
+    if isinstance(value, str):
+        if field != "content":
+            value = value.strip()
+        if not value:
+            return None
+    match field:
+        case "to":
+            return _number(value)
+        case "api_type" if isinstance(value, str):
+            return int(value) if value in ("0", "1") else value
+        case "expires_at":
+            return _instant(value)
+    return value
+
+
+_SCIENTIFIC = re.compile(r"\d[.,]?\d*[eE]\+?\d+")
+
+
+def _number(value: object) -> object:
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
+        raise InvalidMessageError(
+            "to is in scientific notation, and has lost digits",
+            field="to",
+            hint="give the spreadsheet's column the format 'text'",
+        )
+    return value
+
+
+_FIRST_MILLISECONDS = 100_000_000_000  # as seconds, the year 5138
+
+
+def _instant(value: object) -> object:
+    """Read a time in ISO 8601, or in seconds or milliseconds since the epoch."""
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
+            return datetime.fromisoformat(value)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            seconds = float(value)
+            return datetime.fromtimestamp(seconds / 1000 if seconds >= _FIRST_MILLISECONDS else seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    else:
+        return value
+    raise InvalidMessageError(
+        "expires_at is no time", field="expires_at", hint="2030-12-31T23:59:00+02:00, or seconds since the epoch"
+    )

@@ -1,0 +1,156 @@
+"""The ledger's SQLite file: made and opened safely, by one process at a time."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_bytes
+from typing import Final
+
+from ..errors import LedgerError
+
+__all__ = ["guarded", "open_database", "transaction"]
+
+_APPLICATION_ID: Final = 0x6E786F74  # "nxot"
+_VERSION: Final = 1
+_OLDEST_SQLITE: Final = (3, 33, 0)  # UPDATE ... FROM
+
+_SCHEMA: Final = """
+CREATE TABLE identity (key BLOB NOT NULL);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, columns TEXT NOT NULL, loaded_at REAL NOT NULL);
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    cus_message_id TEXT NOT NULL UNIQUE,
+    recipient TEXT,
+    content TEXT,
+    options TEXT,
+    expires_at REAL,
+    extra TEXT,
+    state TEXT NOT NULL,
+    not_before REAL NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    refusals INTEGER NOT NULL DEFAULT 0,
+    message_id TEXT,
+    code INTEGER,
+    meta_code INTEGER,
+    error TEXT,
+    reason TEXT,
+    receipt TEXT,
+    sent_at REAL,
+    finished_at REAL
+);
+CREATE INDEX deferred ON messages (not_before) WHERE state = 'queued' AND not_before > 0;
+"""
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Turn what SQLite raises into a `LedgerError` that says what to do."""
+    try:
+        yield
+        return
+    except sqlite3.Error as error:
+        failure = _explained(error, name)
+    raise failure
+
+
+def _explained(error: sqlite3.Error, name: str) -> LedgerError:
+    match getattr(error, "sqlite_errorname", "").split("_")[:2]:
+        case ["SQLITE", "BUSY"]:
+            return LedgerError(f"{name} is in use by another process", hint="wait until it has ended, or stop it")
+        case ["SQLITE", "NOTADB" | "CORRUPT"]:
+            return LedgerError(f"{name} is no ledger, or is damaged")
+        case ["SQLITE", "FULL"]:
+            return LedgerError(f"{name} cannot be written: the disk is full", hint="make room, then resume")
+        case ["SQLITE", "READONLY" | "PERM" | "CANTOPEN"]:
+            return LedgerError(f"{name} cannot be written", hint="check its permissions and those of its directory")
+    return LedgerError(f"{name} cannot be used: {error}")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection, name: str) -> Iterator[None]:
+    """Make all changes within it together, durably, or none of them."""
+    with guarded(name):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+
+def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
+    """Open a ledger's file, and keep every other process out until it is closed.
+
+    Args:
+        path: The file; ``None`` makes a temporary one that goes away when it is closed.
+        create: Whether to make it where it does not exist.
+
+    Raises:
+        LedgerError: It cannot be used; the text says why.
+    """
+    name = str(path)
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise LedgerError(f"this Python's SQLite is {sqlite3.sqlite_version}; a ledger needs 3.33 or newer")
+    if path is not None:
+        _prepare_file(path, create=create)
+    with guarded(name):
+        # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them.
+        database = sqlite3.connect(path or "", timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA secure_delete = ON")  # an erased code leaves no trace in its page
+            database.execute("PRAGMA cache_size = -16384")  # KiB
+            with transaction(database, name):
+                _check_or_create_schema(database, name)
+            if path is not None:
+                _keep_private(path)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    try:
+        if create:
+            # SQLite gives its write-ahead log the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LedgerError(f"{path} is not a file")
+    except FileNotFoundError:
+        what = f"the directory {path.parent} does not exist" if create else f"there is no ledger {path}"
+        raise LedgerError(what, hint=None if create else "nxotp bulk run makes one") from None
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be opened: {error.strerror}") from None
+
+
+def _keep_private(path: Path) -> None:
+    """Take others' permissions away, where somebody has given them."""
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
+            file.chmod(0o600)
+
+
+def _check_or_create_schema(database: sqlite3.Connection, name: str) -> None:
+    (application_id,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application_id != _APPLICATION_ID:
+        raise LedgerError(f"{name} is another program's database, not a ledger")
+    if tables and version != _VERSION:
+        raise LedgerError(f"{name} was made by another version of nxotp_async", hint="use that version")
+    if not tables:
+        for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+        database.execute("INSERT INTO identity VALUES (?)", (token_bytes(32),))

@@ -1,0 +1,86 @@
+"""What became of every row, as CSV or NDJSON: one row for each of the input, in its order."""
+
+import csv
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, Any, Final
+
+import orjson
+
+from .files import FileFormat
+from .ledger import Ledger
+
+__all__ = ["export"]
+
+_COLUMNS: Final = (
+    "line",
+    "cus_message_id",
+    "to",
+    "status",
+    "message_id",
+    "code",
+    "meta_code",
+    "error",
+    "reason",
+    "attempts",
+    "receipt",
+    "sent_at",
+    "finished_at",
+)
+
+
+def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_number: Callable[[str], str] = str) -> int:
+    """Write every row of the ledger, and return how many there were.
+
+    The columns of the input that are no field of a message come after those of the result; one that is called like
+    one of them gets ``input_`` before its name.
+
+    Args:
+        ledger: Where from.
+        output: Where to.
+        file_format: How.
+        show_number: Makes of a recipient's number what is written.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        OSError: The output cannot be written.
+    """
+    extra_names = _extra_names(ledger.extra_columns())
+    write = (
+        _csv_writer(output, [*_COLUMNS, *extra_names.values()]) if file_format is FileFormat.CSV else _ndjson(output)
+    )
+    count = 0
+    for result in ledger.results():
+        count += 1
+        extra = result.pop("extra")
+        result["to"] = result["to"] and show_number(result["to"])
+        for moment in ("sent_at", "finished_at"):
+            result[moment] = result[moment] and datetime.fromtimestamp(result[moment], UTC).isoformat(
+                "T", "milliseconds"
+            )
+        write({**result, **{extra_names[name]: value for name, value in extra.items()}})
+    return count
+
+
+def _extra_names(columns: list[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for column in columns:
+        name = column
+        while name in _COLUMNS or name in names.values():
+            name = f"input_{name}"
+        names[column] = name
+    return names
+
+
+def _csv_writer(output: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], object]:
+    writer = csv.DictWriter(output, columns, lineterminator="\n")
+    writer.writeheader()
+    return lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: object) -> object:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _ndjson(output: IO[str]) -> Callable[[dict[str, Any]], object]:
+    return lambda row: output.write(orjson.dumps(row).decode() + "\n")

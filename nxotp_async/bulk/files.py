@@ -1,0 +1,280 @@
+"""Reading messages from CSV and NDJSON files: row by row, in bounded memory, each row with its line."""
+
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import attrs
+import orjson
+
+from ..errors import InputFileError, InvalidMessageError, without_frames
+from ..messages import OtpMessage
+from .columns import fields_of, parse_message
+
+__all__ = ["FileFormat", "MessageFile", "Row", "open_messages"]
+
+MAX_LINE_BYTES: Final = 1 << 20
+
+
+class FileFormat(StrEnum):
+    """How rows are written."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+_FORMAT_OF_SUFFIX: Final = {
+    ".csv": FileFormat.CSV,
+    ".tsv": FileFormat.CSV,
+    ".txt": FileFormat.CSV,
+    ".ndjson": FileFormat.NDJSON,
+    ".jsonl": FileFormat.NDJSON,
+}
+
+
+@attrs.frozen
+class Row:
+    """One row of a file: a message, or the reason why it is none.
+
+    Attributes:
+        line: The line it begins on, from 1.
+        message: The message, or ``None``.
+        extra: The columns that are no field of a message.
+        problem: Why it is no message; empty where it is one.
+        raw: What stands in the file: the cells of a CSV row, the text of an NDJSON line.
+    """
+
+    line: int
+    message: OtpMessage | None
+    extra: Mapping[str, Any] = attrs.field(repr=False)
+    problem: str
+    raw: list[str] | str = attrs.field(repr=False)
+
+
+class MessageFile:
+    """The rows of an open file. Iterating over them reads it, once.
+
+    Attributes:
+        name: What to call it.
+        format: How its rows are written.
+        columns: The column names of a CSV file; empty for NDJSON.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, file_format: FileFormat) -> None:
+        self.name = name
+        self.format = file_format
+        self.columns: list[str] = []
+        self._stream = stream
+        self._line = 0  # the last one read
+        self._row_line = 1  # where the current row begins
+        if file_format is FileFormat.CSV:
+            self._cells = self._read_header()
+
+    def __iter__(self) -> Iterator[Row]:
+        """Read the rows.
+
+        Raises:
+            InputFileError: The file is refused; the text names the line.
+        """
+        failure = None
+        try:
+            yield from self._csv_rows() if self.format is FileFormat.CSV else self._ndjson_rows()
+        except InputFileError as error:
+            failure = without_frames(error)
+        if failure is not None:
+            raise failure
+
+    # ------------------------------------------------------------------------------------------ lines
+
+    def _refuse(self, problem: str, hint: str | None = None, *, line: int | None = None) -> InputFileError:
+        line = line or max(self._line, 1)
+        return InputFileError(f"{self.name}, line {line}: {problem}", line=line, hint=hint)
+
+    def _read_line(self) -> str:
+        """Return the next line with its end, or an empty text after the last one."""
+        try:
+            raw = self._stream.readline(MAX_LINE_BYTES + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self._line += 1
+            raise self._refuse("the compressed file ends early, or is damaged", "transfer it again") from None
+        except OSError as error:
+            raise self._refuse(f"cannot be read: {error.strerror or type(error).__name__}") from None
+        self._line += 1
+        if len(raw) > MAX_LINE_BYTES:
+            raise self._refuse(f"longer than {MAX_LINE_BYTES:,} bytes", "end each row with a line feed")
+        if b"\0" in raw:
+            raise self._refuse("holds a NUL byte", "save the file as UTF-8; UTF-16 looks like this")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise self._refuse("is not UTF-8", "save the file as UTF-8") from None
+        return text.removeprefix("\ufeff") if self._line == 1 else text
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._read_line():
+            yield line
+
+    # ------------------------------------------------------------------------------------------ CSV
+
+    def _read_header(self) -> "Iterator[list[str]]":
+        first = self._read_line()
+        while first and not first.strip():
+            first = self._read_line()
+        if not first:
+            raise InputFileError(f"{self.name} is empty", hint=_CSV_EXAMPLE)
+        cells = self._read_csv(first)
+        self.columns = [name.strip() or f"column_{place}" for place, name in enumerate(next(cells), start=1)]
+        try:
+            self._fields = fields_of(self.columns)
+        except ValueError as error:
+            raise self._refuse(str(error)) from None
+        missing = {"to", "content"} - set(self._fields.values())
+        if missing:
+            # What stands there instead is not repeated: it may be numbers and codes.
+            raise self._refuse(f"names no column {' and no column '.join(sorted(missing, reverse=True))}", _CSV_EXAMPLE)
+        if len(set(self.columns)) != len(self.columns):
+            raise self._refuse("names a column twice", "rename one of them")
+        return cells
+
+    def _read_csv(self, first: str) -> Iterator[list[str]]:
+        """Yield the cells of each row that is not blank, and keep track of the line it begins on."""
+        before = self._line - 1
+        reader = csv.reader(chain([first], self._lines()), delimiter=_delimiter(first), strict=True)
+        while True:
+            self._row_line = before + reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise self._refuse(*_explain(error), line=self._row_line) from None
+            if any(cells):
+                yield cells
+
+    def _csv_rows(self) -> Iterator[Row]:
+        for cells in self._cells:
+            extra = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name not in self._fields}
+            if len(cells) == len(self.columns):
+                message, problem = _message_or_problem(dict(zip(self.columns, cells, strict=True)), self._fields)
+            else:
+                message, problem = None, f"has {len(cells)} cells, not {len(self.columns)}"
+            yield Row(self._row_line, message, extra, problem, cells)
+
+    # ------------------------------------------------------------------------------------------ NDJSON
+
+    def _ndjson_rows(self) -> Iterator[Row]:
+        first = True
+        for line in self._lines():
+            text = line.strip()
+            if not text:
+                continue
+            try:
+                values = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                values = None
+            if first and not isinstance(values, dict):
+                raise self._refuse("is no JSON object", "NDJSON has one object a line, and no list around them")
+            first = False
+            yield self._ndjson_row(values, text)
+        if first:
+            raise InputFileError(f"{self.name} is empty", hint='a row is {"to": "...", "content": "..."}')
+
+    def _ndjson_row(self, values: object, text: str) -> Row:
+        if not isinstance(values, dict):
+            return Row(self._line, None, {}, "is no JSON object", text)
+        try:
+            fields = fields_of(values)
+        except ValueError as error:
+            return Row(self._line, None, {}, str(error), text)
+        message, problem = _message_or_problem(values, fields)
+        extra = {name: value for name, value in values.items() if name not in fields}
+        return Row(self._line, message, extra, problem, text)
+
+
+_CSV_EXAMPLE: Final = "the first line must name the columns: to,content and any others"
+
+
+def _message_or_problem(values: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[OtpMessage | None, str]:
+    try:
+        return parse_message(values, fields), ""
+    except InvalidMessageError as error:
+        return None, str(error)
+
+
+def _delimiter(header: str) -> str:
+    """Return what separates the names of the first line: spreadsheets of many countries write semicolons."""
+    return max(",;\t|", key=header.count)
+
+
+def _explain(error: csv.Error) -> tuple[str, str | None]:
+    text = str(error)
+    if "unexpected end of data" in text or "field limit" in text:
+        return "a quoted cell that begins in this row has no end", 'write a quote inside a quoted cell twice: ""'
+    if "expected after" in text:
+        return "a quoted cell goes on after its closing quote", 'write a quote inside a quoted cell twice: ""'
+    if "new-line" in text:
+        return "holds a carriage return outside of quotes", "end each row with a line feed"
+    return "is no CSV row", None
+
+
+# ---------------------------------------------------------------------------------------------- opening
+
+
+@contextmanager
+def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[MessageFile]:
+    """Open a file of messages. What is compressed with gzip is recognised, whatever its name.
+
+    Args:
+        path: The file's path; ``-`` is standard input.
+        file_format: How its rows are written; by default its name tells.
+
+    Raises:
+        InputFileError: It cannot be opened, is of another kind, or is empty.
+    """
+    name = "standard input" if path == "-" else Path(path).name
+    file_format = file_format or _format_of(path, name)
+    try:
+        file = io.BufferedReader(io.FileIO(sys.stdin.fileno() if path == "-" else path, closefd=path != "-"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is closed"
+        raise InputFileError(f"{name} cannot be opened: {reason}") from None
+    with file:
+        failure = None
+        try:
+            messages = MessageFile(_decompressed(file, path, name), name, file_format)
+        except InputFileError as error:
+            failure = without_frames(error)
+        if failure is not None:
+            raise failure
+        yield messages
+
+
+def _format_of(path: str, name: str) -> FileFormat:
+    suffix = Path(path.lower().removesuffix(".gz")).suffix
+    if suffix not in _FORMAT_OF_SUFFIX:
+        raise InputFileError(f"the format of {name} cannot be told from its name", hint="say --format csv or ndjson")
+    return _FORMAT_OF_SUFFIX[suffix]
+
+
+def _decompressed(file: "io.BufferedReader[io.FileIO]", path: str, name: str) -> BinaryIO:
+    try:
+        start = file.peek(4)[:4]
+    except OSError as error:
+        raise InputFileError(f"{name} cannot be read: {error.strerror}") from None
+    if start.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if path.lower().endswith(".gz") and start:
+        raise InputFileError(f"{name} is not compressed with gzip", hint="remove .gz from its name")
+    if start.startswith(b"PK\x03\x04"):
+        raise InputFileError(f"{name} is a spreadsheet or a zip archive", hint="save it as CSV in UTF-8")
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputFileError(f"{name}, line 1: is UTF-16", line=1, hint="save the file as UTF-8")
+    return file

@@ -1,0 +1,362 @@
+"""The ledger: what became of every message of a run, in one SQLite file that survives a crash.
+
+The intent to send is durable before the first byte leaves, the outcome soon after. So a message that the ledger calls
+queued has not been sent, one that it calls accepted has been, and one that a crash left in between is unknown.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import attrs
+import orjson
+
+from .database import guarded, open_database, transaction
+from .encoding import as_columns, as_json, as_message
+from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
+
+__all__ = ["Ledger"]
+
+
+_QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
+_MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
+
+_RECORD: Final = """
+UPDATE messages SET
+    state = json_extract(o.value, '$[1]'),
+    attempts = attempts + json_extract(o.value, '$[2]'),
+    refusals = refusals + json_extract(o.value, '$[3]'),
+    not_before = json_extract(o.value, '$[4]'),
+    message_id = json_extract(o.value, '$[5]'),
+    code = json_extract(o.value, '$[6]'),
+    meta_code = json_extract(o.value, '$[7]'),
+    error = json_extract(o.value, '$[8]'),
+    reason = json_extract(o.value, '$[9]'),
+    content = CASE WHEN json_extract(o.value, '$[1]') IN ('queued', 'unknown') THEN content END,
+    finished_at = CASE WHEN json_extract(o.value, '$[1]') != 'queued' THEN ? END
+FROM json_each(?) AS o WHERE messages.id = json_extract(o.value, '$[0]')
+"""
+_RANK: Final = "CASE {} WHEN 'read' THEN 4 WHEN 'delivered' THEN 3 WHEN 'failed' THEN 2 WHEN 'sent' THEN 1 ELSE 0 END"
+_RESOLVE: Final = f"""
+UPDATE messages SET
+    receipt = o.status,
+    message_id = coalesce(messages.message_id, o.message_id),
+    state = CASE WHEN o.status != 'failed' THEN 'accepted' WHEN state = 'unknown' THEN 'rejected' ELSE state END,
+    content = NULL,
+    finished_at = ?
+FROM (
+    SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
+        json_extract(value, '$[2]') AS message_id FROM json_each(?)
+) AS o
+WHERE messages.cus_message_id = o.id AND (state IN ('unknown', 'accepted') OR receipt = 'failed')
+    AND {_RANK.format("o.status")} > {_RANK.format("coalesce(receipt, '')")}
+"""  # noqa: S608 - constants
+_CAP: Final = """
+UPDATE messages SET
+    state = 'not_sent', content = NULL, finished_at = ?,
+    error = 'Capped', reason = 'the recipient has ' || ? || ' messages of this ledger already'
+WHERE state = 'queued' AND id IN (
+    SELECT id FROM (
+        SELECT id, row_number() OVER (PARTITION BY recipient ORDER BY id) AS place
+        FROM messages WHERE recipient IS NOT NULL
+    ) WHERE place > ?
+)
+"""
+_EXPIRED_STATE = "CASE WHEN code IS NULL THEN 'not_sent' ELSE 'rejected' END"
+_EXPIRED_REASON = "'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')"
+
+
+class Ledger:
+    """A run's ledger. Every method blocks; one thread at a time may call them.
+
+    Args:
+        path: Its file, made with mode 0600; ``None`` makes a temporary one.
+        create: Whether to make the file where it does not exist.
+
+    Raises:
+        LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written.
+    """
+
+    def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
+        self.path = None if path is None else Path(path)
+        self.commits = 0
+        self._looked_through = 0  # the place up to which the queue has been looked through in this run
+        self._name = "the temporary ledger" if path is None else str(path)
+        self._database = open_database(self.path, create=create)
+        try:
+            (self._identity_key,) = self._one("SELECT key FROM identity")
+            self._mark_orphans()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. What was in flight and has no outcome is unknown when it is opened again."""
+        with guarded(self._name):
+            self._database.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make all changes within it together, durably, or none of them. It costs one fsync."""
+        self.commits += 1
+        return transaction(self._database, self._name)
+
+    def _one(self, statement: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a row of SQLite's
+        with guarded(self._name):
+            return self._database.execute(statement, parameters).fetchone()
+
+    def _mark_orphans(self) -> None:
+        with self.transaction():
+            self._database.execute(
+                "UPDATE messages SET state = 'unknown', error = 'Interrupted', finished_at = ?,"
+                " reason = 'the process ended while the message was in flight' WHERE state = 'sending'",
+                (time.time(),),
+            )
+
+    # ------------------------------------------------------------------------------------------ rows in
+
+    def identify(self, number: int, *parts: str) -> str:
+        """Return the identity of a row without an id: a keyed digest, so that it tells strangers nothing."""
+        text = "\0".join((str(number), *parts))
+        return hashlib.blake2b(
+            text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._identity_key
+        ).hexdigest()
+
+    def add_source(self, name: str) -> int:
+        """Within a transaction, note a file whose rows follow, and return its number."""
+        cursor = self._database.execute(
+            "INSERT INTO sources (name, columns, loaded_at) VALUES (?, '[]', ?)", (name, time.time())
+        )
+        return int(cursor.lastrowid or 0)
+
+    def set_columns(self, source: int, columns: Sequence[str]) -> None:
+        """Within a transaction, note the names of a file's columns that are no field of a message."""
+        self._database.execute("UPDATE sources SET columns = ? WHERE id = ?", (as_json(columns), source))
+
+    def add(self, source: int, entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
+        """Within a transaction, take rows in as queued, or as not sent where they are no messages.
+
+        Returns:
+            The identities that the ledger held before, each with the source and the line it has there. These rows
+            were not taken in.
+        """
+        inserted = self._database.executemany(
+            "INSERT OR IGNORE INTO messages (source, line, cus_message_id, recipient, content, options, expires_at,"
+            " extra, state, error, reason, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [as_columns(source, entry) for entry in entries],
+        ).rowcount
+        if inserted == len(entries):
+            return {}
+        lines = {entry.identity: entry.line for entry in entries}
+        held = self._database.execute(
+            "SELECT cus_message_id, source, line FROM messages"
+            " WHERE cus_message_id IN (SELECT value FROM json_each(?))",
+            (as_json(list(lines)),),
+        )
+        return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
+
+    # ------------------------------------------------------------------------------------------ a run
+
+    def begin_run(self, now: float, *, max_per_recipient: int | None = None) -> None:
+        """Let everything that is queued be sent at any time, but for what has expired or is over the cap.
+
+        Args:
+            now: Seconds since the epoch.
+            max_per_recipient: How many messages of the ledger one recipient may get.
+        """
+        self._looked_through = 0
+        with self.transaction():
+            self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
+            if max_per_recipient is not None:
+                self._database.execute(_CAP, (now, max_per_recipient, max_per_recipient))
+        self.expire(now)
+
+    def expire(self, now: float) -> int:
+        """Take messages whose codes have expired out of the queue, erase those codes, and return how many left."""
+        with self.transaction():
+            expired = self._database.execute(
+                f"UPDATE messages SET state = {_EXPIRED_STATE}, error = 'Expired', reason = {_EXPIRED_REASON},"  # noqa: S608 - constants
+                " content = NULL, finished_at = ? WHERE state = 'queued' AND expires_at <= ?",
+                (now, now),
+            ).rowcount
+            self._database.execute(
+                "UPDATE messages SET content = NULL"
+                " WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL",
+                (now,),
+            )
+        return expired
+
+    def exchange(
+        self, outcomes: Sequence[Outcome], wanted: int, now: float, admit: Callable[[bool, str], float]
+    ) -> Claim:
+        """Write outcomes and claim further messages, in one durable step.
+
+        Args:
+            outcomes: What became of messages claimed before.
+            wanted: How many messages to claim at the most.
+            now: Seconds since the epoch.
+            admit: Given whether a message has waited before, and its recipient, returns 0.0 where it may be sent
+                now, else the time until which it has to wait, in seconds since the epoch.
+        """
+        messages: list[ClaimedMessage] = []
+        exhausted = False
+        with self.transaction():
+            self._record(outcomes, now)
+            for _ in range(_MAX_ROUNDS):
+                missing = wanted - len(messages)
+                if not missing:
+                    break
+                rows = self._due(missing, now)
+                has_waited = bool(rows)
+                rows = rows or self._fresh(missing, now)
+                exhausted = not rows
+                if exhausted:
+                    break
+                messages += self._claim(rows, now, partial(admit, has_waited))
+            (next_due,) = self._one("SELECT min(not_before) FROM messages WHERE state = 'queued' AND not_before > 0")
+        return Claim(messages, next_due, exhausted)
+
+    def _record(self, outcomes: Sequence[Outcome], now: float) -> None:
+        if outcomes:
+            self._database.execute(_RECORD, (now, as_json([attrs.astuple(outcome) for outcome in outcomes])))
+
+    def _due(self, limit: int, now: float) -> list[_QueuedRow]:
+        return self._queued("not_before > 0 AND not_before <= ?", "not_before", (now, now, limit))
+
+    def _fresh(self, limit: int, now: float) -> list[_QueuedRow]:
+        rows = self._queued("not_before = 0 AND id > ?", "id", (now, self._looked_through, limit))
+        if rows:
+            self._looked_through = rows[-1][0]
+        return rows
+
+    def _queued(self, where: str, order: str, parameters: tuple[object, ...]) -> list[_QueuedRow]:
+        # As one JSON text it is one step of SQLite's, and so one handover of Python's lock to the event loop.
+        (rows,) = self._one(
+            "SELECT json_group_array(json_array(id, cus_message_id, recipient, content, options, expires_at, refusals))"  # noqa: S608 - constants
+            " FROM (SELECT * FROM messages WHERE state = 'queued' AND (expires_at IS NULL OR expires_at > ?)"
+            f" AND {where} ORDER BY {order} LIMIT ?)",
+            parameters,
+        )
+        return cast("list[_QueuedRow]", orjson.loads(rows))
+
+    def _claim(self, rows: Iterable[_QueuedRow], now: float, admit: Callable[[str], float]) -> list[ClaimedMessage]:
+        claimed, waiting = [], []
+        for key, cus_message_id, recipient, content, options, expires_at, refusals in rows:
+            not_before = admit(recipient)
+            if not_before:
+                waiting.append((key, not_before))
+            else:
+                message = as_message(cus_message_id, recipient, content, options, expires_at)
+                claimed.append(ClaimedMessage(key, message, refusals))
+        if claimed:
+            self._database.execute(
+                "UPDATE messages SET state = 'sending', not_before = 0, sent_at = ?"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (now, as_json([claim.key for claim in claimed])),
+            )
+        if waiting:
+            self._database.execute(
+                "UPDATE messages SET not_before = json_extract(o.value, '$[1]') FROM json_each(?) AS o"
+                " WHERE id = json_extract(o.value, '$[0]')",
+                (as_json(waiting),),
+            )
+        return claimed
+
+    def finish_run(self) -> None:
+        """Let nothing of the erased codes remain in the write-ahead log."""
+        with guarded(self._name):
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # ------------------------------------------------------------------------------------------ looking at it
+
+    def counts(self) -> Counter[MessageState]:
+        """Count the messages in each state."""
+        with guarded(self._name):
+            rows = self._database.execute("SELECT state, count(*) FROM messages GROUP BY state").fetchall()
+        return Counter({MessageState(state): count for state, count in rows})
+
+    def reasons(self) -> list[Reason]:
+        """Count the messages that were not accepted by why, the most frequent reason first."""
+        with guarded(self._name):
+            rows = self._database.execute(
+                "SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages"
+                " WHERE error IS NOT NULL AND state IN ('rejected', 'not_sent', 'unknown')"
+                " GROUP BY state, error, code, meta_code ORDER BY n DESC"
+            ).fetchall()
+        return [Reason(MessageState(state), *rest) for state, *rest in rows]
+
+    def sent_since(self, then: float) -> dict[str, float]:
+        """Return when each recipient was last sent to, in seconds since the epoch, as far as it was later than this."""
+        with guarded(self._name):
+            rows = self._database.execute(
+                "SELECT recipient, max(sent_at) FROM messages WHERE sent_at > ? GROUP BY recipient", (then,)
+            ).fetchall()
+        return dict(rows)
+
+    def extra_columns(self) -> list[str]:
+        """Return the names of the columns that are no field of a message, in the order of the files."""
+        with guarded(self._name):
+            rows = self._database.execute("SELECT columns FROM sources ORDER BY id").fetchall()
+        return list(dict.fromkeys(name for (columns,) in rows for name in orjson.loads(columns)))
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Yield every row with what became of it, in the order of the input; ``extra`` holds its other columns."""
+        with guarded(self._name):
+            cursor = self._database.execute(
+                'SELECT line, cus_message_id, recipient AS "to", state AS status,'
+                " message_id, code, meta_code, error, reason, attempts,"
+                " receipt, sent_at, finished_at, extra FROM messages ORDER BY id"
+            )
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
+                result = dict(zip(names, row, strict=True))
+                yield {**result, "extra": orjson.loads(result["extra"] or "{}")}
+
+    # ------------------------------------------------------------------------------------------ by hand
+
+    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
+        """Note what became of messages, and return how many that says more of than was known before.
+
+        An unknown message becomes accepted by ``sent``, ``delivered`` or ``read``, and rejected by ``failed``.
+
+        Args:
+            receipts: ``sent``, ``delivered``, ``read`` or ``failed``, by ``cus_message_id``.
+            by_callback: Whether the vendor says so, who calls the message by the same id.
+        """
+        rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
+        with self.transaction():
+            return self._database.execute(_RESOLVE, (time.time(), as_json(rows))).rowcount
+
+    def requeue(self, cus_message_ids: Iterable[str]) -> int:
+        """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.
+
+        Their recipients may get two messages.
+        """
+        with self.transaction():
+            return self._database.execute(
+                "UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL"
+                " WHERE state = 'unknown' AND content IS NOT NULL AND (expires_at IS NULL OR expires_at > ?)"
+                " AND cus_message_id IN (SELECT value FROM json_each(?))",
+                (time.time(), as_json(list(cus_message_ids))),
+            ).rowcount
+
+    def unknown_ids(self) -> list[str]:
+        """Return the ``cus_message_id`` of every unknown message, in the order of the input."""
+        with guarded(self._name):
+            rows = self._database.execute(
+                "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
+            ).fetchall()
+        return [cus_message_id for (cus_message_id,) in rows]

@@ -1,0 +1,152 @@
+"""How fast a run may go: as a whole, and to one recipient."""
+
+import math
+import threading
+from collections import deque
+from typing import Final
+
+from ..retry import PAIR_INTERVAL
+
+__all__ = ["RecipientPacing", "SendRate"]
+
+
+_RECENT: Final = 2.0  # seconds over which the rate is measured where nothing limits it
+_FORGET_AT: Final = 10_000  # recipients
+
+
+class SendRate:
+    """A token bucket whose rate halves when the vendor throttles, and grows back by itself.
+
+    All times are seconds of one clock that never jumps.
+
+    Args:
+        limit: Messages a second at the most; ``None`` for no limit.
+        now: The time.
+    """
+
+    FLOOR: Final = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers
+    GROWTH: Final = 1.05  # a second
+    BURST: Final = 0.1  # seconds' worth that may go at once after a lull
+
+    def __init__(self, limit: float | None, now: float) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._rate = self._limit
+        self._tokens = 1.0
+        self._counted_at = now
+        self._lowered_at = -math.inf
+        self._held_until = -math.inf
+        self._taken: deque[tuple[float, int]] = deque()  # when, and how many, of late
+
+    @property
+    def rate(self) -> float:
+        """Messages a second at present; infinite where nothing limits them."""
+        return self._rate
+
+    def take(self, wanted: int, now: float) -> int:
+        """Return how many of the wanted messages may go now, and count them as gone."""
+        self._advance(now)
+        if now < self._held_until:
+            return 0
+        if math.isinf(self._rate):
+            granted = wanted
+        else:
+            granted = min(wanted, int(self._tokens))
+            self._tokens -= granted
+        self._taken.append((now, granted))
+        while self._taken[0][0] < now - _RECENT:
+            self._taken.popleft()
+        return granted
+
+    def give_back(self, count: int) -> None:
+        """Take back what was granted and did not go."""
+        self._tokens += count
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a message may go."""
+        self._advance(now)
+        for_token = 0.0 if math.isinf(self._rate) else max(0.0, (1.0 - self._tokens) / self._rate)
+        return max(for_token, self._held_until - now)
+
+    def hold(self, until: float) -> None:
+        """Let nothing go before this time."""
+        self._held_until = max(self._held_until, until)
+
+    def throttled(self, sent_at: float, now: float) -> bool:
+        """Halve the rate, unless it was lowered after the message that was throttled had gone.
+
+        Args:
+            sent_at: When that message went.
+            now: The time.
+
+        Returns:
+            Whether the rate was lowered.
+        """
+        self._advance(now)
+        if sent_at <= self._lowered_at:
+            return False
+        present = sum(count for _, count in self._taken) / _RECENT if math.isinf(self._rate) else self._rate
+        self._rate = min(self._limit, max(self.FLOOR, present / 2))
+        self._tokens = 0.0
+        self._lowered_at = now
+        return True
+
+    def _advance(self, now: float) -> None:
+        elapsed = now - self._counted_at
+        self._counted_at = now
+        if math.isinf(self._rate):
+            return
+        self._tokens = min(self._tokens + elapsed * self._rate, max(1.0, self._rate * self.BURST))
+        if self._rate < self._limit:
+            self._rate = min(self._limit, self._rate * self.GROWTH**elapsed)
+
+
+class RecipientPacing:
+    """Keeps messages to one recipient apart. Times are seconds since the epoch. Threads may share it.
+
+    Args:
+        interval: Seconds between two messages to one recipient; 0.0 keeps apart only those to a recipient that the
+            vendor has throttled.
+        sent: When recipients were last sent to, as far as that still matters.
+    """
+
+    def __init__(self, interval: float = 0.0, sent: dict[str, float] | None = None) -> None:
+        self._interval = interval
+        self._last = dict(sent or {})
+        self._next_slot: dict[str, float] = {}
+        self._forget_at = _FORGET_AT
+        self._lock = threading.Lock()
+
+    def admit(self, waited: bool, recipient: str, now: float) -> float:
+        """Return 0.0 where a message to the recipient may go now, else the time until which it has to wait.
+
+        Args:
+            waited: Whether it has waited for its own slot before, and is not sent behind those that came later.
+            recipient: The recipient's number.
+            now: The time.
+        """
+        with self._lock:
+            earliest = self._last.get(recipient, -math.inf) + self._interval
+            if not waited:
+                earliest = max(earliest, self._next_slot.get(recipient, -math.inf))
+            if earliest > now:
+                if not waited:
+                    self._next_slot[recipient] = earliest + (self._interval or PAIR_INTERVAL)
+                return earliest
+            if self._interval:
+                self._last[recipient] = now
+                self._forget(now)
+            return 0.0
+
+    def hold(self, recipient: str, until: float, now: float) -> None:
+        """Let nothing more go to the recipient before a time, but what has its own slot already."""
+        with self._lock:
+            self._next_slot[recipient] = max(self._next_slot.get(recipient, 0.0), until)
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Drop what no longer matters, now and then, so that memory stays bounded by the rate."""
+        if len(self._last) + len(self._next_slot) < self._forget_at:
+            return
+        self._last = {number: at for number, at in self._last.items() if at + self._interval > now}
+        self._next_slot = {number: at for number, at in self._next_slot.items() if at > now}
+        self._forget_at = max(_FORGET_AT, 2 * (len(self._last) + len(self._next_slot)))

@@ -1,0 +1,97 @@
+"""The rejects file: rows that are no messages, as they were, each with its line and what is wrong with it."""
+
+import csv
+import os
+from itertools import count
+from pathlib import Path
+from typing import IO, Final
+
+import orjson
+
+from ..errors import InputFileError
+from .files import FileFormat, MessageFile, Row
+
+__all__ = ["RejectsFile"]
+
+_LINE: Final = "rejected_line"
+_REASON: Final = "rejected_reason"
+
+
+class RejectsFile:
+    """A file of the rows that were set aside, in the format of the file they come from.
+
+    It is made, with mode 0600 because codes are in it, when the first row is added, and gets its name by `keep`.
+    A file that is there already is left alone: it may have been worked on. The new one gets a number then.
+
+    Args:
+        path: Where it should be.
+        source: The file that the rows come from.
+    """
+
+    def __init__(self, path: Path, source: MessageFile) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.part")
+        self._source = source
+        self._file: IO[str] | None = None
+
+    def add(self, row: Row, problem: str) -> None:
+        """Write a row, and what is wrong with it.
+
+        Raises:
+            InputFileError: The file cannot be written.
+        """
+        try:
+            file = self._file = self._file or self._create()
+            if isinstance(row.raw, str):
+                file.write(_ndjson(row, problem, row.raw))
+            else:
+                csv.writer(file, lineterminator="\n").writerow([row.line, problem, *row.raw])
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _create(self) -> IO[str]:
+        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+        if self._source.format is FileFormat.CSV:
+            csv.writer(file, lineterminator="\n").writerow([_LINE, _REASON, *self._source.columns])
+        return file
+
+    def keep(self) -> Path | None:
+        """Give the file its name, durably, and return it; ``None`` where no row was added.
+
+        Raises:
+            InputFileError: The file cannot be written.
+        """
+        if self._file is None:
+            return None
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            for number in count(1):
+                path = self._path if number == 1 else self._path.with_stem(f"{self._path.stem}-{number}")
+                if not path.exists():
+                    break
+            return self._part.rename(path)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def discard(self) -> None:
+        """Remove the file, unless it was kept."""
+        if self._file is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> InputFileError:
+        return InputFileError(
+            f"the rejects file {self._path} cannot be written: {error.strerror}", hint="nothing was loaded or sent"
+        )
+
+
+def _ndjson(row: Row, problem: str, text: str) -> str:
+    try:
+        values = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        values = None
+    kept = values if isinstance(values, dict) else {"rejected_text": text}
+    return orjson.dumps({_LINE: row.line, _REASON: problem, **kept}).decode() + "\n"
