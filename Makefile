@@ -2,12 +2,13 @@
 # make test    everything that must pass: lint, types, tests with coverage
 # make lint    format, lint and types only
 # make bench   speed and memory; takes a while, and nothing fails for being slow
+# make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench kills clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
@@ -26,6 +27,11 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/hostile_answers.py
+	$(BIN)/python benchmarks/bulk_overhead.py --server sandbox
+	$(BIN)/python benchmarks/bulk_memory.py --server sandbox --messages 200000
+
+kills: .venv/installed-dev
+	$(BIN)/python tests/kills.py --messages 10000 --kills 100
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix

@@ -44,7 +44,11 @@ def run(block: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_every_block_runs(block: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_runs(
+    block: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("otps.csv").write_text("to,content,order\n+999 555 0100,Your code is 004213,A-1\n", encoding="utf-8")
     run(block)
     printed = capsys.readouterr().out
     assert "refused" not in printed

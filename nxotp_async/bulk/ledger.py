@@ -48,6 +48,8 @@ UPDATE messages SET
     receipt = o.status,
     message_id = coalesce(messages.message_id, o.message_id),
     state = CASE WHEN o.status != 'failed' THEN 'accepted' WHEN state = 'unknown' THEN 'rejected' ELSE state END,
+    error = CASE WHEN o.status = 'failed' THEN 'DeliveryFailed' END,
+    reason = CASE WHEN o.status = 'failed' THEN 'its delivery has failed' END,
     content = NULL,
     finished_at = ?
 FROM (
@@ -121,8 +123,9 @@ class Ledger:
     def _mark_orphans(self) -> None:
         with self.transaction():
             self._database.execute(
-                "UPDATE messages SET state = 'unknown', error = 'Interrupted', finished_at = ?,"
-                " reason = 'the process ended while the message was in flight' WHERE state = 'sending'",
+                "UPDATE messages SET state = 'unknown', code = NULL, meta_code = NULL, finished_at = ?,"
+                " error = 'Interrupted', reason = 'the process ended while the message was in flight'"
+                " WHERE state = 'sending'",
                 (time.time(),),
             )
 

@@ -60,19 +60,19 @@ class SendingProgress:
 
     async def follow(self) -> None:
         """Show it again and again, until cancelled."""
+        last_line = monotonic()
         while True:
-            await asyncio.sleep(_BAR_INTERVAL if stderr.is_terminal else _LINE_INTERVAL)
-            self._show()
-
-    def _show(self) -> None:
-        counts = self._dispatcher.counts
-        total = counts.total()
-        done = total - counts[MessageState.QUEUED]
-        text = self._text(counts[MessageState.QUEUED], self._meter.rate(done))
-        if stderr.is_terminal:
-            self._progress.update(self._task, total=total, completed=done, text=text)
-        elif total:
-            stderr.print(f"{done:,}/{total:,} ({done / total:.0%}) {text}", soft_wrap=True)
+            await asyncio.sleep(_BAR_INTERVAL)
+            counts = self._dispatcher.counts
+            total, left = counts.total(), counts[MessageState.QUEUED]
+            if not total:
+                continue  # it has not begun yet
+            text = self._text(left, self._meter.rate(total - left))
+            if stderr.is_terminal:
+                self._progress.update(self._task, total=total, completed=total - left, text=text)
+            elif monotonic() - last_line >= _LINE_INTERVAL:
+                last_line = monotonic()
+                stderr.print(f"{total - left:,}/{total:,} ({(total - left) / total:.0%})  {text}", soft_wrap=True)
 
     def _text(self, left: int, rate: float) -> str:
         counts = self._dispatcher.counts
@@ -98,8 +98,8 @@ class _Meter:
     def rate(self, done: int) -> float:
         """Take a sample in, and return the growth a second over the last ten seconds or so."""
         now = monotonic()
-        self._samples = [sample for sample in self._samples if sample[0] > now - 1.5 * _LINE_INTERVAL]
         self._samples.append((now, done))
+        self._samples = [sample for sample in self._samples if sample[0] > now - _LINE_INTERVAL]
         (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
         return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
 

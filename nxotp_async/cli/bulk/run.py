@@ -223,7 +223,7 @@ def _announce(loaded: Loaded, ledger: Path, rejects: Path | None) -> None:
     if loaded.known:
         parts.append(f"{loaded.known} were there before")
     if loaded.rejected:
-        parts.append(f"{loaded.rejected} bad ones set aside in {rejects}")
+        parts.append(f"{loaded.rejected} set aside in {rejects}")
     stderr.print(", ".join(parts), markup=False, soft_wrap=True)
 
 
