@@ -27,7 +27,7 @@ __all__ = ["Dispatcher", "Report"]
 _log = logging.getLogger("nxotp_async")
 _T = TypeVar("_T")
 
-_LINGER: Final = 0.05  # seconds an outcome may wait for others, to be written with them
+_LINGER: Final = 0.1  # seconds an outcome may wait for others, to be written with them
 _BATCH_SHARE: Final = 0.64  # of what is in flight: so many outcomes are written at once
 _SWEEP_INTERVAL: Final = 60.0  # seconds between two looks for expired codes
 _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor

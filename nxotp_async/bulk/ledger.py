@@ -39,6 +39,7 @@ UPDATE messages SET
     error = json_extract(o.value, '$[8]'),
     reason = json_extract(o.value, '$[9]'),
     content = CASE WHEN json_extract(o.value, '$[1]') IN ('queued', 'unknown') THEN content END,
+    sent_at = CASE WHEN json_extract(o.value, '$[2]') OR json_extract(o.value, '$[1]') != 'queued' THEN sent_at END,
     finished_at = CASE WHEN json_extract(o.value, '$[1]') != 'queued' THEN ? END
 FROM json_each(?) AS o WHERE messages.id = json_extract(o.value, '$[0]')
 """

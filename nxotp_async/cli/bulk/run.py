@@ -268,9 +268,10 @@ async def _run_until_told(dispatcher: Dispatcher, client: OtpClient) -> Report |
     """Run; drain at the first SIGINT or SIGTERM; at the second leave, and return nothing."""
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(dispatcher.run())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows has no signal handlers in the loop: Ctrl-C leaves at once there
-            loop.add_signal_handler(number, _interrupt, dispatcher, running)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # Windows has no SIGHUP, and no signal handlers in the loop: Ctrl-C leaves at once there.
+        with suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(getattr(signal, name), _interrupt, dispatcher, running)
     async with client:
         with SendingProgress(dispatcher) as progress:
             following = asyncio.create_task(progress.follow())
