@@ -31,7 +31,9 @@ class Credentials:
         raise TypeError("Credentials refuse to be pickled; read them from the environment on the other side")
 
 
-def signed_text(body: bytes, *, ts: int, credentials: Credentials, action: str = "mt", biz_type: str = "2") -> bytes:
+def signed_text(
+    body: bytes, *, ts: int | str, credentials: Credentials, action: str = "mt", biz_type: str = "2"
+) -> bytes:
     """Return the exact bytes that are hashed, the access secret included. Never log them.
 
     Args:

@@ -17,7 +17,7 @@ RANKS = [
     {"codes"},
     {"messages", "signing"},
     {"protocol", "retry", "results", "callbacks"},
-    {"settings", "sessions", "streaming"},
+    {"settings", "sessions", "streaming", "tracking", "receivers"},
     {"delivery"},
     {"client"},
     {"sandbox", "bulk"},

@@ -95,21 +95,22 @@ def _cell(value: object, field: str) -> object:
     return value
 
 
-_SCIENTIFIC = re.compile(r"\d[.,]?\d*[eE]\+?\d+")
+_COMPUTED = re.compile(r"\d+\.0+|\d[.,]?\d*[eE]\+?\d+")  # as programs write numbers, not as people write them
 
 
 def _number(value: object) -> object:
     if type(value) is int:
         return str(value)
-    if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
+    if isinstance(value, str) and _COMPUTED.fullmatch(value):
         raise InvalidMessageError(
-            "to is in scientific notation, and has lost digits",
+            "to was taken for a decimal number by the program that wrote it, and may have lost digits",
             field="to",
-            hint="give the spreadsheet's column the format 'text'",
+            hint="let that program treat the column as text",
         )
     return value
 
 
+_FIRST_SECONDS = 1_000_000_000  # the year 2001
 _FIRST_MILLISECONDS = 100_000_000_000  # as seconds, the year 5138
 
 
@@ -118,13 +119,13 @@ def _instant(value: object) -> object:
     try:
         if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
             return datetime.fromisoformat(value)
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            seconds = float(value)
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            return value
+        seconds = float(value)
+        if seconds >= _FIRST_SECONDS:
             return datetime.fromtimestamp(seconds / 1000 if seconds >= _FIRST_MILLISECONDS else seconds, UTC)
     except (ValueError, OverflowError, OSError):
         pass
-    else:
-        return value
     raise InvalidMessageError(
         "expires_at is no time", field="expires_at", hint="2030-12-31T23:59:00+02:00, or seconds since the epoch"
     )

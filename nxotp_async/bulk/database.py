@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_bytes
 from typing import Final
@@ -39,6 +39,7 @@ CREATE TABLE messages (
     meta_code INTEGER,
     error TEXT,
     reason TEXT,
+    may_have_arrived INTEGER NOT NULL DEFAULT 0,
     receipt TEXT,
     sent_at REAL,
     finished_at REAL
@@ -101,16 +102,20 @@ def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
     if path is not None:
         _prepare_file(path, create=create)
     with guarded(name):
-        # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them.
-        database = sqlite3.connect(path or "", timeout=0, isolation_level=None, check_same_thread=False)
+        # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them. The path is
+        # absolute because SQLite has names of its own, such as :memory:.
+        place = "" if path is None else str(path.absolute())
+        database = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            is_new = _is_new(database, name)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            database.execute("PRAGMA secure_delete = ON")  # an erased code leaves no trace in its page
+            database.execute("PRAGMA secure_delete = ON")
             database.execute("PRAGMA cache_size = -16384")  # KiB
             with transaction(database, name):
-                _check_or_create_schema(database, name)
+                if is_new:
+                    _create_schema(database)
             if path is not None:
                 _keep_private(path)
         except BaseException:
@@ -120,10 +125,12 @@ def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
+    # A file that is there must not be opened: closing it would give up the locks that this process has on it already.
     try:
-        if create:
+        if create and not path.exists():
             # SQLite gives its write-ahead log the mode of the database.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if not stat.S_ISREG(path.stat().st_mode):
             raise LedgerError(f"{path} is not a file")
     except FileNotFoundError:
@@ -131,16 +138,20 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         raise LedgerError(what, hint=None if create else "nxotp bulk run makes one") from None
     except OSError as error:
         raise LedgerError(f"{path} cannot be opened: {error.strerror}") from None
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise LedgerError(f"{path} cannot be written", hint="check its permissions and those of its directory")
 
 
 def _keep_private(path: Path) -> None:
     """Take others' permissions away, where somebody has given them."""
-    for file in (path, path.with_name(f"{path.name}-wal")):
+    target = path.resolve()
+    for file in (target, target.with_name(f"{target.name}-wal")):
         if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
             file.chmod(0o600)
 
 
-def _check_or_create_schema(database: sqlite3.Connection, name: str) -> None:
+def _is_new(database: sqlite3.Connection, name: str) -> bool:
+    """Return whether there is nothing in the database yet, and check that it is a ledger else."""
     (application_id,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -148,9 +159,12 @@ def _check_or_create_schema(database: sqlite3.Connection, name: str) -> None:
         raise LedgerError(f"{name} is another program's database, not a ledger")
     if tables and version != _VERSION:
         raise LedgerError(f"{name} was made by another version of nxotp_async", hint="use that version")
-    if not tables:
-        for statement in _SCHEMA.split(";"):
-            database.execute(statement)
-        database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {_VERSION}")
-        database.execute("INSERT INTO identity VALUES (?)", (token_bytes(32),))
+    return not tables
+
+
+def _create_schema(database: sqlite3.Connection) -> None:
+    for statement in _SCHEMA.split(";"):
+        database.execute(statement)
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version = {_VERSION}")
+    database.execute("INSERT INTO identity VALUES (?)", (token_bytes(32),))

@@ -16,7 +16,7 @@ from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import ApiError, MetaError, NxOtpError, OutcomeUnknownError
 from ..messages import OtpMessage, SendResult
-from ..retry import PAIR_INTERVAL, PAIR_RATE_LIMIT, RetryPolicy
+from ..retry import PAIR_RATE_LIMIT, RetryPolicy
 from .ledger import Ledger
 from .pacing import RecipientPacing, SendRate
 from .records import ClaimedMessage, MessageState, Outcome
@@ -272,8 +272,9 @@ class Dispatcher:
     def _sweep(self) -> None:
         """In the ledger's thread: take out of the queue what has expired."""
         self._swept_at = self._clock.monotonic()
-        if self._ledger.expire(self._clock.time()):
-            self.counts = self._ledger.counts()
+        expired = self._ledger.expire(self._clock.time())
+        self.counts.update(expired)
+        self.counts[MessageState.QUEUED] -= expired.total()
 
     # ------------------------------------------------------------------------------------------ results in
 
@@ -315,14 +316,13 @@ class Dispatcher:
             error=type(error).__name__,
             reason=str(error),
         )
-        if verdict is Verdict.DONE:
+        counts = verdict is Verdict.AGAIN
+        if verdict is Verdict.DONE or (counts and claimed.refusals + 1 >= self._policy.max_attempts):
             return outcome
-        pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
+        not_before = now + self._policy.pause(error, claimed.refusals + 1, self._clock.random())
         if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT:
-            self._pacing.hold(claimed.message.to, now + pause + PAIR_INTERVAL, now)
-        return attrs.evolve(
-            outcome, state=MessageState.QUEUED, refusals=int(verdict is Verdict.AGAIN), not_before=now + pause
-        )
+            not_before = self._pacing.throttled(claimed.message.to, not_before, now)
+        return attrs.evolve(outcome, state=MessageState.QUEUED, refusals=int(counts), not_before=not_before)
 
     def _slow_down(self, verdict: Verdict, result: SendResult, error: NxOtpError) -> Verdict:
         """Let a failure act on the run as a whole, and return what it means for the message, seen in that light."""

@@ -17,6 +17,7 @@ def as_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+_LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 _OPTIONS: Final = ("language_code", "category", "dr_webhook", "api_type", "business_phone")
 
 
@@ -35,7 +36,7 @@ def as_columns(source: int, entry: Entry) -> tuple[object, ...]:
         message.to,
         message.content,
         as_json(options) if options else None,
-        message.expires_at and message.expires_at.timestamp(),
+        message.expires_at and min(message.expires_at.timestamp(), _LATEST),
         extra,
         MessageState.QUEUED,
         None,

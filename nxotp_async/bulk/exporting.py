@@ -1,12 +1,12 @@
 """What became of every row, as CSV or NDJSON: one row for each of the input, in its order."""
 
-import csv
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 import orjson
 
+from .csv_lines import csv_line
 from .files import FileFormat
 from .ledger import Ledger
 
@@ -73,9 +73,8 @@ def _extra_names(columns: list[str]) -> dict[str, str]:
 
 
 def _csv_writer(output: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], object]:
-    writer = csv.DictWriter(output, columns, lineterminator="\n")
-    writer.writeheader()
-    return lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
+    output.write(csv_line(columns))
+    return lambda row: output.write(csv_line(_cell(row.get(name)) for name in columns))
 
 
 def _cell(value: object) -> object:

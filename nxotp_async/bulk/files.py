@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from ..errors import InputFileError, InvalidMessageError, without_frames
 from ..messages import OtpMessage
 from .columns import fields_of, parse_message
 
-__all__ = ["FileFormat", "MessageFile", "Row", "open_messages"]
+__all__ = ["FileFormat", "MessageFile", "Row", "json_object", "open_messages"]
 
 MAX_LINE_BYTES: Final = 1 << 20
 
@@ -75,6 +76,7 @@ class MessageFile:
         self._stream = stream
         self._line = 0  # the last one read
         self._row_line = 1  # where the current row begins
+        self._row_length = 0  # in characters
         if file_format is FileFormat.CSV:
             self._cells = self._read_header()
 
@@ -100,14 +102,13 @@ class MessageFile:
 
     def _read_line(self) -> str:
         """Return the next line with its end, or an empty text after the last one."""
+        self._line += 1
         try:
             raw = self._stream.readline(MAX_LINE_BYTES + 1)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            self._line += 1
             raise self._refuse("the compressed file ends early, or is damaged", "transfer it again") from None
         except OSError as error:
             raise self._refuse(f"cannot be read: {error.strerror or type(error).__name__}") from None
-        self._line += 1
         if len(raw) > MAX_LINE_BYTES:
             raise self._refuse(f"longer than {MAX_LINE_BYTES:,} bytes", "end each row with a line feed")
         if b"\0" in raw:
@@ -131,7 +132,10 @@ class MessageFile:
         if not first:
             raise InputFileError(f"{self.name} is empty", hint=_CSV_EXAMPLE)
         cells = self._read_csv(first)
-        self.columns = [name.strip() or f"column_{place}" for place, name in enumerate(next(cells), start=1)]
+        names = next(cells, None)
+        if names is None:
+            raise InputFileError(f"{self.name} is empty", hint=_CSV_EXAMPLE)
+        self.columns = [name.strip() or f"column_{place}" for place, name in enumerate(names, start=1)]
         try:
             self._fields = fields_of(self.columns)
         except ValueError as error:
@@ -147,17 +151,26 @@ class MessageFile:
     def _read_csv(self, first: str) -> Iterator[list[str]]:
         """Yield the cells of each row that is not blank, and keep track of the line it begins on."""
         before = self._line - 1
-        reader = csv.reader(chain([first], self._lines()), delimiter=_delimiter(first), strict=True)
+        reader = csv.reader(chain([first], self._row_lines()), delimiter=_delimiter(first), strict=True)
         while True:
             self._row_line = before + reader.line_num + 1
+            self._row_length = 0
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                raise self._refuse(*_explain(error), line=self._row_line) from None
+                raise self._refuse(*_explain(error, self._line > self._row_line), line=self._row_line) from None
             if any(cells):
                 yield cells
+
+    def _row_lines(self) -> Iterator[str]:
+        """Yield the lines, as long as those of one row are not too long together."""
+        for line in self._lines():
+            self._row_length += len(line)
+            if self._row_length > MAX_LINE_BYTES:
+                raise self._refuse(*_NO_END, line=self._row_line)
+            yield line
 
     def _csv_rows(self) -> Iterator[Row]:
         for cells in self._cells:
@@ -176,19 +189,16 @@ class MessageFile:
             text = line.strip()
             if not text:
                 continue
-            try:
-                values = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                values = None
-            if first and not isinstance(values, dict):
+            values = json_object(text)
+            if first and values is None:
                 raise self._refuse("is no JSON object", "NDJSON has one object a line, and no list around them")
             first = False
             yield self._ndjson_row(values, text)
         if first:
             raise InputFileError(f"{self.name} is empty", hint='a row is {"to": "...", "content": "..."}')
 
-    def _ndjson_row(self, values: object, text: str) -> Row:
-        if not isinstance(values, dict):
+    def _ndjson_row(self, values: dict[str, Any] | None, text: str) -> Row:
+        if values is None:
             return Row(self._line, None, {}, "is no JSON object", text)
         try:
             fields = fields_of(values)
@@ -199,6 +209,18 @@ class MessageFile:
         return Row(self._line, message, extra, problem, text)
 
 
+def json_object(text: str) -> dict[str, Any] | None:
+    """Read an object of NDJSON, or return ``None`` where the text is none."""
+    try:
+        values = orjson.loads(text)
+        if text.count("[") + text.count("{") > _DEEP:
+            orjson.dumps(values)  # what is nested too deeply can be read, but not written again
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+_DEEP: Final = 200  # brackets
 _CSV_EXAMPLE: Final = "the first line must name the columns: to,content and any others"
 
 
@@ -214,12 +236,19 @@ def _delimiter(header: str) -> str:
     return max(",;\t|", key=header.count)
 
 
-def _explain(error: csv.Error) -> tuple[str, str | None]:
+_TWICE: Final = 'write a quote inside a quoted cell twice: ""'
+_NO_END: Final = ("a quoted cell that begins in this row has no end", _TWICE)
+
+
+def _explain(error: csv.Error, goes_on: bool) -> tuple[str, str | None]:
+    """Say what is wrong with a row, given whether it goes on below its first line."""
     text = str(error)
-    if "unexpected end of data" in text or "field limit" in text:
-        return "a quoted cell that begins in this row has no end", 'write a quote inside a quoted cell twice: ""'
+    if "unexpected end of data" in text or ("field limit" in text and goes_on):
+        return _NO_END
+    if "field limit" in text:
+        return f"a cell is longer than {csv.field_size_limit():,} characters", None
     if "expected after" in text:
-        return "a quoted cell goes on after its closing quote", 'write a quote inside a quoted cell twice: ""'
+        return "a quoted cell goes on after its closing quote", _TWICE
     if "new-line" in text:
         return "holds a carriage return outside of quotes", "end each row with a line feed"
     return "is no CSV row", None
@@ -239,13 +268,15 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
     Raises:
         InputFileError: It cannot be opened, is of another kind, or is empty.
     """
-    name = "standard input" if path == "-" else Path(path).name
+    name = "standard input" if path == "-" else os.fsencode(Path(path).name).decode(errors="replace")
     file_format = file_format or _format_of(path, name)
     try:
-        file = io.BufferedReader(io.FileIO(sys.stdin.fileno() if path == "-" else path, closefd=path != "-"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is closed"
-        raise InputFileError(f"{name} cannot be opened: {reason}") from None
+        file = io.FileIO(sys.stdin.fileno() if path == "-" else path, closefd=path != "-")
+        os.set_blocking(file.fileno(), True)  # what is not there yet would be taken for the end
+    except OSError as error:
+        raise InputFileError(f"{name} cannot be opened: {error.strerror or 'it is no file'}") from None
+    except (ValueError, AttributeError):  # it is closed, or was when this process began
+        raise InputFileError(f"{name} cannot be opened: it is closed") from None
     with file:
         failure = None
         try:
@@ -264,17 +295,38 @@ def _format_of(path: str, name: str) -> FileFormat:
     return _FORMAT_OF_SUFFIX[suffix]
 
 
-def _decompressed(file: "io.BufferedReader[io.FileIO]", path: str, name: str) -> BinaryIO:
+class _Rewound(io.RawIOBase):
+    """A file of which the start was read already, and is read again."""
+
+    def __init__(self, start: bytes, rest: io.RawIOBase) -> None:
+        self._start = start
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer, as in RawIOBase
+        if not self._start:
+            return self._rest.readinto(buffer)
+        count = min(len(buffer), len(self._start))
+        buffer[:count], self._start = self._start[:count], self._start[count:]
+        return count
+
+
+def _decompressed(file: io.FileIO, path: str, name: str) -> BinaryIO:
+    start = b""
     try:
-        start = file.peek(4)[:4]
+        while len(start) < 4 and (more := file.read(4 - len(start))):  # a pipe may bring it byte by byte
+            start += more
     except OSError as error:
         raise InputFileError(f"{name} cannot be read: {error.strerror}") from None
+    stream = io.BufferedReader(_Rewound(start, file))
     if start.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
     if path.lower().endswith(".gz") and start:
         raise InputFileError(f"{name} is not compressed with gzip", hint="remove .gz from its name")
     if start.startswith(b"PK\x03\x04"):
         raise InputFileError(f"{name} is a spreadsheet or a zip archive", hint="save it as CSV in UTF-8")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputFileError(f"{name}, line 1: is UTF-16", line=1, hint="save the file as UTF-8")
-    return file
+    return cast("BinaryIO", stream)

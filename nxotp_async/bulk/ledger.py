@@ -17,62 +17,16 @@ from typing import Any, Final, Self, cast
 import attrs
 import orjson
 
+from ..errors import LedgerError, without_frames
 from .database import guarded, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
+from .statements import CAP, EXPIRE, RECORD, RESOLVE
 
 __all__ = ["Ledger"]
 
-
 _QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
 _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
-
-_RECORD: Final = """
-UPDATE messages SET
-    state = json_extract(o.value, '$[1]'),
-    attempts = attempts + json_extract(o.value, '$[2]'),
-    refusals = refusals + json_extract(o.value, '$[3]'),
-    not_before = json_extract(o.value, '$[4]'),
-    message_id = json_extract(o.value, '$[5]'),
-    code = json_extract(o.value, '$[6]'),
-    meta_code = json_extract(o.value, '$[7]'),
-    error = json_extract(o.value, '$[8]'),
-    reason = json_extract(o.value, '$[9]'),
-    content = CASE WHEN json_extract(o.value, '$[1]') IN ('queued', 'unknown') THEN content END,
-    sent_at = CASE WHEN json_extract(o.value, '$[2]') OR json_extract(o.value, '$[1]') != 'queued' THEN sent_at END,
-    finished_at = CASE WHEN json_extract(o.value, '$[1]') != 'queued' THEN ? END
-FROM json_each(?) AS o WHERE messages.id = json_extract(o.value, '$[0]')
-"""
-_RANK: Final = "CASE {} WHEN 'read' THEN 4 WHEN 'delivered' THEN 3 WHEN 'failed' THEN 2 WHEN 'sent' THEN 1 ELSE 0 END"
-_RESOLVE: Final = f"""
-UPDATE messages SET
-    receipt = o.status,
-    message_id = coalesce(messages.message_id, o.message_id),
-    state = CASE WHEN o.status != 'failed' THEN 'accepted' WHEN state = 'unknown' THEN 'rejected' ELSE state END,
-    error = CASE WHEN o.status = 'failed' THEN 'DeliveryFailed' END,
-    reason = CASE WHEN o.status = 'failed' THEN 'its delivery has failed' END,
-    content = NULL,
-    finished_at = ?
-FROM (
-    SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
-        json_extract(value, '$[2]') AS message_id FROM json_each(?)
-) AS o
-WHERE messages.cus_message_id = o.id AND (state IN ('unknown', 'accepted') OR receipt = 'failed')
-    AND {_RANK.format("o.status")} > {_RANK.format("coalesce(receipt, '')")}
-"""  # noqa: S608 - constants
-_CAP: Final = """
-UPDATE messages SET
-    state = 'not_sent', content = NULL, finished_at = ?,
-    error = 'Capped', reason = 'the recipient has ' || ? || ' messages of this ledger already'
-WHERE state = 'queued' AND id IN (
-    SELECT id FROM (
-        SELECT id, row_number() OVER (PARTITION BY recipient ORDER BY id) AS place
-        FROM messages WHERE recipient IS NOT NULL
-    ) WHERE place > ?
-)
-"""
-_EXPIRED_STATE = "CASE WHEN code IS NULL THEN 'not_sent' ELSE 'rejected' END"
-_EXPIRED_REASON = "'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')"
 
 
 class Ledger:
@@ -182,26 +136,24 @@ class Ledger:
             max_per_recipient: How many messages of the ledger one recipient may get.
         """
         self._looked_through = 0
+        self.expire(now)
         with self.transaction():
             self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
             if max_per_recipient is not None:
-                self._database.execute(_CAP, (now, max_per_recipient, max_per_recipient))
-        self.expire(now)
+                self._database.execute(CAP, (now, max_per_recipient, max_per_recipient))
 
-    def expire(self, now: float) -> int:
-        """Take messages whose codes have expired out of the queue, erase those codes, and return how many left."""
+    def expire(self, now: float) -> Counter[MessageState]:
+        """Take messages whose codes have expired out of the queue, erase those codes, and count their new states."""
+        expired: Counter[MessageState] = Counter()
         with self.transaction():
-            expired = self._database.execute(
-                f"UPDATE messages SET state = {_EXPIRED_STATE}, error = 'Expired', reason = {_EXPIRED_REASON},"  # noqa: S608 - constants
-                " content = NULL, finished_at = ? WHERE state = 'queued' AND expires_at <= ?",
-                (now, now),
-            ).rowcount
+            for state, statement in EXPIRE.items():
+                expired[state] = self._database.execute(statement, (now, now)).rowcount
             self._database.execute(
                 "UPDATE messages SET content = NULL"
                 " WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL",
                 (now,),
             )
-        return expired
+        return +expired
 
     def exchange(
         self, outcomes: Sequence[Outcome], wanted: int, now: float, admit: Callable[[bool, str], float]
@@ -215,6 +167,19 @@ class Ledger:
             admit: Given whether a message has waited before, and its recipient, returns 0.0 where it may be sent
                 now, else the time until which it has to wait, in seconds since the epoch.
         """
+        looked_through = self._looked_through
+        try:
+            return self._exchange(outcomes, wanted, now, admit)
+        except BaseException as error:
+            self._looked_through = looked_through
+            if not isinstance(error, LedgerError):
+                raise
+            failure = without_frames(error)  # they hold the contents of messages
+        raise failure
+
+    def _exchange(
+        self, outcomes: Sequence[Outcome], wanted: int, now: float, admit: Callable[[bool, str], float]
+    ) -> Claim:
         messages: list[ClaimedMessage] = []
         exhausted = False
         with self.transaction():
@@ -230,12 +195,16 @@ class Ledger:
                 if exhausted:
                     break
                 messages += self._claim(rows, now, partial(admit, has_waited))
-            (next_due,) = self._one("SELECT min(not_before) FROM messages WHERE state = 'queued' AND not_before > 0")
+            (next_due,) = self._one(
+                "SELECT min(not_before) FROM messages WHERE state = 'queued' AND not_before > 0"
+                " AND (expires_at IS NULL OR (expires_at > not_before AND expires_at > ?))",
+                (now,),
+            )
         return Claim(messages, next_due, exhausted)
 
     def _record(self, outcomes: Sequence[Outcome], now: float) -> None:
         if outcomes:
-            self._database.execute(_RECORD, (now, as_json([attrs.astuple(outcome) for outcome in outcomes])))
+            self._database.execute(RECORD, (now, as_json([attrs.astuple(outcome) for outcome in outcomes])))
 
     def _due(self, limit: int, now: float) -> list[_QueuedRow]:
         return self._queued("not_before > 0 AND not_before <= ?", "not_before", (now, now, limit))
@@ -274,14 +243,17 @@ class Ledger:
         if waiting:
             self._database.execute(
                 "UPDATE messages SET not_before = json_extract(o.value, '$[1]') FROM json_each(?) AS o"
-                " WHERE id = json_extract(o.value, '$[0]')",
+                " WHERE messages.id = json_extract(o.value, '$[0]')",
                 (as_json(waiting),),
             )
         return claimed
 
     def finish_run(self) -> None:
-        """Let nothing of the erased codes remain in the write-ahead log."""
+        """Let nothing of the erased codes remain in the file, where nothing is queued any more."""
         with guarded(self._name):
+            if not self.counts()[MessageState.QUEUED]:
+                # Erased text is overwritten, but not in the gaps that remain where SQLite has divided a page.
+                self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # ------------------------------------------------------------------------------------------ looking at it
@@ -342,7 +314,7 @@ class Ledger:
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
-            return self._database.execute(_RESOLVE, (time.time(), as_json(rows))).rowcount
+            return self._database.execute(RESOLVE, (time.time(), as_json(rows))).rowcount
 
     def requeue(self, cus_message_ids: Iterable[str]) -> int:
         """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.
@@ -351,7 +323,8 @@ class Ledger:
         """
         with self.transaction():
             return self._database.execute(
-                "UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL"
+                "UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL,"
+                " may_have_arrived = 1"
                 " WHERE state = 'unknown' AND content IS NOT NULL AND (expires_at IS NULL OR expires_at > ?)"
                 " AND cus_message_id IN (SELECT value FROM json_each(?))",
                 (time.time(), as_json(list(cus_message_ids))),

@@ -1,7 +1,6 @@
 """Taking a file into a ledger: all of it, or nothing."""
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -13,7 +12,8 @@ from .records import Entry
 
 __all__ = ["Loaded", "load"]
 
-_BATCH: Final = 1000
+_BATCH_ROWS: Final = 1000
+_BATCH_CHARACTERS: Final = 1_000_000
 _MAX_COLUMNS: Final = 1000
 
 
@@ -68,8 +68,7 @@ def load(
     columns: dict[str, None] = {}
     with ledger.transaction():
         source = ledger.add_source(file.name)
-        numbered = enumerate(file, start=1)
-        while batch := list(islice(numbered, _BATCH)):
+        for batch in _batches(file):
             held = ledger.add(source, [_entry(ledger, number, row) for number, row in batch])
             twins = []
             for number, row in batch:
@@ -101,6 +100,20 @@ def load(
         ledger.set_columns(source, list(columns))
         before_commit()
     return Loaded(rows, queued, known, rejected)
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[int, Row]]]:
+    """Yield the rows with their numbers, from 1, in batches that are neither long nor large."""
+    batch: list[tuple[int, Row]] = []
+    size = 0
+    for number, row in enumerate(rows, start=1):
+        batch.append((number, row))
+        size += len(row.raw) if isinstance(row.raw, str) else sum(map(len, row.raw))
+        if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _entry(ledger: Ledger, number: int, row: Row) -> Entry:

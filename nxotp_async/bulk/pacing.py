@@ -137,11 +137,19 @@ class RecipientPacing:
                 self._forget(now)
             return 0.0
 
-    def hold(self, recipient: str, until: float, now: float) -> None:
-        """Let nothing more go to the recipient before a time, but what has its own slot already."""
+    def throttled(self, recipient: str, earliest: float, now: float) -> float:
+        """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it.
+
+        Args:
+            recipient: The recipient's number.
+            earliest: When it may be sent again at the earliest.
+            now: The time.
+        """
         with self._lock:
-            self._next_slot[recipient] = max(self._next_slot.get(recipient, 0.0), until)
+            slot = max(earliest, self._next_slot.get(recipient, -math.inf))
+            self._next_slot[recipient] = slot + (self._interval or PAIR_INTERVAL)
             self._forget(now)
+            return slot
 
     def _forget(self, now: float) -> None:
         """Drop what no longer matters, now and then, so that memory stays bounded by the rate."""

@@ -6,14 +6,13 @@ from typing import Final
 
 import attrs
 
-from ..callbacks import parse_callback
+from ..callbacks import advances, parse_callback
 from ..errors import CallbackVerificationError
 from .ledger import Ledger
 
 __all__ = ["Settled", "settle"]
 
 _BATCH: Final = 1000
-_RANKS: Final = ("sent", "failed", "delivered", "read")  # what comes later says more
 
 
 @attrs.frozen
@@ -56,8 +55,7 @@ def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
                 continue
             callbacks += 1
             for event in events:
-                known = receipts.get(event.message_id)
-                if event.status in _RANKS and (known is None or _RANKS.index(event.status) > _RANKS.index(known)):
+                if advances(receipts.get(event.message_id, "queued"), event.status):
                     receipts[event.message_id] = event.status
         messages += ledger.resolve(receipts, by_callback=True)
     return Settled(callbacks, messages, bad_lines)

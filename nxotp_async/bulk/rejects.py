@@ -1,7 +1,7 @@
 """The rejects file: rows that are no messages, as they were, each with its line and what is wrong with it."""
 
-import csv
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Final
@@ -9,7 +9,8 @@ from typing import IO, Final
 import orjson
 
 from ..errors import InputFileError
-from .files import FileFormat, MessageFile, Row
+from .csv_lines import csv_line
+from .files import FileFormat, MessageFile, Row, json_object
 
 __all__ = ["RejectsFile"]
 
@@ -45,16 +46,22 @@ class RejectsFile:
             if isinstance(row.raw, str):
                 file.write(_ndjson(row, problem, row.raw))
             else:
-                csv.writer(file, lineterminator="\n").writerow([row.line, problem, *row.raw])
+                file.write(csv_line([row.line, problem, *self._kept(row.raw)]))
         except OSError as error:
             raise self._unwritable(error) from None
 
     def _create(self) -> IO[str]:
-        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._part.unlink(missing_ok=True)  # one of a process that was killed
+        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
         if self._source.format is FileFormat.CSV:
-            csv.writer(file, lineterminator="\n").writerow([_LINE, _REASON, *self._source.columns])
+            file.write(csv_line([_LINE, _REASON, *self._kept(self._source.columns)]))
         return file
+
+    def _kept(self, cells: list[str]) -> list[str]:
+        """Leave out the cells that say why a row was rejected before, where this is a rejects file once more."""
+        old = {place for place, name in enumerate(self._source.columns) if name in (_LINE, _REASON)}
+        return [cell for place, cell in enumerate(cells) if place not in old]
 
     def keep(self) -> Path | None:
         """Give the file its name, durably, and return it; ``None`` where no row was added.
@@ -79,7 +86,8 @@ class RejectsFile:
     def discard(self) -> None:
         """Remove the file, unless it was kept."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written cannot be now
+                self._file.close()
             self._part.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> InputFileError:
@@ -89,9 +97,6 @@ class RejectsFile:
 
 
 def _ndjson(row: Row, problem: str, text: str) -> str:
-    try:
-        values = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        values = None
-    kept = values if isinstance(values, dict) else {"rejected_text": text}
+    values = json_object(text)
+    kept = {"rejected_text": text} if values is None else {**values, _LINE: row.line, _REASON: problem}
     return orjson.dumps({_LINE: row.line, _REASON: problem, **kept}).decode() + "\n"

@@ -25,7 +25,7 @@ class Verdict(Enum):
     DONE = auto()
     """It concerns this message only, and is final."""
     AGAIN = auto()
-    """The message may be sent again, ``max_attempts`` times at the most."""
+    """The message may be sent again, as long as ``max_attempts`` allow it."""
     THROTTLED = auto()
     """The run is too fast: the message waits, and the rest goes more slowly."""
     UNREACHABLE = auto()
@@ -66,7 +66,7 @@ def judge(
             return Verdict.PAUSE
         case ApiError() if _is_throttled(error):
             return Verdict.THROTTLED
-    return Verdict.AGAIN if policy.retries(error) and refusals + 1 < policy.max_attempts else Verdict.DONE
+    return Verdict.AGAIN if policy.retries(error) else Verdict.DONE
 
 
 def _is_throttled(error: ApiError) -> bool:

@@ -5,6 +5,7 @@ import click
 from .._version import __version__
 from .bulk import bulk
 from .demo import demo
+from .listen import listen
 from .sandbox import sandbox
 from .send import send
 from .sign import sign
@@ -21,6 +22,7 @@ def nxotp() -> None:
     Try it without an account:   nxotp demo
     Send one:                    nxotp send "+999 555 0100"
     Send a whole file:           nxotp bulk run otps.csv
+    See what arrives:            nxotp listen
     Look into a code 1003:       nxotp sign body.json
 
     The account comes from NXOTP_ACCESS_KEY, NXOTP_ACCESS_SECRET and NXOTP_APPKEY, or is asked for. Every
@@ -32,5 +34,5 @@ def nxotp() -> None:
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for command in (demo, send, bulk, sandbox, sign):
+for command in (demo, send, bulk, listen, sandbox, sign):
     nxotp.add_command(command)

@@ -1,5 +1,6 @@
 """An emulator of the OTP API: no account and no network needed."""
 
+from .callbacks import CallbackPlan
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind
 from .server import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, ReceivedRequest, Sandbox
 
@@ -7,6 +8,7 @@ __all__ = [
     "MAGIC_RECIPIENTS",
     "SANDBOX_BUSINESS_PHONE",
     "SANDBOX_CREDENTIALS",
+    "CallbackPlan",
     "Fault",
     "FaultKind",
     "ReceivedRequest",

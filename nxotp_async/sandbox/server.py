@@ -21,6 +21,7 @@ from ..messages import mask_number
 from ..protocol import OTP_PATH
 from ..signing import Credentials
 from . import answers
+from .callbacks import CallbackPlan, CallbackPusher
 from .checks import check_body, check_headers, otp_code, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
 
@@ -112,6 +113,7 @@ class Sandbox:
         clock_offset: Seconds the sandbox's clock is ahead; its ``Date`` header and its 60 s window follow it.
         echo_message_id: Whether the ``cus_message_id`` comes back as the message id, as the vendor documents it;
             else ids are made up, like that of the vendor's example answer.
+        callbacks: Which status callbacks are pushed for messages that went out; none by default.
         keep: How many requests `requests` remembers; the oldest are forgotten first. The counters go on.
         clock: The clock, in seconds since the epoch.
     """
@@ -129,6 +131,7 @@ class Sandbox:
         latency: float = 0.0,
         clock_offset: float = 0.0,
         echo_message_id: bool = True,
+        callbacks: CallbackPlan | None = None,
         keep: int = 100_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -143,6 +146,9 @@ class Sandbox:
         self._latency = latency
         self._clock: Callable[[], float] = lambda: clock() + clock_offset
         self._echo_message_id = echo_message_id
+        self._pusher: CallbackPusher | None = None
+        if callbacks is not None:
+            self._pusher = CallbackPusher(callbacks, credentials, self.counts, self._clock, seed)
         self._in_flight = 0
         self._runner: web.AppRunner | None = None
 
@@ -178,6 +184,8 @@ class Sandbox:
         except OSError:
             await runner.cleanup()
             raise
+        if self._pusher is not None:
+            await self._pusher.start()
         self._runner = runner
 
     async def stop(self) -> None:
@@ -185,6 +193,13 @@ class Sandbox:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+            if self._pusher is not None:
+                await self._pusher.stop()
+
+    async def callbacks_settled(self) -> None:
+        """Wait until every callback so far has been answered with 200, or given up."""
+        if self._pusher is not None:
+            await self._pusher.settled()
 
     @property
     def url(self) -> str:
@@ -248,6 +263,8 @@ class Sandbox:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
         self._record(arrived_at, request, body, fields, code, fault, message_id)
+        if message_id is not None and self._pusher is not None:
+            await self._pusher.announce(fields, message_id)
         if latency := self._latency + fault.latency:
             await asyncio.sleep(latency)
         return await self._respond(request, code, why, fault, message_id or "")

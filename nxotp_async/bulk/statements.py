@@ -1,0 +1,93 @@
+"""The longer ones of the ledger's SQL statements. Rows come as one JSON text, see `encoding.as_json`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from .records import MessageState
+
+__all__ = ["CAP", "EXPIRE", "RECORD", "RESOLVE"]
+
+# A message that may have arrived before, and was queued again by hand, is unknown for as long as it is not accepted.
+RECORD: Final = """
+UPDATE messages SET
+    state = CASE
+        WHEN o.state = 'unknown' AND receipt IS NOT NULL AND receipt != 'failed' THEN 'accepted'
+        WHEN o.state IN ('rejected', 'not_sent') AND may_have_arrived THEN 'unknown'
+        ELSE o.state END,
+    attempts = messages.attempts + o.attempts,
+    refusals = messages.refusals + o.refusals,
+    not_before = CASE WHEN o.state = 'queued' THEN max(o.not_before, 0.001) ELSE 0 END,
+    message_id = o.message_id,
+    code = o.code,
+    meta_code = o.meta_code,
+    error = o.error,
+    reason = o.reason,
+    content = CASE
+        WHEN o.state IN ('queued', 'unknown') OR (o.state != 'accepted' AND may_have_arrived) THEN content END,
+    sent_at = CASE WHEN o.attempts OR o.state != 'queued' THEN sent_at END,
+    finished_at = CASE WHEN o.state != 'queued' THEN ? END
+FROM (
+    SELECT
+        json_extract(value, '$[0]') AS key, json_extract(value, '$[1]') AS state,
+        json_extract(value, '$[2]') AS attempts, json_extract(value, '$[3]') AS refusals,
+        json_extract(value, '$[4]') AS not_before, json_extract(value, '$[5]') AS message_id,
+        json_extract(value, '$[6]') AS code, json_extract(value, '$[7]') AS meta_code,
+        json_extract(value, '$[8]') AS error, json_extract(value, '$[9]') AS reason
+    FROM json_each(?)
+) AS o
+WHERE messages.id = o.key
+"""
+# The same order as callbacks.advances has it.
+RESOLVE: Final = """
+UPDATE messages SET
+    receipt = o.status,
+    message_id = coalesce(messages.message_id, o.message_id),
+    state = CASE
+        WHEN state IN ('sending', 'accepted') THEN state
+        WHEN o.status = 'failed' THEN 'rejected'
+        ELSE 'accepted' END,
+    error = CASE WHEN o.status = 'failed' THEN 'DeliveryFailed' END,
+    reason = CASE WHEN o.status = 'failed' THEN 'its delivery has failed' END,
+    content = CASE WHEN state = 'sending' THEN content END,
+    not_before = 0,
+    finished_at = CASE WHEN state IN ('sending', 'accepted') THEN finished_at ELSE ? END
+FROM (
+    SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
+        json_extract(value, '$[2]') AS message_id FROM json_each(?)
+) AS o
+WHERE messages.cus_message_id = o.id
+    AND (state IN ('unknown', 'accepted', 'sending') OR (state = 'queued' AND may_have_arrived))
+    AND CASE coalesce(receipt, '')
+        WHEN 'failed' THEN 0
+        WHEN 'deleted' THEN 0
+        WHEN 'read' THEN o.status = 'deleted'
+        WHEN 'delivered' THEN o.status IN ('deleted', 'read')
+        WHEN 'sent' THEN o.status != 'sent'
+        ELSE 1 END
+"""
+CAP: Final = """
+UPDATE messages SET
+    state = CASE WHEN may_have_arrived THEN 'unknown' ELSE 'not_sent' END,
+    content = CASE WHEN may_have_arrived THEN content END,
+    finished_at = ?, error = 'Capped', reason = 'the recipient has ' || ? || ' messages of this ledger already'
+WHERE state = 'queued' AND id IN (
+    SELECT id FROM (
+        SELECT id, row_number() OVER (PARTITION BY recipient ORDER BY state = 'queued', id) AS place
+        FROM messages WHERE recipient IS NOT NULL AND state NOT IN ('not_sent', 'rejected')
+    ) WHERE place > ?
+)
+"""
+_EXPIRE: Final = """
+UPDATE messages SET
+    state = '{state}', error = 'Expired', content = NULL, finished_at = ?,
+    reason = 'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')
+WHERE state = 'queued' AND expires_at <= ? AND {condition}
+"""
+EXPIRE: Final[Mapping[MessageState, str]] = {
+    state: _EXPIRE.format(state=state, condition=condition)
+    for state, condition in {
+        MessageState.UNKNOWN: "may_have_arrived",
+        MessageState.NOT_SENT: "NOT may_have_arrived AND code IS NULL",
+        MessageState.REJECTED: "NOT may_have_arrived AND code IS NOT NULL",
+    }.items()
+}

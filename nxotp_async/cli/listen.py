@@ -1,0 +1,109 @@
+"""``nxotp listen``."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from secrets import token_urlsafe
+
+import click
+import orjson
+from aiohttp import web
+
+from ..callbacks import StatusEvent
+from ..errors import ConfigurationError
+from ..messages import mask_number
+from ..receivers import EventSink, aiohttp_receiver
+from ..signing import Credentials
+from ..tracking import DeliveryTracker
+from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, run, stderr
+
+__all__ = ["callback_options", "listen", "receiving"]
+
+
+def callback_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say whose callbacks are believed."""
+    command = click.option(
+        "--unsigned",
+        is_flag=True,
+        help="Take callbacks without a signature too, for accounts that have no signed ones; needs a token.",
+    )(command)
+    return click.option(
+        "--token",
+        envvar="NXOTP_CALLBACK_TOKEN",
+        help="An unguessable last part of the path, 16 characters at least. Made up for --unsigned.",
+    )(command)
+
+
+@asynccontextmanager
+async def receiving(sink: EventSink, address: tuple[str, int], token: str | None, unsigned: bool) -> AsyncIterator[str]:
+    """Receive callbacks for as long as the block runs, and yield the URL."""
+    access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
+    credentials = Credentials(access_key, access_secret) if access_key and access_secret else None
+    if unsigned and token is None:
+        token = token_urlsafe(24)
+    runner = web.AppRunner(
+        aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned), access_log=None, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, *address).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}/{token or ''}"
+    finally:
+        await runner.cleanup()
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0 takes a free one.")
+@callback_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: bool) -> None:
+    """Show status callbacks as they come: which message was sent, delivered, read, or failed.
+
+    They are verified with the account's keys. The vendor must be able to reach this address: put it behind your
+    reverse proxy with TLS, and give its public URL as dr_webhook.
+    """
+    try:
+        run(_listen((host, port), token, unsigned, as_json), interrupted="stopped")
+    except ConfigurationError as error:
+        fail(error, EXIT_CONFIGURATION)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_CONFIGURATION)
+
+
+async def _listen(address: tuple[str, int], token: str | None, unsigned: bool, as_json: bool) -> None:
+    tracker = DeliveryTracker()
+    events = tracker.events()
+    async with receiving(tracker, address, token, unsigned) as url:
+        stderr.print(f"listening on {url}", markup=False, soft_wrap=True)
+        printing = asyncio.create_task(_print_events(events, as_json))
+        for name in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows has no signal handlers in the loop
+                asyncio.get_running_loop().add_signal_handler(name, printing.cancel)
+        with suppress(asyncio.CancelledError):
+            await printing
+    stderr.print("stopped")
+
+
+async def _print_events(events: AsyncIterator[StatusEvent], as_json: bool) -> None:
+    async for event in events:
+        print_data(orjson.dumps(_fields(event)) if as_json else _line(event))
+
+
+def _fields(event: StatusEvent) -> dict[str, object]:
+    return {
+        "message_id": event.message_id,
+        "status": event.status,
+        "timestamp": event.timestamp,
+        "recipient": event.recipient and mask_number(event.recipient),
+        "errors": event.errors,
+    }
+
+
+def _line(event: StatusEvent) -> str:
+    at = event.timestamp.astimezone().strftime("%H:%M:%S") if event.timestamp else "--:--:--"
+    why = "; ".join(f"{error.get('code', '')} {error.get('title', '')}".strip() for error in event.errors)
+    recipient = mask_number(event.recipient) if event.recipient else ""
+    return f"{at}  {event.status:<10} {event.message_id:<40} {recipient}  {why}".rstrip()

@@ -1,0 +1,202 @@
+"""Receiving status callbacks over HTTP: a sub-application for aiohttp, and an ASGI application for everything else."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from .callbacks import MAX_CALLBACK_BYTES, StatusEvent, parse_callback, verify_callback
+from .clocks import Clock
+from .errors import CallbackVerificationError, ConfigurationError
+from .signing import Credentials
+
+__all__ = ["AsgiReceiver", "EventSink", "aiohttp_receiver"]
+
+_log = logging.getLogger("nxotp_async")
+
+_READ_TIMEOUT: Final = 10.0  # seconds for the whole body
+_MIN_TOKEN: Final = 16  # characters
+
+
+class EventSink(Protocol):
+    """Who takes the events in: a `DeliveryTracker`, or code of yours."""
+
+    async def record(self, event: StatusEvent) -> object:
+        """Take in one event. The vendor is answered when it returns, and tries again where it raises."""
+        ...
+
+
+class _Receiver:
+    """What both receivers do with a request: the answer is an HTTP status."""
+
+    def __init__(
+        self,
+        sink: EventSink,
+        credentials: Credentials | None,
+        token: str | None,
+        allow_unsigned: bool,
+        clock: Clock | None,
+    ) -> None:
+        if credentials is None and not allow_unsigned:
+            raise ConfigurationError(
+                "credentials are missing, which verify the callbacks",
+                hint="for an account whose callbacks are not signed pass allow_unsigned=True and a token",
+            )
+        if credentials is not None and not (credentials.access_key and credentials.access_secret):
+            raise ConfigurationError("credentials need an access_key and an access_secret to verify callbacks")
+        if allow_unsigned and token is None:
+            raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could make callbacks up")
+        if token is not None and (len(token) < _MIN_TOKEN or not token.isascii() or "/" in token):
+            raise ConfigurationError(f"token must be {_MIN_TOKEN} ASCII characters at least, and hold no slash")
+        self._sink = sink
+        self._credentials = credentials
+        self._token = token
+        self._allow_unsigned = allow_unsigned
+        self._time = (clock or Clock()).time
+
+    def knows(self, path: str) -> bool:
+        """Return whether this is the path that callbacks come to."""
+        return hmac.compare_digest(path.strip("/").encode("utf-8", "replace"), (self._token or "").encode())
+
+    async def take(self, headers: Mapping[str, str], body: bytes) -> int:
+        """Verify a callback, store its events, and return the HTTP status to answer."""
+        if len(body) > MAX_CALLBACK_BYTES:
+            return 413
+        is_unsigned = not any(name.lower() == "sign" for name in headers)
+        if not (is_unsigned and self._allow_unsigned):
+            if self._credentials is None:
+                return 401
+            try:
+                verify_callback(headers, body, self._credentials, now=self._time())
+            except CallbackVerificationError as error:
+                _log.warning("a callback was refused: %s", error)
+                return 401
+        try:
+            events = parse_callback(body)
+        except CallbackVerificationError:
+            return 400
+        for event in events:
+            await self._sink.record(event)
+        return 200
+
+
+def aiohttp_receiver(
+    sink: EventSink,
+    credentials: Credentials | None = None,
+    *,
+    token: str | None = None,
+    allow_unsigned: bool = False,
+    clock: Clock | None = None,
+) -> web.Application:
+    """Return an aiohttp application that receives callbacks.
+
+        app.add_subapp("/nxcloud", aiohttp_receiver(tracker, credentials))
+
+    It answers 200 when the events are stored, also for a button click, which has none; 401 where the callback is not
+    the vendor's, 413 where it is too long, 400 where it is no JSON object, 404 for another path.
+
+    Args:
+        sink: Who takes the events in, a `DeliveryTracker` for example.
+        credentials: The account's keys, which verify the callbacks.
+        token: An unguessable last part of the path, 16 characters at least.
+        allow_unsigned: Whether to take callbacks without a signature, from those who know the token.
+        clock: The source of time for tests.
+
+    Raises:
+        ConfigurationError: There is nothing to tell the vendor's callbacks from anybody's.
+    """
+    receiver = _Receiver(sink, credentials, token, allow_unsigned, clock)
+
+    async def handle(request: web.Request) -> web.Response:
+        if not receiver.knows(request.match_info["token"]):
+            return web.Response(status=404)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT):
+                body = await request.content.read(MAX_CALLBACK_BYTES + 1)
+                while len(body) <= MAX_CALLBACK_BYTES and not request.content.at_eof():
+                    body += await request.content.read(MAX_CALLBACK_BYTES + 1 - len(body))
+        except TimeoutError:
+            return web.Response(status=408)
+        status = await receiver.take(request.headers, body)
+        return web.Response(status=status)
+
+    app = web.Application(client_max_size=MAX_CALLBACK_BYTES)
+    app.router.add_post("/{token:.*}", handle)
+    return app
+
+
+_Message = MutableMapping[str, Any]
+
+
+class AsgiReceiver:
+    """An ASGI application that receives callbacks: mount it in FastAPI, Starlette, Litestar or Django.
+
+    Answers and arguments are those of `aiohttp_receiver`.
+    """
+
+    def __init__(
+        self,
+        sink: EventSink,
+        credentials: Credentials | None = None,
+        *,
+        token: str | None = None,
+        allow_unsigned: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._receiver = _Receiver(sink, credentials, token, allow_unsigned, clock)
+
+    async def __call__(
+        self,
+        scope: _Message,
+        receive: Callable[[], Awaitable[_Message]],
+        send: Callable[[_Message], Awaitable[None]],
+    ) -> None:
+        """Serve one connection of the ASGI server's."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http":
+            await _respond(send, await self._status(scope, receive))
+
+    async def _status(self, scope: _Message, receive: Callable[[], Awaitable[_Message]]) -> int:
+        if not self._receiver.knows(scope["path"].removeprefix(scope.get("root_path", ""))):
+            return 404
+        if scope["method"] != "POST":
+            return 405
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT):
+                body = await _read(receive)
+        except TimeoutError:
+            return 408
+        return await self._receiver.take(_headers(scope["headers"]), body)
+
+
+def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+
+
+async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes:
+    """Read the body to its end, or just past the longest that is taken."""
+    body = bytearray()
+    while len(body) <= MAX_CALLBACK_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            break
+    return bytes(body)
+
+
+async def _respond(send: Callable[[_Message], Awaitable[None]], status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _live(receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]) -> None:
+    """Tell the server that there is nothing to start or stop, where this is the whole application."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

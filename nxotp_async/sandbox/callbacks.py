@@ -1,0 +1,230 @@
+"""Status callbacks as the vendor pushes them, and as it may: shuffled, repeated, lost, unsigned, forged."""
+
+import asyncio
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+import attrs
+import orjson
+
+from ..signing import Credentials, signed_text
+
+__all__ = ["CallbackPlan", "CallbackPusher"]
+
+_WORKERS: Final = 8
+_MAX_TRIES: Final = 12
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
+
+
+@attrs.frozen(kw_only=True)
+class CallbackPlan:
+    """Which callbacks the sandbox pushes for a message that went out, and how.
+
+    Each is pushed again, ever more slowly, until it is answered with 200, twelve times at the most. They go to loopback
+    addresses only.
+
+    Attributes:
+        webhook: Where those go whose message names no ``dr_webhook``; ``None`` drops them.
+        statuses: What is pushed for a message, in this order.
+        failed: The share of messages that are pushed ``failed`` in place of all after the first, from 0.0 to 1.0.
+        delay: Seconds before each.
+        early: The share of messages whose first callback comes before the answer to their request.
+        shuffle: Whether the order is a random one.
+        copies: How often each is pushed.
+        loss: The share that is never pushed.
+        algorithm: How they are signed.
+        signed: Whether they are signed at all.
+        forged: The share that a forged one goes along with, with a wrong signature and the status ``deleted``.
+    """
+
+    webhook: str | None = None
+    statuses: Sequence[str] = ("sent", "delivered", "read")
+    failed: float = 0.0
+    delay: float = 0.0
+    early: float = 0.0
+    shuffle: bool = False
+    copies: int = 1
+    loss: float = 0.0
+    algorithm: Literal["md5", "sha256"] = "sha256"
+    signed: bool = True
+    forged: float = 0.0
+
+
+@attrs.frozen
+class _Callback:
+    url: str
+    body: bytes
+    is_forged: bool = False
+    tries: int = 0
+
+
+class CallbackPusher:
+    """Pushes the callbacks of a running sandbox.
+
+    Args:
+        plan: Which, and how.
+        credentials: Whose keys sign them.
+        counts: Where it is counted what became of them.
+        clock: Seconds since the epoch.
+        seed: Makes the draws repeatable.
+    """
+
+    def __init__(
+        self,
+        plan: CallbackPlan,
+        credentials: Credentials,
+        counts: Counter[str],
+        clock: Callable[[], float],
+        seed: int | None,
+    ) -> None:
+        self._plan = plan
+        self._credentials = credentials
+        self._counts = counts
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._waiting: asyncio.Queue[_Callback] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+        self._unsettled = 0
+        self._settled = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to push."""
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
+        for _ in range(_WORKERS):
+            self._spawn(self._work())
+
+    async def stop(self) -> None:
+        """Drop what is not pushed yet."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def settled(self) -> None:
+        """Wait until every callback so far has been answered with 200, or given up."""
+        while self._unsettled:
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def announce(self, fields: dict[str, Any], message_id: str) -> None:
+        """Push the callbacks of a message that went out; those that come early, before this returns."""
+        url = fields.get("dr_webhook") or self._plan.webhook
+        if url is None or not _is_loopback(url):
+            self._counts["callbacks without an address"] += 1
+            return
+        callbacks = [
+            _Callback(url, self._body(fields, message_id, status), is_forged) for status, is_forged in self._statuses()
+        ]
+        self._unsettled += len(callbacks)
+        if self._random.random() < self._plan.early and callbacks:
+            await self._push(callbacks.pop(0))
+        for callback in callbacks:
+            if self._plan.delay:
+                self._spawn(self._later(callback, self._plan.delay))
+            else:
+                self._waiting.put_nowait(callback)
+
+    def _statuses(self) -> list[tuple[str, bool]]:
+        """Draw the statuses of a message, and whether each is forged."""
+        plan, chance = self._plan, self._random.random
+        statuses = [*plan.statuses]
+        if chance() < plan.failed:
+            statuses = [*plan.statuses[:1], "failed"]
+        drawn = [(status, False) for status in statuses for _ in range(plan.copies) if chance() >= plan.loss]
+        drawn += [("deleted", True) for _ in drawn if chance() < plan.forged]
+        if plan.shuffle:
+            self._random.shuffle(drawn)
+        return drawn
+
+    def _body(self, fields: dict[str, Any], message_id: str, status: str) -> bytes:
+        now = int(self._clock())
+        event: dict[str, Any] = {
+            "id": message_id,
+            "status": status,
+            "timestamp": str(now),
+            "recipient_id": str(fields.get("to", "")),
+        }
+        if status in ("sent", "delivered"):
+            event["conversation"] = {"id": hashlib.sha256(message_id.encode()).hexdigest()[:32]}
+        if status == "sent":
+            event["conversation"] |= {"expiration_timestamp": str(now + 86_400)}
+        if status == "failed":
+            event["errors"] = [{"code": 131026, "title": "Message undeliverable"}]
+        return orjson.dumps(
+            {
+                "statuses": [event],
+                "business_phone": str(fields.get("business_phone", "")),
+                "messaging_product": "whatsapp",
+            }
+        )
+
+    # ------------------------------------------------------------------------------------------ pushing
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _later(self, callback: _Callback, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._waiting.put_nowait(callback)
+
+    async def _work(self) -> None:
+        while True:
+            callback = await self._waiting.get()
+            try:
+                await self._push(callback)
+            finally:
+                self._waiting.task_done()
+
+    async def _push(self, callback: _Callback) -> None:
+        assert self._session is not None  # noqa: S101 - it is running
+        self._counts["callbacks pushed"] += 1
+        try:
+            async with self._session.post(
+                callback.url, data=callback.body, headers=self._headers(callback), allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            status = 0
+        if status != 200 and not callback.is_forged and callback.tries + 1 < _MAX_TRIES:
+            again = attrs.evolve(callback, tries=callback.tries + 1)
+            self._spawn(self._later(again, min(5.0, 0.05 * 2.0**callback.tries)))
+            return
+        kind = "forged callbacks" if callback.is_forged else "callbacks"
+        self._counts[f"{kind} taken" if status == 200 else f"{kind} refused"] += 1
+        self._unsettled -= 1
+        if not self._unsettled:
+            self._settled.set()
+
+    def _headers(self, callback: _Callback) -> dict[str, str]:
+        if not self._plan.signed:
+            return {"Content-Type": "application/json"}
+        ts, algorithm = int(self._clock() * 1000), self._plan.algorithm
+        text = signed_text(callback.body, ts=ts, credentials=self._credentials, action="callback", biz_type="2")
+        signature = hashlib.new(algorithm, text, usedforsecurity=False).hexdigest()
+        return {
+            "Content-Type": "application/json",
+            "accessKey": self._credentials.access_key,
+            "action": "callback",
+            "bizType": "2",
+            "ts": str(ts),
+            "algorithm": algorithm,
+            "sign": "0" * len(signature) if callback.is_forged else signature,
+        }
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
