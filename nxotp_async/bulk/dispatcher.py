@@ -212,7 +212,8 @@ class Dispatcher:
                 await self._in_thread(self._sweep)
             wanted = self._rate.take(self._free, now) if self._may_claim() else 0
             await self._in_thread(partial(self._exchange, wanted))
-            self._rate.give_back(wanted - len(self._ready))
+            if wanted:
+                self._rate.give_back(wanted - len(self._ready))
             if self._ready:
                 return True
         return False

@@ -174,11 +174,13 @@ class MessageFile:
 
     def _csv_rows(self) -> Iterator[Row]:
         for cells in self._cells:
-            extra = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name not in self._fields}
-            if len(cells) == len(self.columns):
-                message, problem = _message_or_problem(dict(zip(self.columns, cells, strict=True)), self._fields)
-            else:
-                message, problem = None, f"has {len(cells)} cells, not {len(self.columns)}"
+            if len(cells) != len(self.columns):
+                # Its cells may be under the wrong names, so that none of them is kept: one could be the code.
+                yield Row(self._row_line, None, {}, f"has {len(cells)} cells, not {len(self.columns)}", cells)
+                continue
+            values = dict(zip(self.columns, cells, strict=True))
+            message, problem = _message_or_problem(values, self._fields)
+            extra = {name: cell for name, cell in values.items() if name not in self._fields}
             yield Row(self._row_line, message, extra, problem, cells)
 
     # ------------------------------------------------------------------------------------------ NDJSON

@@ -21,7 +21,7 @@ from ..errors import LedgerError, without_frames
 from .database import guarded, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
-from .statements import CAP, EXPIRE, RECORD, RESOLVE
+from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE
 
 __all__ = ["Ledger"]
 
@@ -77,12 +77,7 @@ class Ledger:
 
     def _mark_orphans(self) -> None:
         with self.transaction():
-            self._database.execute(
-                "UPDATE messages SET state = 'unknown', code = NULL, meta_code = NULL, finished_at = ?,"
-                " error = 'Interrupted', reason = 'the process ended while the message was in flight'"
-                " WHERE state = 'sending'",
-                (time.time(),),
-            )
+            self._database.execute(ORPHANS, (time.time(),))
 
     # ------------------------------------------------------------------------------------------ rows in
 
@@ -136,14 +131,21 @@ class Ledger:
             max_per_recipient: How many messages of the ledger one recipient may get.
         """
         self._looked_through = 0
-        self.expire(now)
         with self.transaction():
             self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
-            if max_per_recipient is not None:
+        self.expire(now)
+        if max_per_recipient is not None:
+            with self.transaction():
                 self._database.execute(CAP, (now, max_per_recipient, max_per_recipient))
 
     def expire(self, now: float) -> Counter[MessageState]:
-        """Take messages whose codes have expired out of the queue, erase those codes, and count their new states."""
+        """Take messages out of the queue whose codes have expired, or will have before they are due.
+
+        Their codes are erased.
+
+        Returns:
+            How many are in which state now.
+        """
         expired: Counter[MessageState] = Counter()
         with self.transaction():
             for state, statement in EXPIRE.items():

@@ -58,8 +58,10 @@ class SendRate:
         return granted
 
     def give_back(self, count: int) -> None:
-        """Take back what was granted and did not go."""
+        """Take back what was granted last and did not go."""
         self._tokens += count
+        at, taken = self._taken.pop()
+        self._taken.append((at, taken - count))
 
     def wait(self, now: float) -> float:
         """Return the seconds until a message may go."""
@@ -97,7 +99,7 @@ class SendRate:
             return
         self._tokens = min(self._tokens + elapsed * self._rate, max(1.0, self._rate * self.BURST))
         if self._rate < self._limit:
-            self._rate = min(self._limit, self._rate * self.GROWTH**elapsed)
+            self._rate = min(self._limit, self._rate * self.GROWTH ** min(elapsed, 1000.0))
 
 
 class RecipientPacing:

@@ -5,13 +5,23 @@ from typing import Final
 
 from .records import MessageState
 
-__all__ = ["CAP", "EXPIRE", "RECORD", "RESOLVE"]
+__all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE"]
 
+# A callback may come before the answer, or when the process that waited for it has ended.
+ORPHANS: Final = """
+UPDATE messages SET
+    state = CASE WHEN receipt IS NULL THEN 'unknown' WHEN receipt = 'failed' THEN 'rejected' ELSE 'accepted' END,
+    content = CASE WHEN receipt IS NULL THEN content END,
+    error = CASE WHEN receipt IS NULL THEN 'Interrupted' ELSE error END,
+    reason = CASE WHEN receipt IS NULL THEN 'the process ended while the message was in flight' ELSE reason END,
+    code = NULL, meta_code = NULL, finished_at = ?
+WHERE state = 'sending'
+"""
 # A message that may have arrived before, and was queued again by hand, is unknown for as long as it is not accepted.
 RECORD: Final = """
 UPDATE messages SET
     state = CASE
-        WHEN o.state = 'unknown' AND receipt IS NOT NULL AND receipt != 'failed' THEN 'accepted'
+        WHEN o.state = 'unknown' AND receipt IS NOT NULL THEN iif(receipt = 'failed', 'rejected', 'accepted')
         WHEN o.state IN ('rejected', 'not_sent') AND may_have_arrived THEN 'unknown'
         ELSE o.state END,
     attempts = messages.attempts + o.attempts,
@@ -23,7 +33,8 @@ UPDATE messages SET
     error = o.error,
     reason = o.reason,
     content = CASE
-        WHEN o.state IN ('queued', 'unknown') OR (o.state != 'accepted' AND may_have_arrived) THEN content END,
+        WHEN o.state = 'queued' OR (o.state = 'unknown' AND receipt IS NULL) THEN content
+        WHEN o.state != 'accepted' AND may_have_arrived THEN content END,
     sent_at = CASE WHEN o.attempts OR o.state != 'queued' THEN sent_at END,
     finished_at = CASE WHEN o.state != 'queued' THEN ? END
 FROM (
@@ -81,7 +92,7 @@ _EXPIRE: Final = """
 UPDATE messages SET
     state = '{state}', error = 'Expired', content = NULL, finished_at = ?,
     reason = 'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')
-WHERE state = 'queued' AND expires_at <= ? AND {condition}
+WHERE state = 'queued' AND (expires_at <= ? OR (not_before > 0 AND expires_at <= not_before)) AND {condition}
 """
 EXPIRE: Final[Mapping[MessageState, str]] = {
     state: _EXPIRE.format(state=state, condition=condition)

@@ -84,8 +84,9 @@ class SendingProgress:
             for state in (MessageState.ACCEPTED, MessageState.REJECTED, MessageState.NOT_SENT, MessageState.UNKNOWN)
             if counts[state] or state is MessageState.ACCEPTED
         ]
-        if math.isfinite(self._dispatcher.rate):
-            parts.append(f"limit {self._dispatcher.rate:,.0f}/s")
+        limit = self._dispatcher.rate
+        if math.isfinite(limit):
+            parts.append(f"limit {limit:,.0f}/s" if limit >= 10 else f"limit {limit:.2g}/s")
         return "  ".join(parts)
 
 

@@ -1,5 +1,6 @@
 """``nxotp bulk status``, ``nxotp bulk export`` and ``nxotp bulk resolve``."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -60,16 +61,19 @@ def export(ledger: Path, file_format: FileFormat | None, output: Path | None) ->
     if file_format is None:
         is_ndjson = output is not None and output.suffix in (".ndjson", ".jsonl")
         file_format = FileFormat.NDJSON if is_ndjson else FileFormat.CSV
+    if output is not None and output.exists() and ledger.exists() and output.samefile(ledger):
+        fail("the output would take the place of the ledger", EXIT_USAGE)
     show_number = mask_number if output is None and sys.stdout.isatty() else str
     with _opened(ledger) as opened:
         try:
             with _written(output) as file:
                 count = export_results(opened, file, file_format, show_number=show_number)
-        except BrokenPipeError:
-            # Whoever reads has had enough. What is left in the buffer would fail once more when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
         except OSError as error:
+            if output is None:
+                # What is left in the buffer would fail once more, and change the exit code, when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # whoever reads has had enough
+                return
             fail(f"cannot write {output or 'to standard output'}: {error.strerror}", EXIT_USAGE)
     if output is not None:
         stderr.print(f"{count:,} rows written to {output}", markup=False, soft_wrap=True)
@@ -78,6 +82,8 @@ def export(ledger: Path, file_format: FileFormat | None, output: Path | None) ->
 @contextmanager
 def _written(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         sys.stdout.flush()
         return
@@ -115,21 +121,21 @@ def resolve(
     with _opened(ledger) as opened:
         if callbacks is not None:
             _settle_by_callbacks(opened, callbacks)
-        elif outcome is None:
-            print_data("\n".join(opened.unknown_ids()))
-        else:
-            _settle_by_hand(opened, outcome, opened.unknown_ids() if everything else ids)
+        elif outcome is not None:
+            _settle_by_hand(opened, outcome, opened.unknown_ids() if everything else list(dict.fromkeys(ids)))
+        elif unknown := opened.unknown_ids():
+            print_data("\n".join(unknown))
 
 
-def _settle_by_hand(ledger: Ledger, outcome: str, ids: tuple[str, ...] | list[str]) -> None:
+def _settle_by_hand(ledger: Ledger, outcome: str, ids: list[str]) -> None:
     settled = ledger.requeue(ids) if outcome == "resend" else ledger.resolve(dict.fromkeys(ids, outcome))
     what = "queued again" if outcome == "resend" else outcome
     stderr.print(f"{settled} of {len(ids)} settled as {what}; {_left(ledger)} are unknown")
     if settled < len(ids):
-        why = "are not unknown"
+        why = "are not in the ledger, or are not unknown"
         if outcome == "resend":
             why += ", or their code has expired and is erased"
-        fail(f"{len(ids) - settled} are not in the ledger, {why}", EXIT_REJECTED)
+        fail(f"{len(ids) - settled} {why}", EXIT_REJECTED)
 
 
 def _settle_by_callbacks(ledger: Ledger, file: IO[bytes]) -> None:

@@ -1,6 +1,7 @@
 """``nxotp bulk run`` and ``nxotp bulk resume``."""
 
 import asyncio
+import math
 import re
 import signal
 import sys
@@ -34,11 +35,21 @@ class _Interval(click.ParamType[float]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+)/(\d*\.?\d*)([smh])", str(value).replace(" ", ""))
-        count = int(match[1]) if match else 0
-        if match is None or not count:
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})?([smh])", str(value).replace(" ", ""))
+        count, span = (int(match[1]), float(match[2] or 1)) if match else (0, 0.0)
+        if match is None or not count or not span:
             self.fail("expected messages per time: 1/6s, 10/m or 1/h", param, ctx)
-        return float(match[2] or 1) * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[3]] / count
+        return span * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[3]] / count
+
+
+class _Rate(click.FloatRange):
+    """Messages a second; "nan" is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in FloatRange
+        rate = float(super().convert(value, param, ctx))
+        if math.isnan(rate):
+            self.fail("nan is no number of messages", param, ctx)
+        return rate
 
 
 def _sending_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +57,7 @@ def _sending_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--concurrency", type=click.IntRange(1, 10_000), help="Requests in flight. Default: 64."),
         click.option(
             "--rate",
-            type=click.FloatRange(0.001, 1_000_000),
+            type=_Rate(0.001, 1_000_000),
             help="Messages a second at the most. Meta's default is 80 for a sending number. It halves when the vendor "
             "throttles, and grows back.",
         ),
@@ -145,8 +156,6 @@ def run(
         fail(error, EXIT_USAGE)
     except LedgerError as error:
         fail(error, EXIT_CONFIGURATION)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was sent", EXIT_INTERRUPTED)
 
 
 def _check(file: str, file_format: FileFormat | None, *, as_json: bool) -> None:
@@ -185,7 +194,10 @@ def _run(
         base = Path(ledger_path if file == "-" else file.removesuffix(".gz"))
         rejects = RejectsFile(rejects_path or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
         with Ledger(ledger_path) as ledger:
-            loaded, kept = _load(ledger, messages, rejects, strict=strict)
+            try:
+                loaded, kept = _load(ledger, messages, rejects, strict=strict)
+            except KeyboardInterrupt:
+                fail("interrupted; nothing was sent", EXIT_INTERRUPTED)
             _announce(loaded, ledger_path, kept)
             _dispatch(ledger, client, sending)
 
@@ -257,10 +269,13 @@ def _dispatch(ledger: Ledger, client: OtpClient, sending: _Sending) -> None:
     report = run_async(_run_until_told(dispatcher, client))
     if report is None:
         fail(f"left at once; go on with: nxotp bulk resume {ledger.path}", EXIT_INTERRUPTED)
-    if sending.as_json:
-        print_json(summary_fields(ledger, report))
-    else:
-        print_summary(ledger, report)
+    try:
+        if sending.as_json:
+            print_json(summary_fields(ledger, report))
+        else:
+            print_summary(ledger, report)
+    except KeyboardInterrupt:
+        fail(f"interrupted; what became of it: nxotp bulk status {ledger.path}", EXIT_INTERRUPTED)
     sys.exit(exit_code(report))
 
 
@@ -268,10 +283,11 @@ async def _run_until_told(dispatcher: Dispatcher, client: OtpClient) -> Report |
     """Run; drain at the first SIGINT or SIGTERM; at the second leave, and return nothing."""
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(dispatcher.run())
+    is_told = asyncio.Event()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         # Windows has no SIGHUP, and no signal handlers in the loop: Ctrl-C leaves at once there.
         with suppress(NotImplementedError, AttributeError):
-            loop.add_signal_handler(getattr(signal, name), _interrupt, dispatcher, running)
+            loop.add_signal_handler(getattr(signal, name), _interrupt, dispatcher, running, is_told)
     async with client:
         with SendingProgress(dispatcher) as progress:
             following = asyncio.create_task(progress.follow())
@@ -283,11 +299,13 @@ async def _run_until_told(dispatcher: Dispatcher, client: OtpClient) -> Report |
                 following.cancel()
 
 
-def _interrupt(dispatcher: Dispatcher, running: "asyncio.Task[Report]") -> None:
-    if dispatcher.is_stopping:
+def _interrupt(dispatcher: Dispatcher, running: "asyncio.Task[Report]", is_told: asyncio.Event) -> None:
+    if is_told.is_set():
         running.cancel()
         return
+    is_told.set()
     dispatcher.stop()
     stderr.print(
-        f"stopping: waiting for {dispatcher.in_flight} in flight, 30 s at the most; Ctrl-C once more leaves at once"
+        f"stopping: waiting for {dispatcher.in_flight} in flight, 30 s at the most; Ctrl-C once more leaves at once",
+        soft_wrap=True,
     )

@@ -1,11 +1,14 @@
 """What became of a bulk run, for people and for machines, and what to do next."""
 
+import io
+import os
 from collections import Counter
 from typing import Any
 
 import attrs
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ...bulk import Ledger, MessageState, Reason, Report
 from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_REJECTED, EXIT_UNKNOWN, print_data, stderr
@@ -28,7 +31,7 @@ def exit_code(report: Report) -> int:
 def summary_fields(ledger: Ledger, report: Report) -> dict[str, Any]:
     """Return the summary as plain data."""
     return {
-        "ledger": str(ledger.path),
+        "ledger": os.fsencode(str(ledger.path)).decode(errors="replace"),
         "total": report.counts.total(),
         **{str(state): report.counts[state] for state in MessageState if state is not MessageState.SENDING},
         "paused": report.paused and {"error": type(report.paused).__name__, "message": str(report.paused)},
@@ -61,12 +64,12 @@ def _table(counts: Counter[MessageState], reasons: list[Reason]) -> str:
         if counts[state] or state is not MessageState.SENDING:
             states.add_row(state.replace("_", " "), f"{counts[state]:,}")
     states.add_row("total", f"{counts.total():,}", style="bold")
-    console = Console(highlight=False, width=100)
-    with console.capture() as capture:
-        console.print(states)
-        if reasons:
-            console.print(_reasons_table(reasons))
-    return capture.get().rstrip("\n")
+    text = io.StringIO()
+    console = Console(file=text, highlight=False, width=100)
+    console.print(states)
+    if reasons:
+        console.print(_reasons_table(reasons))
+    return text.getvalue().rstrip("\n")
 
 
 def _reasons_table(reasons: list[Reason]) -> Table:
@@ -76,5 +79,5 @@ def _reasons_table(reasons: list[Reason]) -> Table:
     for reason in reasons:
         code = reason.code if reason.meta_code is None else f"{reason.code}/{reason.meta_code}"
         why = reason.error if reason.code is None else f"{reason.error} {code}"
-        table.add_row(reason.state.replace("_", " "), why, f"{reason.count:,}", reason.reason)
+        table.add_row(reason.state.replace("_", " "), why, f"{reason.count:,}", Text(reason.reason or ""))
     return table
