@@ -5,7 +5,7 @@ from .exporting import export
 from .files import FileFormat, MessageFile, Row, open_messages
 from .ledger import Ledger
 from .loading import Loaded, load
-from .receipts import Settled, settle
+from .receipts import ReceiptRecorder, Settled, settle
 from .records import MessageState, Reason
 from .rejects import RejectsFile
 
@@ -17,6 +17,7 @@ __all__ = [
     "MessageFile",
     "MessageState",
     "Reason",
+    "ReceiptRecorder",
     "RejectsFile",
     "Report",
     "Row",

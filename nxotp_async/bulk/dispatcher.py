@@ -183,7 +183,7 @@ class Dispatcher:
             )
         self._in_flight.clear()
         self._exchange(0)
-        self._ledger.expire(self._clock.time())
+        self._ledger.expire(self._clock.time(), before_due=not self._stopping)
         self._ledger.finish_run()
         self.counts = self._ledger.counts()
 
@@ -320,7 +320,8 @@ class Dispatcher:
         counts = verdict is Verdict.AGAIN
         if verdict is Verdict.DONE or (counts and claimed.refusals + 1 >= self._policy.max_attempts):
             return outcome
-        not_before = now + self._policy.pause(error, claimed.refusals + 1, self._clock.random())
+        pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
+        not_before = now + min(pause, Health.PATIENCE)
         if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT:
             not_before = self._pacing.throttled(claimed.message.to, not_before, now)
         return attrs.evolve(outcome, state=MessageState.QUEUED, refusals=int(counts), not_before=not_before)

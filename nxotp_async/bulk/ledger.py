@@ -5,10 +5,11 @@ queued has not been sent, one that it calls accepted has been, and one that a cr
 """
 
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none
 
 
 class Ledger:
-    """A run's ledger. Every method blocks; one thread at a time may call them.
+    """A run's ledger. Its methods block; several threads may call them, and wait for one another.
 
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
@@ -45,6 +46,7 @@ class Ledger:
         self.commits = 0
         self._looked_through = 0  # the place up to which the queue has been looked through in this run
         self._name = "the temporary ledger" if path is None else str(path)
+        self._lock = threading.RLock()
         self._database = open_database(self.path, create=create)
         try:
             (self._identity_key,) = self._one("SELECT key FROM identity")
@@ -63,16 +65,23 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file. What was in flight and has no outcome is unknown when it is opened again."""
-        with guarded(self._name):
+        with self._access():
             self._database.close()
 
-    def transaction(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         """Make all changes within it together, durably, or none of them. It costs one fsync."""
-        self.commits += 1
-        return transaction(self._database, self._name)
+        with self._lock, transaction(self._database, self._name):
+            self.commits += 1
+            yield
+
+    @contextmanager
+    def _access(self) -> Iterator[None]:
+        with self._lock, guarded(self._name):
+            yield
 
     def _one(self, statement: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a row of SQLite's
-        with guarded(self._name):
+        with self._access():
             return self._database.execute(statement, parameters).fetchone()
 
     def _mark_orphans(self) -> None:
@@ -138,10 +147,12 @@ class Ledger:
             with self.transaction():
                 self._database.execute(CAP, (now, max_per_recipient, max_per_recipient))
 
-    def expire(self, now: float) -> Counter[MessageState]:
-        """Take messages out of the queue whose codes have expired, or will have before they are due.
+    def expire(self, now: float, *, before_due: bool = False) -> Counter[MessageState]:
+        """Take messages out of the queue whose codes have expired, and erase those codes.
 
-        Their codes are erased.
+        Args:
+            now: Seconds since the epoch.
+            before_due: Whether also to take those that will have expired when they are due.
 
         Returns:
             How many are in which state now.
@@ -149,7 +160,7 @@ class Ledger:
         expired: Counter[MessageState] = Counter()
         with self.transaction():
             for state, statement in EXPIRE.items():
-                expired[state] = self._database.execute(statement, (now, now)).rowcount
+                expired[state] = self._database.execute(statement, (now, now, before_due)).rowcount
             self._database.execute(
                 "UPDATE messages SET content = NULL"
                 " WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL",
@@ -252,7 +263,7 @@ class Ledger:
 
     def finish_run(self) -> None:
         """Let nothing of the erased codes remain in the file, where nothing is queued any more."""
-        with guarded(self._name):
+        with self._access():
             if not self.counts()[MessageState.QUEUED]:
                 # Erased text is overwritten, but not in the gaps that remain where SQLite has divided a page.
                 self._database.execute("VACUUM")
@@ -262,13 +273,13 @@ class Ledger:
 
     def counts(self) -> Counter[MessageState]:
         """Count the messages in each state."""
-        with guarded(self._name):
+        with self._access():
             rows = self._database.execute("SELECT state, count(*) FROM messages GROUP BY state").fetchall()
         return Counter({MessageState(state): count for state, count in rows})
 
     def reasons(self) -> list[Reason]:
         """Count the messages that were not accepted by why, the most frequent reason first."""
-        with guarded(self._name):
+        with self._access():
             rows = self._database.execute(
                 "SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages"
                 " WHERE error IS NOT NULL AND state IN ('rejected', 'not_sent', 'unknown')"
@@ -276,9 +287,25 @@ class Ledger:
             ).fetchall()
         return [Reason(MessageState(state), *rest) for state, *rest in rows]
 
+    def receipts(self) -> Counter[str]:
+        """Count the messages that went out by how far they have come, as callbacks tell."""
+        with self._access():
+            rows = self._database.execute(
+                "SELECT receipt, count(*) FROM messages WHERE receipt IS NOT NULL GROUP BY receipt"
+            ).fetchall()
+        return Counter(dict(rows))
+
+    def count_awaited(self) -> int:
+        """Count the messages that may have gone out, and of which no callback has told whether they arrived."""
+        (count,) = self._one(
+            "SELECT count(*) FROM messages WHERE state IN ('accepted', 'unknown', 'sending')"
+            " AND coalesce(receipt, 'sent') = 'sent'"
+        )
+        return int(count)
+
     def sent_since(self, then: float) -> dict[str, float]:
         """Return when each recipient was last sent to, in seconds since the epoch, as far as it was later than this."""
-        with guarded(self._name):
+        with self._access():
             rows = self._database.execute(
                 "SELECT recipient, max(sent_at) FROM messages WHERE sent_at > ? GROUP BY recipient", (then,)
             ).fetchall()
@@ -286,13 +313,13 @@ class Ledger:
 
     def extra_columns(self) -> list[str]:
         """Return the names of the columns that are no field of a message, in the order of the files."""
-        with guarded(self._name):
+        with self._access():
             rows = self._database.execute("SELECT columns FROM sources ORDER BY id").fetchall()
         return list(dict.fromkeys(name for (columns,) in rows for name in orjson.loads(columns)))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield every row with what became of it, in the order of the input; ``extra`` holds its other columns."""
-        with guarded(self._name):
+        with self._access():
             cursor = self._database.execute(
                 'SELECT line, cus_message_id, recipient AS "to", state AS status,'
                 " message_id, code, meta_code, error, reason, attempts,"
@@ -334,7 +361,7 @@ class Ledger:
 
     def unknown_ids(self) -> list[str]:
         """Return the ``cus_message_id`` of every unknown message, in the order of the input."""
-        with guarded(self._name):
+        with self._access():
             rows = self._database.execute(
                 "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
             ).fetchall()

@@ -1,18 +1,21 @@
-"""Settling what is unknown by the vendor's status callbacks, from a file of their bodies."""
+"""Noting the vendor's status callbacks in a ledger: from a file of their bodies, or as they come."""
 
+import asyncio
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Final
 
 import attrs
 
-from ..callbacks import advances, parse_callback
+from ..callbacks import StatusEvent, advances, parse_callback
 from ..errors import CallbackVerificationError
 from .ledger import Ledger
 
-__all__ = ["Settled", "settle"]
+__all__ = ["ReceiptRecorder", "Settled", "settle"]
 
 _BATCH: Final = 1000
+_LINGER: Final = 0.005  # seconds a callback may wait for others, to be written with them
 
 
 @attrs.frozen
@@ -59,3 +62,36 @@ def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
                     receipts[event.message_id] = event.status
         messages += ledger.resolve(receipts, by_callback=True)
     return Settled(callbacks, messages, bad_lines)
+
+
+class ReceiptRecorder:
+    """Notes callbacks in a ledger as they come: an `EventSink` for a receiver.
+
+    A run may be sending from the same ledger meanwhile.
+
+    Args:
+        ledger: The ledger.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._receipts: dict[str, str] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def record(self, event: StatusEvent) -> None:
+        """Note an event, and return when it is durable.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        if advances(self._receipts.get(event.message_id, "queued"), event.status):
+            self._receipts[event.message_id] = event.status
+            if self._writing is None:
+                self._writing = asyncio.create_task(self._write(), name="nxotp_async: note callbacks")
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
+        await asyncio.sleep(_LINGER)
+        receipts, self._receipts, self._writing = self._receipts, {}, None
+        await asyncio.to_thread(partial(self._ledger.resolve, receipts, by_callback=True))

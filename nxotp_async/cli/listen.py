@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from secrets import token_urlsafe
 
@@ -21,18 +21,19 @@ from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, run, stderr
 __all__ = ["callback_options", "listen", "receiving"]
 
 
-def callback_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say whose callbacks are believed."""
-    command = click.option(
+callback_options = (
+    click.option(
+        "--token",
+        envvar="NXOTP_CALLBACK_TOKEN",
+        help="An unguessable last part of the callbacks' path, 16 characters at least. Made up for --unsigned.",
+    ),
+    click.option(
         "--unsigned",
         is_flag=True,
         help="Take callbacks without a signature too, for accounts that have no signed ones; needs a token.",
-    )(command)
-    return click.option(
-        "--token",
-        envvar="NXOTP_CALLBACK_TOKEN",
-        help="An unguessable last part of the path, 16 characters at least. Made up for --unsigned.",
-    )(command)
+    ),
+)
+"""The options that say whose callbacks are believed."""
 
 
 @asynccontextmanager
@@ -57,7 +58,8 @@ async def receiving(sink: EventSink, address: tuple[str, int], token: str | None
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0 takes a free one.")
-@callback_options
+@callback_options[0]
+@callback_options[1]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: bool) -> None:
     """Show status callbacks as they come: which message was sent, delivered, read, or failed.

@@ -36,6 +36,7 @@ def summary_fields(ledger: Ledger, report: Report) -> dict[str, Any]:
         **{str(state): report.counts[state] for state in MessageState if state is not MessageState.SENDING},
         "paused": report.paused and {"error": type(report.paused).__name__, "message": str(report.paused)},
         "stopped": report.stopped,
+        "receipts": _funnel(ledger),
         "reasons": [attrs.asdict(reason) for reason in ledger.reasons()],
     }
 
@@ -44,6 +45,8 @@ def print_summary(ledger: Ledger, report: Report) -> None:
     """Print how many messages are in which state and why, and say what to do next."""
     print_data(_table(report.counts, ledger.reasons()))
     name = ledger.path
+    if any((funnel := _funnel(ledger)).values()):
+        print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in funnel.items()))
     if report.paused is not None:
         _say(f"paused: {report.paused}")
         _say(f"mend it, then go on with: nxotp bulk resume {name}")
@@ -52,6 +55,17 @@ def print_summary(ledger: Ledger, report: Report) -> None:
     if report.counts[MessageState.UNKNOWN]:
         _say(f"unknown ones may have arrived; settle them with: nxotp bulk resolve {name} --help")
     _say(f"one row of results for each row of the input: nxotp bulk export {name}")
+
+
+def _funnel(ledger: Ledger) -> dict[str, int]:
+    """Count the messages that have come at least so far, as callbacks tell."""
+    receipts = ledger.receipts()
+    return {
+        "sent": receipts.total(),
+        "delivered": receipts["delivered"] + receipts["read"],
+        "read": receipts["read"],
+        "failed": receipts["failed"],
+    }
 
 
 def _say(text: str) -> None:
