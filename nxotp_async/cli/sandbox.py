@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from ..sandbox import MAGIC_RECIPIENTS, Fault, Sandbox
+from ..sandbox import MAGIC_RECIPIENTS, CallbackPlan, Fault, Sandbox
 from .common import EXIT_CONFIGURATION, fail, run, stderr
 
 __all__ = ["sandbox"]
@@ -67,9 +67,27 @@ def _fault(text: str) -> Fault:
 @click.option("--latency", type=click.FloatRange(0, 60), default=0.0, show_default=True, help="Seconds per answer.")
 @click.option("--clock-offset", type=float, default=0.0, show_default=True, help="Seconds its clock is ahead.")
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
+@click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
+@click.option("--webhook", help="Push them here where a message has none; implies --callbacks.")
+@click.option("--callback-delay", type=click.FloatRange(0, 60), default=0.5, show_default=True, help="Seconds before.")
+@click.option(
+    "--failed-rate", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of deliveries that fail."
+)
+@click.option("--unsigned-callbacks", is_flag=True, help="Push them without a signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as JSON, and nothing else.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends.")
-def sandbox(faults: list[Fault], made_up_ids: bool, as_json: bool, until_eof: bool, **options: Any) -> None:  # noqa: ANN401 - options of several types, each checked by click
+def sandbox(
+    faults: list[Fault],
+    made_up_ids: bool,
+    callbacks: bool,
+    webhook: str | None,
+    callback_delay: float,
+    failed_rate: float,
+    unsigned_callbacks: bool,
+    as_json: bool,
+    until_eof: bool,
+    **options: Any,  # noqa: ANN401 - options of several types, each checked by click
+) -> None:
     """Run an emulator of the OTP API: no account, no network.
 
     Some numbers always have the same outcome: 9990 and eight digits answer with that code of the vendor's
@@ -78,6 +96,10 @@ def sandbox(faults: list[Fault], made_up_ids: bool, as_json: bool, until_eof: bo
     """
     if faults:
         options["faults"] = faults
+    if callbacks or webhook is not None:
+        options["callbacks"] = CallbackPlan(
+            webhook=webhook, delay=callback_delay, failed=failed_rate, signed=not unsigned_callbacks
+        )
     server = Sandbox(**options, echo_message_id=not made_up_ids)
     try:
         run(_serve(server, as_json=as_json, until_eof=until_eof))

@@ -207,7 +207,9 @@ class Sending:
         """Wait until callbacks have told of every message, or for as long as it was asked, or until Ctrl-C."""
         if missing := await asyncio.to_thread(ledger.count_awaited):
             stderr.print(
-                f"waiting for the callbacks of {missing:,} messages, {self.listen_for:g} s at the most; Ctrl-C ends that"
+                f"waiting for the callbacks of {missing:,} messages, "
+                f"{self.listen_for:g} s at the most; Ctrl-C ends that",
+                soft_wrap=True,
             )
         with suppress(TimeoutError):
             async with asyncio.timeout(self.listen_for):
