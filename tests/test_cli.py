@@ -24,7 +24,7 @@ from nxotp_async import __main__, __version__
 from nxotp_async.cli import nxotp
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, Sandbox
 
-COMMANDS = ("demo", "sandbox", "send", "sign")
+COMMANDS = ("bulk", "demo", "listen", "sandbox", "send", "sign")
 TO = "+999 555 0100"
 CONTENT = "Your code is 482913"
 SECRET = "sandbox-access-secret"
@@ -133,7 +133,9 @@ def test_the_first_help_tells_what_one_needs_to_begin() -> None:
 
 def test_every_option_explains_itself() -> None:
     assert sorted(nxotp.commands) == sorted(COMMANDS)
-    for command in nxotp.commands.values():
+    bulk = nxotp.commands["bulk"]
+    assert isinstance(bulk, click.Group)
+    for command in (*nxotp.commands.values(), *bulk.commands.values()):
         assert command.help
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, (command.name, parameter.name)

@@ -13,8 +13,10 @@ from nxotp_async import (
     AuthenticationError,
     CallbackVerificationError,
     ConfigurationError,
+    InputFileError,
     InvalidMessageError,
     InvalidSignatureError,
+    LedgerError,
     MetaError,
     NotSentError,
     NxOtpError,
@@ -48,6 +50,8 @@ TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
     NotSentError: (TransportError,),
     OutcomeUnknownError: (TransportError,),
     CallbackVerificationError: (NxOtpError,),
+    InputFileError: (NxOtpError,),
+    LedgerError: (NxOtpError,),
 }
 
 # Every attribute, with a value that is not its default.
@@ -62,11 +66,18 @@ _API: dict[str, Any] = {
 }
 _META = {"meta_code": 131056, "meta_type": "OAuthException", "fbtrace_id": "AmCuD7s", "details": "Pair rate limit hit"}
 _NOT_SENT = {"temporary": True}
+_INPUT_FILE = {"line": 7}
 
 
 def _attributes(kind: type[NxOtpError]) -> dict[str, Any]:
     """Return the attributes that an error of this class has."""
-    own = {InvalidMessageError: _INVALID, ApiError: _API, MetaError: _META, NotSentError: _NOT_SENT}
+    own = {
+        InvalidMessageError: _INVALID,
+        ApiError: _API,
+        MetaError: _META,
+        NotSentError: _NOT_SENT,
+        InputFileError: _INPUT_FILE,
+    }
     attributes = dict(_CONTEXT)
     for base, more in own.items():
         if issubclass(kind, base):
