@@ -1,6 +1,8 @@
 """``python -m nxotp_async`` and the ``nxotp`` command."""
 
+import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -14,6 +16,9 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(f'{error.name} is not installed: the command line needs  pip install "nxotp_async[cli]"')
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed when this process began
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
     try:
         nxotp.main(prog_name="nxotp", standalone_mode=False)
     except click.ClickException as error:

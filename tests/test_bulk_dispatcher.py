@@ -20,6 +20,7 @@ from nxotp_async import (
     AccountError,
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     InvalidSignatureError,
     LedgerError,
     NotSentError,
@@ -333,7 +334,7 @@ async def test_every_failure_is_final_in_its_own_way_and_others_go_on() -> None:
     }
     with ledger_of(message(number, to) for number, to in enumerate(expected)) as ledger:
         async with Sandbox() as sandbox:
-            report = await run_at(sandbox, ledger, concurrency=16)
+            report = await run_at(sandbox, ledger, concurrency=16, reject_on=[307, 403])
         assert report.paused is None
         fields = ("status", "code", "meta_code", "error")
         assert {row["to"]: tuple(row[name] for name in fields) for row in rows(ledger).values()} == expected
@@ -396,6 +397,60 @@ def test_a_certificate_that_is_refused_pauses_the_run() -> None:
         assert ended.at < 1
         vendor.treat = None
         assert run(ledger, vendor).report.counts == {ACCEPTED: 50}
+
+
+@pytest.mark.parametrize("status", [307, 403, 404])
+async def test_an_answer_that_is_not_the_vendors_pauses_the_run(status: int) -> None:
+    with ledger_of(messages(60)) as ledger:
+        async with Sandbox() as sandbox:
+            sandbox.script(*[Fault()] * 20, *[Fault.http(status)] * 1000)
+            report = await run_at(sandbox, ledger)
+            assert isinstance(report.paused, ApiError)
+            assert (report.paused.code, report.paused.http_status) == (None, status)
+            assert report.counts == {ACCEPTED: 20, QUEUED: 40}
+            async with mended(sandbox):
+                assert (await run_at(sandbox, ledger)).counts == {ACCEPTED: 60}
+
+
+async def test_a_file_that_is_refused_message_by_message_for_one_reason_pauses_the_run() -> None:
+    with ledger_of(messages(400)) as ledger:
+        async with Sandbox(fault_rate=1.0, faults=[Fault.answer(10005)]) as sandbox:
+            report = await run_at(sandbox, ledger)
+        assert isinstance(report.paused, ApiError)
+        assert report.paused.code == 10005
+        assert 100 < report.counts[REJECTED] <= 104
+    with ledger_of(messages(200)) as ledger:
+        async with Sandbox(fault_rate=1.0, faults=[Fault.answer(10005)]) as sandbox:
+            assert await run_at(sandbox, ledger, reject_on=[10005]) == Report(Counter({REJECTED: 200}), None, False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"rate": value} for value in (0, -1, float("nan"), float("inf"), "80", True)),
+        *({"per_recipient": value} for value in (0, -1.0, float("nan"), "6")),
+        *({"max_per_recipient": value} for value in (0, 1.5, True)),
+        {"retry": 3},
+        {"reject_on": ["9004"]},
+    ],
+    ids=str,
+)
+async def test_an_argument_that_is_wrong_is_told_at_once(options: dict[str, Any]) -> None:
+    (name,) = options
+    with Ledger(None) as ledger:
+        async with new_client("http://127.0.0.1:9") as client:
+            with pytest.raises(ConfigurationError, match=f"^{name} must"):
+                Dispatcher(ledger, client, **options)
+
+
+async def test_a_dispatcher_runs_once() -> None:
+    with ledger_of(messages(3)) as ledger:
+        async with Sandbox() as sandbox, sandbox.client() as client:
+            dispatcher = Dispatcher(ledger, client)
+            await dispatcher.run()
+            with pytest.raises(RuntimeError, match="runs once"):
+                await dispatcher.run()
+            assert len(sandbox.requests) == 3
 
 
 async def test_a_code_to_reject_on_refuses_its_message_and_the_run_goes_on() -> None:
@@ -1046,9 +1101,9 @@ class HeldLedger(WatchedLedger):
         self._exchanges = count(1)
         self.threads: set[threading.Thread] = set()
 
-    def expire(self, now: float) -> Any:
+    def expire(self, now: float, *, before_due: bool = False) -> Any:
         self.threads.add(threading.current_thread())
-        return super().expire(now)
+        return super().expire(now, before_due=before_due)
 
     def exchange(self, outcomes: Any, wanted: int, now: float, admit: Any) -> Claim:
         is_held = next(self._exchanges) == self._held
@@ -1225,7 +1280,6 @@ async def test_under_load_and_faults_of_every_kind_every_message_is_accounted_fo
         Fault.meta(131026),
         Fault.http(503),
         Fault.http(502),
-        Fault.http(404),
         Fault.disconnect_before_reading(),
         Fault.disconnect_after_reading(),
         Fault.truncated(),

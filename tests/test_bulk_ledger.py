@@ -751,12 +751,21 @@ def test_a_row_and_the_receipts_that_come_for_it(
 ) -> None:
     brought_to(state, ledger, error=None if state is ACCEPTED else "Error")
     take(ledger, entry(2))
-    news = sum(ledger.resolve({"id-1": receipt, "id-77": receipt}) for receipt in receipts)
+    news = sum(ledger.resolve({"id-1": receipt, "id-77": receipt}, by_callback=True) for receipt in receipts)
     result = row(ledger)
     assert Told(MessageState(result["status"]), result["receipt"], news, result["error"]) == told
     assert (result["reason"] == "its delivery has failed") == (told.error == _FAILED)
     assert contents(ledger) == [CODE if told.state in (UNKNOWN, QUEUED) else None, CODE]
     assert row(ledger, 2)["status"] == "queued"
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, REJECTED, NOT_SENT, QUEUED])
+@pytest.mark.parametrize("receipt", ["delivered", "failed"])
+def test_by_hand_only_what_is_unknown_is_settled(ledger: Ledger, state: MessageState, receipt: str) -> None:
+    brought_to(state, ledger)
+    before = row(ledger)
+    assert ledger.resolve({"id-1": receipt}) == 0
+    assert row(ledger) == before
 
 
 def test_receipts_are_told_for_many_rows_at_once(ledger: Ledger) -> None:
@@ -776,7 +785,6 @@ def test_receipts_are_told_for_many_rows_at_once(ledger: Ledger) -> None:
         (None, True, "id-1"),
         (None, False, None),
         ("wamid.1", True, "wamid.1"),
-        ("wamid.1", False, "wamid.1"),
     ],
 )
 def test_only_the_vendor_tells_a_message_id_that_is_not_known(
@@ -1486,7 +1494,7 @@ def test_an_export_to_csv_has_one_row_for_each_of_the_input(ledger: Ledger) -> N
 
 def test_an_export_to_ndjson_has_one_object_for_each_row_of_the_input(ledger: Ledger) -> None:
     ended(ledger)
-    ledger.resolve({"id-1": "read"})
+    ledger.resolve({"id-1": "read"}, by_callback=True)
     lines = exported(ledger, FileFormat.NDJSON).splitlines()
     first, second, _, fourth = [orjson.loads(line) for line in lines]
     assert first.pop("finished_at") > "2001-09-09"
@@ -1795,7 +1803,7 @@ class _Rows(RuleBasedStateMachine):
     def resolve(self, data: st.DataObject, receipt: str) -> None:
         settled = [key for key, state in enumerate(self.expected, start=1) if state is not SENDING]
         key = data.draw(st.sampled_from(settled))
-        self.ledger.resolve({f"id-{key}": receipt})
+        self.ledger.resolve({f"id-{key}": receipt}, by_callback=True)
         before, after = self.expected[key - 1], MessageState(states(self.ledger)[key - 1])
         if before is UNKNOWN or (before is QUEUED and key in self.requeued):
             assert after is (REJECTED if receipt == "failed" else ACCEPTED)
@@ -1841,3 +1849,72 @@ _Rows.TestCase.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 test_any_sequence_of_events = _Rows.TestCase
+
+
+# ---------------------------------------------------------------------------------------------- parted from its log
+
+
+def crashed(tmp_path: Path) -> Path:
+    """Return a ledger as a killed process leaves it: one message was sent, and only the log knows."""
+    path = tmp_path / "run.db"
+    ledger = Ledger(path)
+    take(ledger, *entries(2))
+    ledger.begin_run(NOW)
+    claim(ledger, 1)
+    record(ledger, Outcome(1, ACCEPTED, 1, message_id="id-1"))
+    (tmp_path / "copy").mkdir()
+    for file in (path, Path(f"{path}-wal")):
+        (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
+    ledger.close()
+    return tmp_path / "copy" / "run.db"
+
+
+def test_a_ledger_and_its_log_may_be_moved_together(tmp_path: Path) -> None:
+    with Ledger(crashed(tmp_path), create=False) as ledger:
+        assert states(ledger) == ["accepted", "queued"]
+
+
+def test_a_ledger_that_was_parted_from_its_log_is_refused(tmp_path: Path) -> None:
+    path = crashed(tmp_path)
+    log = Path(f"{path}-wal")
+    log.rename(tmp_path / "kept")
+    for create in (True, False):
+        with pytest.raises(LedgerError, match="its write-ahead log is missing") as caught:
+            Ledger(path, create=create)
+        assert "-wal" in str(caught.value.hint)
+    log.unlink(missing_ok=True)
+    (tmp_path / "kept").rename(log)
+    with Ledger(path) as ledger:
+        assert states(ledger) == ["accepted", "queued"]
+
+
+def test_no_new_ledger_takes_the_place_of_one_that_was_moved_away_from_its_log(tmp_path: Path) -> None:
+    path = crashed(tmp_path)
+    moved = path.rename(tmp_path / "moved.db")
+    with pytest.raises(LedgerError, match="but not its ledger"):
+        Ledger(path)
+    moved.rename(path)
+    with Ledger(path) as ledger:
+        assert states(ledger) == ["accepted", "queued"]
+
+
+def test_a_ledger_that_was_closed_needs_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Ledger(path) as ledger:
+        take(ledger, entry(1))
+    assert [file.name for file in tmp_path.iterdir()] == ["run.db"]
+    with Ledger(path.rename(tmp_path / "other.db"), create=False) as ledger:
+        assert states(ledger) == ["queued"]
+
+
+def test_results_that_are_being_read_keep_nothing_locked(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Ledger(path) as ledger:
+        take(ledger, *entries(2500))
+        results = ledger.results()
+        assert next(results)["cus_message_id"] == "id-1"
+        assert sum(1 for _ in results) == 2499
+        half_read = ledger.results()
+        next(half_read)
+    with Ledger(path) as ledger:
+        assert len(states(ledger)) == 2500

@@ -432,7 +432,7 @@ def test_more_failures_in_a_row_than_can_be_in_flight_are_nobodys_own() -> None:
         assert not health.is_down
     health.unwell(0.0)
     assert health.is_down
-    health.well()
+    health.accepted()
     assert not health.is_down
 
 
@@ -449,7 +449,7 @@ def test_unknown_outcomes_between_good_ones_are_not() -> None:
     health = Health(4)
     for _ in range(100):
         health.unknown(0.0)
-        health.well()
+        health.accepted()
     assert not health.is_hopeless(0.0)
 
 
@@ -468,9 +468,28 @@ def test_the_minute_begins_anew_with_a_good_answer() -> None:
     health = Health(100)
     for now in range(0, 55, 5):
         health.unwell(float(now))
-    health.well()
+    health.accepted()
     for now in range(55, 115, 5):
         health.unwell(float(now))
         assert not health.is_hopeless(float(now))
     health.unwell(115.0)
     assert health.is_hopeless(115.0)
+
+
+def test_ever_more_refusals_for_the_same_reason_are_hopeless() -> None:
+    health = Health(4)
+    for _ in range(100):
+        health.refused(10005)
+        assert not health.is_hopeless(0.0)
+    health.refused(10005)
+    assert health.is_hopeless(0.0)
+    health.accepted()
+    assert not health.is_hopeless(0.0)
+
+
+def test_refusals_for_different_reasons_are_not() -> None:
+    health = Health(4)
+    for _ in range(100):
+        health.refused(10005)
+        health.refused(9015)
+    assert not health.is_hopeless(0.0)

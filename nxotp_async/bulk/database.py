@@ -11,14 +11,14 @@ from typing import Final
 
 from ..errors import LedgerError
 
-__all__ = ["guarded", "open_database", "transaction"]
+__all__ = ["close_database", "guarded", "open_database", "transaction"]
 
 _APPLICATION_ID: Final = 0x6E786F74  # "nxot"
 _VERSION: Final = 1
 _OLDEST_SQLITE: Final = (3, 33, 0)  # UPDATE ... FROM
 
 _SCHEMA: Final = """
-CREATE TABLE identity (key BLOB NOT NULL);
+CREATE TABLE identity (key BLOB NOT NULL, is_open INTEGER NOT NULL);
 CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, columns TEXT NOT NULL, loaded_at REAL NOT NULL);
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
@@ -105,6 +105,7 @@ def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
         # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them. The path is
         # absolute because SQLite has names of its own, such as :memory:.
         place = "" if path is None else str(path.absolute())
+        has_log = path is None or _log_of(path).exists()
         database = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -116,6 +117,9 @@ def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
             with transaction(database, name):
                 if is_new:
                     _create_schema(database)
+                _mark_open(database, name, has_log=has_log)
+            # The mark has to be in the file itself.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             if path is not None:
                 _keep_private(path)
         except BaseException:
@@ -128,6 +132,11 @@ def _prepare_file(path: Path, *, create: bool) -> None:
     # A file that is there must not be opened: closing it would give up the locks that this process has on it already.
     try:
         if create and not path.exists():
+            if _log_of(path).exists():
+                raise LedgerError(
+                    f"there is a write-ahead log {_log_of(path)}, but not its ledger",
+                    hint="put the ledger back beside it",
+                )
             # SQLite gives its write-ahead log the mode of the database.
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -142,10 +151,37 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         raise LedgerError(f"{path} cannot be written", hint="check its permissions and those of its directory")
 
 
+def _log_of(path: Path) -> Path:
+    """Return the path of the write-ahead log, which SQLite has beside the database itself."""
+    target = path.resolve()
+    return target.with_name(f"{target.name}-wal")
+
+
+def _mark_open(database: sqlite3.Connection, name: str, *, has_log: bool) -> None:
+    """Note in the file that it is in use, and refuse one that was in use and has been parted from its log.
+
+    The log holds the latest outcomes: without it, what was sent would seem to be queued.
+    """
+    (is_open,) = database.execute("SELECT is_open FROM identity").fetchone()
+    if is_open and not has_log:
+        raise LedgerError(
+            f"{name} was in use when its process ended, and its write-ahead log is missing",
+            hint="put the file that ends in -wal back beside it: it holds what was sent last",
+        )
+    database.execute("UPDATE identity SET is_open = 1")
+
+
+def close_database(database: sqlite3.Connection, name: str) -> None:
+    """Write everything into the one file, and close it."""
+    with guarded(name):
+        with suppress(sqlite3.Error):  # the mark stays, and does no harm as long as the log does, too
+            database.execute("UPDATE identity SET is_open = 0")
+        database.close()
+
+
 def _keep_private(path: Path) -> None:
     """Take others' permissions away, where somebody has given them."""
-    target = path.resolve()
-    for file in (target, target.with_name(f"{target.name}-wal")):
+    for file in (path.resolve(), _log_of(path)):
         if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
             file.chmod(0o600)
 
@@ -167,4 +203,4 @@ def _create_schema(database: sqlite3.Connection) -> None:
         database.execute(statement)
     database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {_VERSION}")
-    database.execute("INSERT INTO identity VALUES (?)", (token_bytes(32),))
+    database.execute("INSERT INTO identity VALUES (?, 0)", (token_bytes(32),))

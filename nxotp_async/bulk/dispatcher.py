@@ -14,7 +14,7 @@ import attrs
 
 from ..client import OtpClient
 from ..clocks import Clock
-from ..errors import ApiError, MetaError, NxOtpError, OutcomeUnknownError
+from ..errors import ApiError, ConfigurationError, MetaError, NxOtpError, OutcomeUnknownError
 from ..messages import OtpMessage, SendResult
 from ..retry import PAIR_RATE_LIMIT, RetryPolicy
 from .ledger import Ledger
@@ -64,8 +64,12 @@ class Dispatcher:
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
         retry: What is sent again. What is throttled, or cannot leave, does not count against its ``max_attempts``;
             what may have been accepted is never sent again.
-        reject_on: Codes of the vendor's that refuse their message only, although they look like the whole account's.
+        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
+            look like the whole account's.
         clock: Sources of time and chance for tests.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
 
     Attributes:
         counts: How many messages are in which state, for showing progress. In flight counts as queued.
@@ -83,6 +87,7 @@ class Dispatcher:
         reject_on: Collection[int] = (),
         clock: Clock | None = None,
     ) -> None:
+        _check(rate, per_recipient, max_per_recipient, retry, reject_on)
         self.counts: Counter[MessageState] = Counter()
         self._ledger = ledger
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
@@ -109,6 +114,7 @@ class Dispatcher:
         self._holds = 0  # in a row
         self._paused: NxOtpError | None = None
         self._stopping = False
+        self._has_run = False
         self._health = Health(self._concurrency)
 
     @property
@@ -144,7 +150,11 @@ class Dispatcher:
 
         Raises:
             LedgerError: The ledger cannot be written. Nothing was sent that it does not know of.
+            RuntimeError: It has run before, or the client was closed meanwhile.
         """
+        if self._has_run:
+            raise RuntimeError("a Dispatcher runs once; make another for what is queued now")
+        self._has_run = True
         drain = asyncio.timeout(None)
         with self._thread:
             try:
@@ -283,7 +293,7 @@ class Dispatcher:
         """Take in what became of a message."""
         claimed = self._in_flight.pop(str(result.message.cus_message_id))
         if result.error is None:
-            self._health.well()
+            self._health.accepted()
             self._holds = 0
             outcome = Outcome(claimed.key, MessageState.ACCEPTED, result.attempts, message_id=result.message_id)
         else:
@@ -329,17 +339,8 @@ class Dispatcher:
     def _slow_down(self, verdict: Verdict, result: SendResult, error: NxOtpError) -> Verdict:
         """Let a failure act on the run as a whole, and return what it means for the message, seen in that light."""
         now = self._clock.monotonic()
-        match verdict:
-            case Verdict.PAUSE:
-                self._pause(error)
-                return verdict
-            case Verdict.DONE if isinstance(error, OutcomeUnknownError):
-                self._health.unknown(now)
-            case Verdict.DONE:
-                self._health.well()
-            case _:
-                self._health.unwell(now)
-        if self._health.is_hopeless(now):
+        self._note(verdict, error, now)
+        if verdict is Verdict.PAUSE or self._health.is_hopeless(now):
             self._pause(error)
         if verdict is Verdict.AGAIN and self._health.is_down:
             verdict = Verdict.UNREACHABLE
@@ -356,7 +357,34 @@ class Dispatcher:
             _log.warning("%s; trying again in %.1f s", error, self._held_until - now)
         return verdict
 
+    def _note(self, verdict: Verdict, error: NxOtpError, now: float) -> None:
+        """Note what a failure says of the vendor's health."""
+        if isinstance(error, OutcomeUnknownError):
+            self._health.unknown(now)
+        elif verdict is not Verdict.DONE:
+            self._health.unwell(now)
+        elif isinstance(error, ApiError) and error.code not in self._reject_on:
+            self._health.refused(error.code)
+
     def _pause(self, error: NxOtpError) -> None:
         self._paused = self._paused or error
         self._stopping = True
         self._wakeup.set()
+
+
+def _check(
+    rate: float | None,
+    per_recipient: float | None,
+    max_per_recipient: int | None,
+    retry: RetryPolicy | None,
+    reject_on: Collection[int],
+) -> None:
+    for name, value in (("rate", rate), ("per_recipient", per_recipient)):
+        if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+            raise ConfigurationError(f"{name} must be a number, more than 0, and finite")
+    if max_per_recipient is not None and not (type(max_per_recipient) is int and max_per_recipient >= 1):
+        raise ConfigurationError("max_per_recipient must be an integer, 1 at least")
+    if not isinstance(retry, RetryPolicy | None):
+        raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+    if not {type(code) for code in reject_on} <= {int}:
+        raise ConfigurationError("reject_on must be a collection of integers")

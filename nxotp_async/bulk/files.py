@@ -270,7 +270,7 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
     Raises:
         InputFileError: It cannot be opened, is of another kind, or is empty.
     """
-    name = "standard input" if path == "-" else os.fsencode(Path(path).name).decode(errors="replace")
+    name = "standard input" if path == "-" else os.fsencode(Path(path).name or path).decode(errors="replace")
     file_format = file_format or _format_of(path, name)
     try:
         file = io.FileIO(sys.stdin.fileno() if path == "-" else path, closefd=path != "-")

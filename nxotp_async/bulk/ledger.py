@@ -19,14 +19,15 @@ import attrs
 import orjson
 
 from ..errors import LedgerError, without_frames
-from .database import guarded, open_database, transaction
+from .database import close_database, guarded, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
-from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE
+from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE, RESULTS
 
 __all__ = ["Ledger"]
 
 _QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
+_PAGE: Final = 1000  # rows read at once, so that nothing stays locked in between
 _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
 
 
@@ -65,8 +66,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file. What was in flight and has no outcome is unknown when it is opened again."""
-        with self._access():
-            self._database.close()
+        with self._lock:
+            close_database(self._database, self._name)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -319,27 +320,30 @@ class Ledger:
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield every row with what became of it, in the order of the input; ``extra`` holds its other columns."""
-        with self._access():
-            cursor = self._database.execute(
-                'SELECT line, cus_message_id, recipient AS "to", state AS status,'
-                " message_id, code, meta_code, error, reason, attempts,"
-                " receipt, sent_at, finished_at, extra FROM messages ORDER BY id"
-            )
-            names = [column[0] for column in cursor.description]
-            for row in cursor:
+        last = 0
+        while True:
+            with self._access():
+                cursor = self._database.execute(RESULTS, (last, _PAGE))
+                names = [column[0] for column in cursor.description]
+                rows = cursor.fetchall()
+            for row in rows:
                 result = dict(zip(names, row, strict=True))
+                last = result.pop("id")
                 yield {**result, "extra": orjson.loads(result["extra"] or "{}")}
+            if len(rows) < _PAGE:
+                return
 
     # ------------------------------------------------------------------------------------------ by hand
 
     def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
-        An unknown message becomes accepted by ``sent``, ``delivered`` or ``read``, and rejected by ``failed``.
+        An unknown message becomes rejected by ``failed``, and accepted by any other.
 
         Args:
-            receipts: ``sent``, ``delivered``, ``read`` or ``failed``, by ``cus_message_id``.
-            by_callback: Whether the vendor says so, who calls the message by the same id.
+            receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.
+            by_callback: Whether the vendor says so, who calls the message by the same id. Only unknown messages are
+                settled otherwise.
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():

@@ -81,7 +81,7 @@ class SendRate:
             now: The time.
 
         Returns:
-            Whether the rate was lowered.
+            Whether the rate is markedly lower now.
         """
         self._advance(now)
         if sent_at <= self._lowered_at:
@@ -90,7 +90,7 @@ class SendRate:
         self._rate = min(self._limit, max(self.FLOOR, present / 2))
         self._tokens = 0.0
         self._lowered_at = now
-        return True
+        return self._rate < 0.9 * present
 
     def _advance(self, now: float) -> None:
         elapsed = now - self._counted_at

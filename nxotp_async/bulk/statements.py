@@ -5,7 +5,7 @@ from typing import Final
 
 from .records import MessageState
 
-__all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE"]
+__all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
 
 # A callback may come before the answer, or when the process that waited for it has ended.
 ORPHANS: Final = """
@@ -48,7 +48,7 @@ FROM (
 ) AS o
 WHERE messages.id = o.key
 """
-# The same order as callbacks.advances has it.
+# By hand, which names no message id, only what is unknown can be settled. The same order as callbacks.advances has it.
 RESOLVE: Final = """
 UPDATE messages SET
     receipt = o.status,
@@ -67,7 +67,8 @@ FROM (
         json_extract(value, '$[2]') AS message_id FROM json_each(?)
 ) AS o
 WHERE messages.cus_message_id = o.id
-    AND (state IN ('unknown', 'accepted', 'sending') OR (state = 'queued' AND may_have_arrived))
+    AND (state = 'unknown'
+        OR (o.message_id IS NOT NULL AND (state IN ('accepted', 'sending') OR (state = 'queued' AND may_have_arrived))))
     AND CASE coalesce(receipt, '')
         WHEN 'failed' THEN 0
         WHEN 'deleted' THEN 0
@@ -102,3 +103,8 @@ EXPIRE: Final[Mapping[MessageState, str]] = {
         MessageState.REJECTED: "NOT may_have_arrived AND code IS NOT NULL",
     }.items()
 }
+RESULTS: Final = """
+SELECT id, line, cus_message_id, recipient AS "to", state AS status, message_id, code, meta_code, error, reason,
+    attempts, receipt, sent_at, finished_at, extra
+FROM messages WHERE id > ? ORDER BY id LIMIT ?
+"""

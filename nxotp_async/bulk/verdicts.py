@@ -47,7 +47,8 @@ def judge(
         refusals: How many attempts before it have counted against the policy's ``max_attempts``.
         expired: Whether the message's code has expired.
         policy: What may be sent again.
-        reject_on: Codes that refuse their message only, although they look like the whole account's.
+        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
+            look like the whole account's.
     """
     match error:
         case OutcomeUnknownError():
@@ -58,7 +59,7 @@ def judge(
             return Verdict.PAUSE
         case NotSentError():
             return Verdict.UNREACHABLE
-        case ApiError() if error.code in reject_on:
+        case ApiError() if error.code in reject_on or (error.code is None and error.http_status in reject_on):
             return Verdict.DONE
         case TimestampExpiredError() if not refusals:
             return Verdict.AGAIN  # with the clock that the client has learnt from the refusal
@@ -66,11 +67,16 @@ def judge(
             return Verdict.PAUSE
         case ApiError() if _is_throttled(error):
             return Verdict.THROTTLED
+        case ApiError(code=None):
+            return Verdict.PAUSE  # it was not the vendor's API that answered
     return Verdict.AGAIN if policy.retries(error) else Verdict.DONE
 
 
 def _is_throttled(error: ApiError) -> bool:
     return error.http_status == 429 or (isinstance(error, MetaError) and error.meta_code in _THROTTLING_META_CODES)
+
+
+_MANY_REFUSALS: Final = 100  # in a row, and all the same
 
 
 class Health:
@@ -87,10 +93,18 @@ class Health:
         self._failures = 0  # in a row
         self._unknowns = 0  # in a row
         self._failing_since = 0.0
+        self._refusals = 0  # in a row, with the same code
+        self._code: int | None = None
 
-    def well(self) -> None:
-        """Note that the vendor gave a good answer: it accepted a message, or refused it for a reason of its own."""
+    def accepted(self) -> None:
+        """Note that the vendor accepted a message."""
+        self._failures = self._unknowns = self._refusals = 0
+
+    def refused(self, code: int | None) -> None:
+        """Note that the vendor refused a message for a reason of its own."""
         self._failures = self._unknowns = 0
+        self._refusals = self._refusals + 1 if code == self._code else 1
+        self._code = code
 
     def unwell(self, now: float) -> None:
         """Note that it did not, at this time in seconds of a clock that never jumps."""
@@ -109,6 +123,6 @@ class Health:
         return self._failures > self._many
 
     def is_hopeless(self, now: float) -> bool:
-        """Whether to go on would only do harm: a minute without a good answer, or ever more unknown outcomes."""
+        """Whether to go on would only do harm: a minute without a good answer, ever more unknowns or equal refusals."""
         impatient = self._failures >= 3 and now - self._failing_since >= self.PATIENCE
-        return impatient or self._unknowns > self._many
+        return impatient or self._unknowns > self._many or self._refusals > max(self._many, _MANY_REFUSALS)

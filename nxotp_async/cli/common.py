@@ -1,10 +1,11 @@
 """What the subcommands share: exit codes, running a coroutine, failing, asking."""
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
 
 import click
 import orjson
@@ -32,7 +33,39 @@ EXIT_UNKNOWN: Final = 6
 EXIT_INTERRUPTED: Final = 130
 
 _T = TypeVar("_T")
-stderr = Console(stderr=True, highlight=False)
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be closed or go away: what is told there is no reason to end a run."""
+
+    def write(self, text: str) -> int:
+        self._try(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        return self._stream().isatty()
+
+    def fileno(self) -> int:
+        return self._stream().fileno()
+
+    @staticmethod
+    def _stream() -> TextIO:
+        # While rich shows progress, it has put itself in the place of sys.stderr.
+        return cast("TextIO", getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+    def _try(self, write: Callable[[TextIO], object]) -> None:
+        stream = self._stream()
+        try:
+            write(stream)
+        except OSError:
+            # What is left in the buffer would fail once more, and change the exit code, when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+stderr = Console(file=cast("TextIO", _Stderr()), highlight=False)
 
 
 def run(main: Coroutine[Any, Any, _T], *, interrupted: str = "interrupted") -> _T:

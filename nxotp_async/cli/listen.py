@@ -38,7 +38,11 @@ callback_options = (
 
 @asynccontextmanager
 async def receiving(sink: EventSink, address: tuple[str, int], token: str | None, unsigned: bool) -> AsyncIterator[str]:
-    """Receive callbacks for as long as the block runs, and yield the URL."""
+    """Receive callbacks for as long as the block runs, and yield the URL.
+
+    Raises:
+        ConfigurationError: The callbacks could not be verified, or the address cannot be listened on.
+    """
     access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
     credentials = Credentials(access_key, access_secret) if access_key and access_secret else None
     if unsigned and token is None:
@@ -48,7 +52,10 @@ async def receiving(sink: EventSink, address: tuple[str, int], token: str | None
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, *address).start()
+        try:
+            await web.TCPSite(runner, *address).start()
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}/{token or ''}"
     finally:
@@ -71,8 +78,6 @@ def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: boo
         run(_listen((host, port), token, unsigned, as_json), interrupted="stopped")
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
-    except OSError as error:
-        fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_CONFIGURATION)
 
 
 async def _listen(address: tuple[str, int], token: str | None, unsigned: bool, as_json: bool) -> None:

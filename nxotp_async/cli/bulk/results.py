@@ -1,5 +1,6 @@
 """``nxotp bulk status``, ``nxotp bulk export`` and ``nxotp bulk resolve``."""
 
+import errno
 import io
 import os
 import sys
@@ -61,8 +62,9 @@ def export(ledger: Path, file_format: FileFormat | None, output: Path | None) ->
     if file_format is None:
         is_ndjson = output is not None and output.suffix in (".ndjson", ".jsonl")
         file_format = FileFormat.NDJSON if is_ndjson else FileFormat.CSV
-    if output is not None and output.exists() and ledger.exists() and output.samefile(ledger):
-        fail("the output would take the place of the ledger", EXIT_USAGE)
+    output = None if output == Path("-") else output
+    if output is not None and _is_ledger(output):
+        fail(f"{output} is a ledger; the results would take its place", EXIT_USAGE)
     show_number = mask_number if output is None and sys.stdout.isatty() else str
     with _opened(ledger) as opened:
         try:
@@ -87,9 +89,26 @@ def _written(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        yield file
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with os.fdopen(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", newline=""
+        ) as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
 
 
 @click.command()

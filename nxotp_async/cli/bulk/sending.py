@@ -166,9 +166,7 @@ class Sending:
         try:
             report = run(self._run_until_told(dispatcher, client, ledger))
         except ConfigurationError as error:
-            fail(error, EXIT_CONFIGURATION)
-        except OSError as error:
-            fail(f"cannot listen: {error.strerror}; nothing was sent", EXIT_CONFIGURATION)
+            fail(f"{error}; nothing was sent", EXIT_CONFIGURATION)
         if report is None:
             fail(f"left at once; go on with: nxotp bulk resume {ledger.path}", EXIT_INTERRUPTED)
         try:

@@ -1,0 +1,744 @@
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+import orjson
+import pytest
+import uvicorn
+import uvicorn.server
+from aiohttp import web
+from conftest import ManualClock
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from nxotp_async import ConfigurationError, Credentials, receivers
+from nxotp_async.callbacks import MAX_CALLBACK_BYTES, StatusEvent
+from nxotp_async.receivers import AsgiReceiver, aiohttp_receiver
+from nxotp_async.tracking import DeliveryTracker
+
+KEYS: Final = Credentials("an-access-key", "s3cr3t-c4n4ry", "an-appkey")
+TOKEN: Final = "t0k3n-c4n4ry-0123456789"
+NUMBER: Final = "999555017342"
+NOW_MS: Final = 1_800_000_000_000  # where the manual clock stands
+
+
+def body(*statuses: str, message_id: str = "wamid.1", **fields: Any) -> bytes:
+    events = [
+        {"id": message_id, "status": status, "timestamp": "1660019986", "recipient_id": NUMBER} for status in statuses
+    ]
+    return orjson.dumps({"statuses": events, "messaging_product": "whatsapp", **fields})
+
+
+DELIVERED: Final = body("delivered")
+
+
+def signed(content: bytes, *, algorithm: str = "sha256", hashed: str = "", **changes: str) -> dict[str, str]:
+    """Return the headers of a callback, signed as the vendor's page says, with these of them changed afterwards."""
+    ts = changes.pop("ts", str(NOW_MS))
+    secret, key = changes.pop("secret", KEYS.access_secret), changes.pop("key", KEYS.access_key)
+    text = f"accessKey={key}&action=callback&bizType=2&ts={ts}".encode()
+    text += (b"&body=" + content if content else b"") + f"&accessSecret={secret}".encode()
+    digest = hashlib.new(hashed or algorithm, text).hexdigest()
+    headers = {"accesskey": key, "action": "callback", "biztype": "2", "ts": ts, "algorithm": algorithm, "sign": digest}
+    return headers | changes
+
+
+def without(name: str) -> dict[str, str]:
+    return {other: value for other, value in signed(DELIVERED).items() if other != name}
+
+
+class Sink:
+    """Takes events in, after whatever it is told to do."""
+
+    def __init__(self, *first: Callable[[], Awaitable[None]]) -> None:
+        self.events: list[tuple[str, str]] = []
+        self._first = list(first)
+
+    async def record(self, event: StatusEvent) -> None:
+        if self._first:
+            await self._first.pop(0)()
+        self.events.append((event.message_id, event.status))
+
+
+# ---------------------------------------------------------------------------------------------- both servers
+
+
+@asynccontextmanager
+async def aiohttp_server(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def uvicorn_server(app: Any) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none", lifespan="on"
+    )  # fmt: skip
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    assert not server.should_exit, "the application did not start"
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        await server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _impatient_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let uvicorn look without pauses whether its connections are gone."""
+    hasty = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: asyncio.sleep(0)})
+    monkeypatch.setattr(uvicorn.server, "asyncio", hasty)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(params=["aiohttp", "asgi"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(kind: str, clock: ManualClock) -> Serve:
+    """Return what runs a receiver with these arguments at a URL."""
+
+    def served(sink: receivers.EventSink, *args: Any, **options: Any) -> AbstractAsyncContextManager[str]:
+        options = {"clock": clock.clock, **options}
+        args = args or (KEYS,)
+        if kind == "aiohttp":
+            return aiohttp_server(aiohttp_receiver(sink, *args, **options))
+        return uvicorn_server(AsgiReceiver(sink, *args, **options))
+
+    return served
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def post(http: aiohttp.ClientSession, url: str, content: Any, headers: dict[str, str]) -> int:
+    async with http.post(url, data=content, headers=headers) as response:
+        return response.status
+
+
+async def raw(url: str, *parts: bytes, end: bool = False) -> bytes:
+    """Write these bytes to the server, and return the first line of what it answers."""
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        if end:
+            writer.write_eof()
+        return await reader.readline()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def head(headers: dict[str, str], *more: str) -> bytes:
+    lines = ["POST / HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items()), *more, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+async def turns() -> None:
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------------------------------------- what is taken
+
+
+@pytest.mark.parametrize(
+    ("content", "events"),
+    [
+        pytest.param(DELIVERED, [("wamid.1", "delivered")], id="one status"),
+        pytest.param(body("sent", "read"), [("wamid.1", "sent"), ("wamid.1", "read")], id="two"),
+        pytest.param(body("failed"), [("wamid.1", "failed")], id="failed"),
+        pytest.param(body("played"), [("wamid.1", "played")], id="an unknown one"),
+        pytest.param(body(), [], id="none"),
+        pytest.param(
+            b'{"messages":[{"type":"button","button":{"text":"Copy code"},"from":"999555017342"}]}', [], id="a click"
+        ),
+        pytest.param(b"{}", [], id="an empty object"),
+        pytest.param(b'{"statuses":null}', [], id="null"),
+        pytest.param(b'{"statuses":[1,null,[],{"id":5,"status":"read"}]}', [], id="odd statuses"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["sha256", "SHA256", "md5", "MD5"])
+async def test_what_is_the_vendors_is_stored_and_answered_200(
+    serve: Serve, http: aiohttp.ClientSession, content: bytes, events: list[tuple[str, str]], algorithm: str
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        headers = signed(content, algorithm=algorithm, hashed=algorithm.lower())
+        async with http.post(url, data=content, headers=headers) as response:
+            assert response.status == 200
+            assert await response.read() == b""
+    assert sink.events == events
+
+
+@pytest.mark.parametrize("write", [str.upper, str.title, lambda name: {"accesskey": "accessKey"}.get(name, name)])
+async def test_headers_come_in_any_letter_case(
+    serve: Serve, http: aiohttp.ClientSession, write: Callable[[str], str]
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        headers = {write(name): value for name, value in signed(DELIVERED).items()}
+        assert await post(http, url, DELIVERED, headers) == 200
+    assert sink.events == [("wamid.1", "delivered")]
+
+
+async def test_the_answer_waits_until_the_event_is_stored(serve: Serve, http: aiohttp.ClientSession) -> None:
+    entered, stored = asyncio.Event(), asyncio.Event()
+
+    async def store() -> None:
+        entered.set()
+        await stored.wait()
+
+    sink = Sink(store)
+    async with serve(sink) as url:
+        answer = asyncio.create_task(post(http, url, DELIVERED, signed(DELIVERED)))
+        await entered.wait()
+        assert await post(http, url, body("read"), signed(body("read"))) == 200  # it holds up nobody else
+        await turns()
+        assert not answer.done()
+        stored.set()
+        assert await answer == 200
+    assert sink.events == [("wamid.1", "read"), ("wamid.1", "delivered")]
+
+
+async def test_a_tracker_takes_the_events_in(serve: Serve, http: aiohttp.ClientSession) -> None:
+    tracker = DeliveryTracker()
+    async with serve(tracker) as url:
+        waiting = asyncio.create_task(tracker.wait("wamid.1", "read"))
+        for status in ("sent", "read", "read", "delivered"):
+            assert await post(http, url, body(status), signed(body(status))) == 200
+        assert (await waiting).status == "read"
+
+
+async def _fail() -> None:
+    raise OSError("the store is away")
+
+
+async def _time_out() -> None:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("failure", [_fail, _time_out])
+async def test_what_could_not_be_stored_is_answered_5xx_and_comes_again(
+    serve: Serve, http: aiohttp.ClientSession, failure: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink(failure)
+    async with serve(sink) as url:
+        assert 500 <= await post(http, url, DELIVERED, signed(DELIVERED)) <= 599
+        assert sink.events == []
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+    assert sink.events == [("wamid.1", "delivered")]
+    assert NUMBER not in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({}, id="unsigned"),
+        pytest.param(signed(DELIVERED, sign="0" * 64), id="forged"),
+        pytest.param(signed(DELIVERED, sign="é" * 64), id="a sign that is no ASCII"),
+        pytest.param(signed(DELIVERED, sign=""), id="an empty sign"),
+        pytest.param(signed(body("read")), id="another body's"),
+        pytest.param(signed(DELIVERED, secret="another"), id="another secret"),
+        pytest.param(signed(DELIVERED, key="another"), id="another key"),
+        pytest.param(signed(DELIVERED, algorithm="sha256", hashed="md5"), id="MD5 called SHA-256"),
+        pytest.param(signed(DELIVERED, algorithm="md5", hashed="sha256"), id="SHA-256 called MD5"),
+        pytest.param(signed(DELIVERED, algorithm="sha512", hashed="sha512"), id="SHA-512"),
+        pytest.param(signed(DELIVERED, ts=str(NOW_MS - 300_001)), id="stale"),
+        pytest.param(signed(DELIVERED, ts=str(NOW_MS + 300_001)), id="early"),
+        pytest.param(signed(DELIVERED, ts=str(NOW_MS // 1000)), id="ts in seconds"),
+        pytest.param(signed(DELIVERED, action="mt"), id="another action"),
+        *(
+            pytest.param(without(name), id=f"no {name}")
+            for name in ("accesskey", "action", "biztype", "ts", "algorithm", "sign")
+        ),
+    ],
+)
+async def test_what_is_not_the_vendors_is_answered_401_and_not_stored(
+    serve: Serve, http: aiohttp.ClientSession, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        assert await post(http, url, DELIVERED, headers) == 401
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+    assert sink.events == [("wamid.1", "delivered")]
+    assert [record.getMessage()[:22] for record in caplog.records if record.name == "nxotp_async"] == [
+        "a callback was refused"
+    ]
+
+
+@pytest.mark.parametrize("ts", [NOW_MS - 300_000, NOW_MS + 300_000])
+async def test_the_clock_may_be_five_minutes_off(serve: Serve, http: aiohttp.ClientSession, ts: int) -> None:
+    async with serve(Sink()) as url:
+        assert await post(http, url, DELIVERED, signed(DELIVERED, ts=str(ts))) == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", DELIVERED[:-1], DELIVERED[:40], b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"{" * 5000, b"statuses=1"],
+)
+async def test_what_is_no_json_object_is_answered_400(
+    serve: Serve, http: aiohttp.ClientSession, content: bytes
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        assert await post(http, url, content, signed(content)) == 400
+    assert sink.events == []
+
+
+def padded(size: int) -> bytes:
+    content = body("delivered", padding="")
+    return content[:-2] + b"x" * (size - len(content)) + b'"}'
+
+
+async def in_chunks(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 60_000):
+        yield content[start : start + 60_000]
+
+
+@pytest.mark.parametrize(
+    ("size", "status"),
+    [(MAX_CALLBACK_BYTES, 200), (MAX_CALLBACK_BYTES + 1, 413), (4 * MAX_CALLBACK_BYTES, 413)],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_much_too_long_is_answered_413(
+    serve: Serve, http: aiohttp.ClientSession, size: int, status: int, chunked: bool
+) -> None:
+    sink = Sink()
+    content = padded(size)
+    assert len(content) == size
+    async with serve(sink) as url:
+        data = in_chunks(content) if chunked else content
+        assert await post(http, url, data, signed(content)) == status
+        assert await post(http, url, body("read"), signed(body("read"))) == 200
+    assert sink.events == [("wamid.1", "delivered")] * (status == 200) + [("wamid.1", "read")]
+
+
+async def test_a_body_without_end_is_answered_413_and_not_kept(serve: Serve) -> None:
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    async with serve(Sink()) as url:
+        line = await raw(url, head({}, "Transfer-Encoding: chunked"), *[chunk] * 5)
+    assert b" 413 " in line
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_are_answered_405(serve: Serve, http: aiohttp.ClientSession, method: str) -> None:
+    sink = Sink()
+    async with serve(sink, token=TOKEN) as url:
+        async with http.request(method, f"{url}/{TOKEN}", data=DELIVERED, headers=signed(DELIVERED)) as response:
+            assert response.status == 405
+    assert sink.events == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param(f"/{TOKEN}", 200, id="the token"),
+        pytest.param(f"/{TOKEN}/", 200, id="with a slash"),
+        pytest.param(f"/{TOKEN}?from=vendor", 200, id="with a query"),
+        pytest.param("/", 404, id="none"),
+        pytest.param(f"/{TOKEN[:-1]}", 404, id="shortened"),
+        pytest.param(f"/{TOKEN}x", 404, id="lengthened"),
+        pytest.param(f"/{TOKEN.upper()}", 404, id="upper case"),
+        pytest.param(f"/{TOKEN}/more", 404, id="further down"),
+        pytest.param(f"/more/{TOKEN}", 404, id="deeper"),
+        pytest.param("/%C3%A9%FF%00", 404, id="no text"),
+        pytest.param(f"/?{TOKEN}", 404, id="in the query"),
+    ],
+)
+@pytest.mark.parametrize("unsigned", [True, False])
+async def test_only_the_token_leads_to_the_receiver(
+    serve: Serve, http: aiohttp.ClientSession, path: str, status: int, unsigned: bool
+) -> None:
+    sink = Sink()
+    protection = {"credentials": None, "allow_unsigned": True} if unsigned else {"credentials": KEYS}
+    async with serve(sink, protection.pop("credentials"), token=TOKEN, **protection) as url:
+        headers = {} if unsigned else signed(DELIVERED)
+        assert await post(http, url + path, DELIVERED, headers) == status
+    assert len(sink.events) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/callbacks", "/a/b", "/0"])
+async def test_without_a_token_there_is_no_other_path(serve: Serve, http: aiohttp.ClientSession, path: str) -> None:
+    async with serve(Sink()) as url:
+        assert await post(http, url + path, DELIVERED, signed(DELIVERED)) == 404
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+
+
+async def test_the_token_is_no_substitute_for_a_signature(serve: Serve, http: aiohttp.ClientSession) -> None:
+    sink = Sink()
+    async with serve(sink, token=TOKEN) as url:
+        assert await post(http, f"{url}/{TOKEN}", DELIVERED, {}) == 401
+        assert await post(http, f"{url}/{TOKEN}", DELIVERED, signed(DELIVERED)) == 200
+    assert len(sink.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({}, 200, id="unsigned"),
+        pytest.param({"ts": "1", "algorithm": "md5"}, 200, id="other headers"),
+        pytest.param(signed(DELIVERED), 200, id="signed"),
+        pytest.param(signed(DELIVERED, sign="0" * 64), 401, id="forged"),
+        pytest.param(signed(DELIVERED, ts="1"), 401, id="stale"),
+    ],
+)
+async def test_where_unsigned_is_allowed_a_signature_must_still_be_right(
+    serve: Serve, http: aiohttp.ClientSession, headers: dict[str, str], status: int
+) -> None:
+    async with serve(Sink(), KEYS, token=TOKEN, allow_unsigned=True) as url:
+        assert await post(http, f"{url}/{TOKEN}", DELIVERED, headers) == status
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", DELIVERED[:-1]])
+async def test_an_unsigned_body_is_judged_like_any(serve: Serve, http: aiohttp.ClientSession, content: bytes) -> None:
+    async with serve(Sink(), None, token=TOKEN, allow_unsigned=True) as url:
+        assert await post(http, f"{url}/{TOKEN}", content, {}) == 400
+        assert await post(http, f"{url}/{TOKEN}", padded(MAX_CALLBACK_BYTES + 1), {}) == 413
+
+
+# ---------------------------------------------------------------------------------------------- bad connections
+
+
+async def test_a_slow_body_is_answered_408(
+    serve: Serve, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receivers, "_READ_TIMEOUT", 0.05)
+    sink = Sink()
+    async with serve(sink) as url:
+        start = head(signed(DELIVERED), f"Content-Length: {len(DELIVERED)}")
+        assert b" 408 " in await raw(url, start, DELIVERED[:20])
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+    assert len(sink.events) == 1
+
+
+@pytest.mark.parametrize("sent", [0, 20, len(DELIVERED) - 1])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_who_goes_away_in_the_middle_does_no_harm(
+    serve: Serve, http: aiohttp.ClientSession, sent: int, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(3):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head(signed(DELIVERED), f"Content-Length: {len(DELIVERED)}") + DELIVERED[:sent])
+            if waits:
+                await turns()  # until the receiver is in the middle of it
+            writer.close()
+            await writer.wait_closed()
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+    assert sink.events == [("wamid.1", "delivered")]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_half_of_an_unsigned_callback_is_not_taken_for_a_whole(
+    serve: Serve, http: aiohttp.ClientSession
+) -> None:
+    sink = Sink()
+    async with serve(sink, None, token=TOKEN, allow_unsigned=True) as url:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        start = head({}, f"Content-Length: {len(DELIVERED) + 1}").replace(b"POST /", f"POST /{TOKEN}".encode())
+        writer.write(start + DELIVERED)
+        await turns()
+        writer.close()
+        await writer.wait_closed()
+        await turns()
+        assert await post(http, f"{url}/{TOKEN}", body("read"), {}) == 200
+    assert sink.events == [("wamid.1", "read")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "content"),
+    [
+        pytest.param(["Transfer-Encoding: chunked"], b"zz\r\nxx\r\n0\r\n\r\n", id="a chunk of no size"),
+        pytest.param(["Transfer-Encoding: chunked"], b"5\r\nabcdefghi\r\n0\r\n\r\n", id="a chunk too long"),
+        pytest.param(["Content-Length: 9", "Content-Encoding: gzip"], b"no gzip!!", id="no gzip"),
+        pytest.param(["Content-Length: 9", "Content-Encoding: deflate"], b"no gzip!!", id="no deflate"),
+        pytest.param(["Content-Length: 9", "Content-Encoding: br"], b"no gzip!!", id="no brotli"),
+        pytest.param(["Content-Length: 9", "Content-Encoding: zstd"], b"no gzip!!", id="no zstd"),
+        pytest.param(["Content-Length: 9", "Content-Encoding: x"], b"no gzip!!", id="an encoding nobody knows"),
+        pytest.param(["Content-Length: -1"], b"", id="a negative length"),
+        pytest.param(["Content-Length: x"], b"", id="no length"),
+        pytest.param(["Content-Length: 2", "Transfer-Encoding: chunked"], b"0\r\n\r\n", id="two lengths"),
+        pytest.param(["Content-Type: multipart/form-data", "Content-Length: 2"], b"{}", id="no boundary"),
+        pytest.param(["Content-Type: text/plain; charset=x", "Content-Length: 2"], b"{}", id="no charset"),
+    ],
+)
+async def test_broken_http_is_the_senders_fault(
+    serve: Serve, http: aiohttp.ClientSession, lines: list[str], content: bytes
+) -> None:
+    sink = Sink()
+    async with serve(sink) as url:
+        line = await raw(url, head({}, *lines), content)
+        assert line[9:10] == b"4", line
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
+    assert len(sink.events) == 1
+
+
+# ---------------------------------------------------------------------------------------------- applications
+
+
+async def _check_mounted(http: aiohttp.ClientSession, url: str, sink: Sink) -> None:
+    for path, status in {
+        f"/nxcloud/{TOKEN}": 200,
+        f"/nxcloud/{TOKEN}/": 200,
+        "/nxcloud/": 404,
+        "/nxcloud/wrong-token-0123456789": 404,
+        f"/{TOKEN}": 404,
+        f"/other/{TOKEN}": 404,
+    }.items():
+        assert await post(http, url + path, DELIVERED, signed(DELIVERED)) == status, path
+    assert await post(http, f"{url}/nxcloud/{TOKEN}", DELIVERED, signed(DELIVERED, sign="0" * 64)) == 401
+    async with http.get(f"{url}/nxcloud/{TOKEN}") as response:
+        assert response.status == 405
+    assert sink.events == [("wamid.1", "delivered")] * 2
+
+
+async def test_it_is_a_sub_application_of_aiohttp(http: aiohttp.ClientSession, clock: ManualClock) -> None:
+    sink = Sink()
+    app = web.Application()
+    app.add_subapp("/nxcloud", aiohttp_receiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    async with aiohttp_server(app) as url:
+        await _check_mounted(http, url, sink)
+
+
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+async def test_it_is_mounted_in(framework: Any, http: aiohttp.ClientSession, clock: ManualClock) -> None:
+    sink = Sink()
+    app = framework()
+    app.mount("/nxcloud", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    async with uvicorn_server(app) as url:
+        await _check_mounted(http, url, sink)
+
+
+async def test_it_is_mounted_behind_two_prefixes(http: aiohttp.ClientSession, clock: ManualClock) -> None:
+    sink = Sink()
+    inner, outer = Starlette(), Starlette()
+    inner.mount("/hooks", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    outer.mount("/nxcloud", inner)
+    async with uvicorn_server(outer) as url:
+        assert await post(http, f"{url}/nxcloud/hooks/{TOKEN}", DELIVERED, signed(DELIVERED)) == 200
+        assert await post(http, f"{url}/hooks/{TOKEN}", DELIVERED, signed(DELIVERED)) == 404
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path"),
+    [("", f"/{TOKEN}"), ("/nxcloud", f"/nxcloud/{TOKEN}"), ("/nxcloud", f"/{TOKEN}"), (None, f"/{TOKEN}")],
+)
+async def test_a_server_may_tell_the_prefix_as_part_of_the_path_or_not(
+    root_path: str | None, path: str, clock: ManualClock
+) -> None:
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": []}
+    scope |= {} if root_path is None else {"root_path": root_path}
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in signed(DELIVERED).items()]
+    sent: list[Any] = []
+    parts = [{"type": "http.request", "body": DELIVERED[:9], "more_body": True}]
+    parts += [{"type": "http.request", "more_body": True}, {"type": "http.request", "body": DELIVERED[9:]}]
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await AsgiReceiver(Sink(), KEYS, token=TOKEN, clock=clock.clock)(scope, receive, send)
+    assert [(message["type"], message.get("status")) for message in sent] == [
+        ("http.response.start", 200),
+        ("http.response.body", None),
+    ]
+
+
+async def test_the_whole_application_starts_and_stops_with_its_server(clock: ManualClock) -> None:
+    received = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return received.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await AsgiReceiver(Sink(), KEYS)({"type": "lifespan"}, receive, send)
+    assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+
+
+# ---------------------------------------------------------------------------------------------- protection
+
+
+@pytest.mark.parametrize("make", [aiohttp_receiver, AsgiReceiver])
+@pytest.mark.parametrize(
+    ("credentials", "options", "why"),
+    [
+        pytest.param(None, {}, "credentials are missing", id="nothing"),
+        pytest.param(None, {"token": TOKEN}, "credentials are missing", id="a token alone"),
+        pytest.param(None, {"allow_unsigned": True}, "needs a token", id="unsigned without a token"),
+        pytest.param(KEYS, {"allow_unsigned": True}, "needs a token", id="both without a token"),
+        pytest.param(Credentials("", "x"), {}, "need an access_key", id="no access key"),
+        pytest.param(Credentials("x", ""), {}, "need an access_key", id="no secret"),
+        pytest.param(Credentials("x", ""), {"allow_unsigned": True, "token": TOKEN}, "need an", id="no secret, token"),
+        pytest.param(KEYS, {"token": ""}, "token must be", id="an empty token"),
+        pytest.param(KEYS, {"token": "c4n4ry-01234567"}, "token must be 16", id="15 characters"),
+        pytest.param(KEYS, {"token": "c4n4ry/0123456789"}, "no slash", id="a slash"),
+        pytest.param(KEYS, {"token": "c4n4ry-é0123456789"}, "ASCII", id="no ASCII"),
+        pytest.param(None, {"token": "c4n4ry", "allow_unsigned": True}, "token must be", id="a short one"),
+    ],
+)
+def test_a_receiver_without_protection_is_not_made(
+    make: Callable[..., Any], credentials: Credentials | None, options: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        make(Sink(), credentials, **options)
+    assert "c4n4ry" not in f"{caught.value} {caught.value!r}"
+
+
+@pytest.fixture
+def logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    caplog.set_level(logging.DEBUG)
+    yield caplog
+    for record in caplog.records:
+        shown = f"{record.getMessage()} {record.exc_text} {record.args!r} {vars(record)!r}"
+        for hidden in (KEYS.access_secret, TOKEN, NUMBER, "c4n4ry"):
+            assert hidden not in shown, record.name
+
+
+async def test_neither_logs_nor_reprs_hold_a_secret_the_token_or_a_number(
+    serve: Serve, http: aiohttp.ClientSession, logs: pytest.LogCaptureFixture, clock: ManualClock
+) -> None:
+    sink = Sink(_fail)
+    async with serve(sink, token=TOKEN) as url:
+        for content, headers in [
+            (DELIVERED, signed(DELIVERED)),  # cannot be stored
+            (DELIVERED, signed(DELIVERED)),
+            (DELIVERED, signed(DELIVERED, sign=KEYS.access_secret)),
+            (DELIVERED, signed(DELIVERED, ts="1")),
+            (DELIVERED, signed(DELIVERED, key=NUMBER)),
+            (DELIVERED, signed(DELIVERED, algorithm="md5", ts=NUMBER)),
+            (DELIVERED, {}),
+            (DELIVERED[:-1], signed(DELIVERED[:-1])),
+            (padded(MAX_CALLBACK_BYTES + 1), {}),
+        ]:
+            await post(http, f"{url}/{TOKEN}", content, headers)
+        await post(http, f"{url}/{TOKEN}x", DELIVERED, {})
+    assert len(logs.records) > 4
+    options: dict[str, Any] = {"token": TOKEN, "clock": clock.clock}
+    shown = [aiohttp_receiver(sink, KEYS, **options), AsgiReceiver(sink, KEYS, **options)]
+    shown += [receivers._Receiver(sink, KEYS, TOKEN, False, None)]
+    assert "c4n4ry" not in repr(shown)
+    assert all("c4n4ry" not in repr(route) for route in shown[0].router.routes())
+
+
+# ---------------------------------------------------------------------------------------------- fuzz
+
+VALUES: Final[list[Any]] = [
+    None, True, 0, -1, 1e308, 2**63, "", "sent", "read", "wamid.1", "9" * 400, "nan", "inf", "\u0000", "é", "1660019986",
+    [], {}, [[]], [{}], {"id": {}}, {"recipient_id": 5},
+]  # fmt: skip
+NAMES: Final = ["id", "status", "timestamp", "recipient_id", "errors", "message", "conversation", "statuses", "x"]
+
+
+def fuzzed_json(chance: random.Random, depth: int = 0) -> Any:
+    roll = chance.random()
+    if depth > 3 or roll < 0.3:
+        return chance.choice(VALUES)
+    if roll < 0.5:
+        return [fuzzed_json(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(NAMES): fuzzed_json(chance, depth + 1) for _ in range(chance.randrange(6))}
+
+
+def fuzzed_body(chance: random.Random) -> bytes:
+    roll = chance.random()
+    if roll < 0.4:
+        fields = {"statuses": [fuzzed_json(chance) for _ in range(chance.randrange(4))]}
+        return orjson.dumps(fields if chance.random() < 0.8 else fuzzed_json(chance))
+    content = bytearray(body(chance.choice(["sent", "read"])) if roll < 0.9 else chance.randbytes(60))
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(content) + 1)
+        content[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+    return bytes(content)
+
+
+def fuzzed_headers(chance: random.Random, content: bytes, texts: list[str]) -> tuple[dict[str, str], bool]:
+    """Return headers, and whether nothing was done to them."""
+    headers = signed(content, algorithm=chance.choice(["sha256", "md5"]))
+    if chance.random() < 0.5:
+        return headers, True
+    before = dict(headers)
+    for _ in range(chance.randrange(1, 4)):
+        name = chance.choice([*headers, "x"])
+        match chance.randrange(4):
+            case 0:
+                headers.pop(name, None)
+            case 1:
+                headers[name] = headers.get(name, "")[: chance.randrange(9)]
+            case _:
+                headers[name] = chance.choice(texts)
+    headers.pop("x", None)
+    named = headers.get("algorithm", "")
+    if named and named.isascii() and (named.lower() == "sha256") == (before["algorithm"] == "sha256"):
+        before["algorithm"] = named  # every other name means MD5
+    return headers, headers == before
+
+
+async def test_20_000_callbacks_of_any_sort_are_answered_and_only_the_signed_are_stored(clock: ManualClock) -> None:
+    chance = random.Random(11)
+    texts = ["", "0", "x", "é", "\ud800", "\x00", "٣", "²", "9" * 30, "-1", "nan", "sha256", "MD5", "a" * 5000, "\n"]
+    sink = Sink()
+    seen: dict[int, int] = {}
+    for allow_unsigned in (False, True):
+        receiver = receivers._Receiver(sink, KEYS, TOKEN, allow_unsigned, clock.clock)
+        for _ in range(10_000):
+            content = fuzzed_body(chance)
+            headers, intact = fuzzed_headers(chance, content, texts)
+            stored = len(sink.events)
+            status = await receiver.take(headers, content)
+            seen[status] = seen.get(status, 0) + 1
+            taken = intact or (allow_unsigned and "sign" not in headers)
+            assert (status in (200, 400)) if taken else (status == 401), (headers, content)
+            assert status == 200 or len(sink.events) == stored
+    assert set(seen) == {200, 400, 401}
+    assert min(seen.values()) > 1000
+    assert len(sink.events) > 1000
+
+
+async def test_400_callbacks_of_any_sort_are_answered_over_http(serve: Serve, http: aiohttp.ClientSession) -> None:
+    chance = random.Random(12)
+    texts = ["", "0", "x", "é", "²", "9" * 30, "-1", "nan", "sha256", "MD5", "a" * 5000]
+    sink = Sink()
+    seen: set[int] = set()
+    async with serve(sink) as url:
+        for _ in range(400):
+            content = fuzzed_body(chance)
+            headers, intact = fuzzed_headers(chance, content, texts)
+            more = {"Content-Type": chance.choice(["application/json", "text/html; charset=x", "multipart/form-data"])}
+            status = await post(http, url, content, {**more, **headers})
+            seen.add(status)
+            assert (status in (200, 400)) if intact else (status == 401), (headers, content)
+    assert seen == {200, 400, 401}

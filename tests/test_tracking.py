@@ -1,0 +1,747 @@
+import asyncio
+import gc
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from conftest import ManualClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import VirtualTimeLoop
+
+from nxotp_async import ApiError, OtpMessage, SendResult, SendStatus, tracking
+from nxotp_async.callbacks import StatusEvent
+from nxotp_async.receivers import aiohttp_receiver
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore
+
+TO: Final = "+999 555 0100"
+OWN, VENDORS = "order-1", "wamid.1"
+ORDER: Final = ("queued", "sent", "delivered", "read")
+
+
+def result(status: SendStatus = SendStatus.ACCEPTED, own: str = OWN, vendors: str | None = VENDORS) -> SendResult:
+    error = ApiError("no", code=9002) if status is SendStatus.REJECTED else None
+    message_id = vendors if status is SendStatus.ACCEPTED else None
+    return SendResult(OtpMessage(TO, "482913", cus_message_id=own), status, message_id, error=error)
+
+
+def event(status: str, message_id: str = VENDORS, at: int = 1_660_019_986, **fields: Any) -> StatusEvent:
+    return StatusEvent(message_id, status, datetime.fromtimestamp(at, UTC), "9995550100", **fields)
+
+
+async def status_of(tracker: DeliveryTracker, message_id: str) -> str:
+    state = await tracker.state(message_id)
+    assert state is not None, message_id
+    return state.status
+
+
+async def turns() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def in_virtual_time(main: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class DictStore:
+    """A store as a database would be: whoever asks has to wait, and several trackers may use it."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, DeliveryState] = {}
+        self.puts: list[tuple[str, DeliveryState]] = []
+
+    async def get(self, message_id: str) -> DeliveryState | None:
+        await asyncio.sleep(0)
+        return self.states.get(message_id)
+
+    async def put(self, message_id: str, state: DeliveryState) -> None:
+        await asyncio.sleep(0)
+        self.puts.append((message_id, state))
+        self.states[message_id] = state
+
+
+# ---------------------------------------------------------------------------------------------- whole deliveries
+
+
+class Ear:
+    """A tracker that remembers what it was told, and every state a message was ever in."""
+
+    def __init__(self) -> None:
+        self.tracker = DeliveryTracker()
+        self.heard: defaultdict[str, list[str]] = defaultdict(list)
+        self.seen: defaultdict[str, list[str]] = defaultdict(list)
+
+    async def record(self, event: StatusEvent) -> None:
+        self.heard[event.message_id].append(event.status)
+        await self.tracker.record(event)
+        await self.look(event.message_id)
+
+    async def look(self, message_id: str) -> None:
+        self.seen[message_id].append(await status_of(self.tracker, message_id))
+
+
+@asynccontextmanager
+async def listening(ear: Ear) -> AsyncIterator[str]:
+    runner = web.AppRunner(aiohttp_receiver(ear, SANDBOX_CREDENTIALS), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+
+
+def messages(count: int) -> list[OtpMessage]:
+    return [OtpMessage(TO, "482913", cus_message_id=f"order-{index}") for index in range(count)]
+
+
+def never_back(seen: Sequence[str]) -> bool:
+    """Return whether each status is the one before, or one that may follow it."""
+    may_follow = {
+        "queued": {"queued", "sent", "delivered", "read", "failed", "deleted"},
+        "sent": {"sent", "delivered", "read", "failed", "deleted"},
+        "delivered": {"delivered", "read", "deleted"},
+        "read": {"read", "deleted"},
+        "failed": {"failed"},
+        "deleted": {"deleted"},
+    }
+    return all(after in may_follow[before] for before, after in zip(seen, seen[1:], strict=False))
+
+
+async def test_a_thousand_messages_end_as_they_should_whatever_the_callbacks_go_through() -> None:
+    ear = Ear()
+    plan = {"shuffle": True, "copies": 3, "early": 0.3, "failed": 0.2, "forged": 0.1}
+    async with listening(ear) as webhook:
+        async with Sandbox(callbacks=CallbackPlan(webhook=webhook, **plan), seed=7) as sandbox:
+            overtaken = 0
+            async with sandbox.client() as client:
+                async for sent in client.send_many(messages(1000)):
+                    assert sent.status is SendStatus.ACCEPTED
+                    state = await ear.tracker.add(sent)
+                    overtaken += state.status != "queued"
+                    await ear.look(str(sent.message_id))
+            await sandbox.callbacks_settled()
+            counts = sandbox.counts
+    failed = {message_id for message_id, heard in ear.heard.items() if "failed" in heard}
+    assert 150 < len(failed) < 250
+    assert overtaken > 100
+    assert len(ear.heard) == len(ear.seen) == 1000
+    for message_id, heard in ear.heard.items():
+        ended = "failed" if message_id in failed else "read"
+        assert sorted(heard) == sorted(3 * (["sent", "failed"] if ended == "failed" else ["sent", "delivered", "read"]))
+        state = await ear.tracker.wait(message_id, "read")
+        assert (state.status, state.send_status) == (ended, SendStatus.ACCEPTED)
+        assert bool(state.errors) == (ended == "failed")
+        assert never_back(ear.seen[message_id]), ear.seen[message_id]
+    assert counts["callbacks taken"] == 9 * (1000 - len(failed)) + 6 * len(failed)
+    assert counts["callbacks refused"] == counts["forged callbacks taken"] == 0
+    assert counts["forged callbacks refused"] > 500
+
+
+async def test_a_thousand_sends_of_unknown_outcome_are_settled_by_their_callbacks() -> None:
+    ear = Ear()
+    async with listening(ear) as webhook:
+        plan = CallbackPlan(webhook=webhook, statuses=("sent",))
+        lost = [Fault.disconnect_after_reading()]
+        async with Sandbox(callbacks=plan, fault_rate=1.0, faults=lost) as sandbox, sandbox.client() as client:
+            results = [sent async for sent in client.send_many(messages(1000))]
+            for sent in results:
+                await ear.tracker.add(sent)
+            await sandbox.callbacks_settled()
+    assert [sent.status for sent in results] == [SendStatus.UNKNOWN] * 1000
+    assert sandbox.counts["messages"] == 1000
+    for index in range(1000):
+        state = await ear.tracker.wait(f"order-{index}", "sent")
+        assert state.send_status is SendStatus.ACCEPTED
+
+
+async def test_a_message_that_the_vendor_calls_otherwise_goes_by_both_ids() -> None:
+    ear = Ear()
+    async with listening(ear) as webhook:
+        plan = CallbackPlan(webhook=webhook, shuffle=True, early=0.5, failed=0.3)
+        async with Sandbox(callbacks=plan, echo_message_id=False, seed=1) as sandbox, sandbox.client() as client:
+            results = [sent async for sent in client.send_many(messages(50))]
+            for sent in results:
+                await ear.tracker.add(sent)
+            await sandbox.callbacks_settled()
+    for sent in results:
+        own, vendors = str(sent.message.cus_message_id), str(sent.message_id)
+        assert own != vendors
+        state = await ear.tracker.state(own)
+        assert state == await ear.tracker.state(vendors)
+        assert state is not None
+        assert state.ids == {own, vendors}
+        assert state.status == ("failed" if "failed" in ear.heard[vendors] else "read")
+
+
+# ---------------------------------------------------------------------------------------------- one message
+
+
+async def test_a_message_that_was_accepted_is_queued_by_both_its_ids() -> None:
+    tracker = DeliveryTracker()
+    added = await tracker.add(result())
+    assert added == DeliveryState(frozenset({OWN, VENDORS}), "queued", SendStatus.ACCEPTED)
+    assert await tracker.state(OWN) == await tracker.state(VENDORS) == added
+
+
+async def test_a_message_nobody_has_heard_of_has_no_state() -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result())
+    assert await tracker.state("order-2") is None
+
+
+@pytest.mark.parametrize("status", [SendStatus.UNKNOWN, SendStatus.NOT_SENT, SendStatus.REJECTED])
+async def test_a_send_that_was_not_accepted_is_known_by_its_own_id(status: SendStatus) -> None:
+    tracker = DeliveryTracker()
+    assert await tracker.add(result(status)) == DeliveryState(frozenset({OWN}), "queued", status)
+
+
+@pytest.mark.parametrize("called", [OWN, VENDORS])
+async def test_callbacks_that_overtake_the_answer_are_kept_and_paired(called: str) -> None:
+    tracker = DeliveryTracker()
+    assert await tracker.record(event("delivered", called, at=5)) is True
+    assert await tracker.state(called) == DeliveryState(
+        frozenset({called}), "delivered", SendStatus.ACCEPTED, datetime.fromtimestamp(5, UTC)
+    )
+    added = await tracker.add(result())
+    assert added == DeliveryState(
+        frozenset({OWN, VENDORS}), "delivered", SendStatus.ACCEPTED, datetime.fromtimestamp(5, UTC)
+    )
+    await tracker.record(event("read", called))
+    assert [await status_of(tracker, OWN), await status_of(tracker, VENDORS)] == ["read", "read"]
+
+
+@pytest.mark.parametrize("first", [OWN, VENDORS])
+async def test_what_came_early_under_both_ids_is_put_together(first: str) -> None:
+    tracker = DeliveryTracker()
+    second = OWN if first == VENDORS else VENDORS
+    await tracker.record(event("sent", first))
+    await tracker.record(event("read", second, at=9))
+    added = await tracker.add(result())
+    assert (added.status, added.updated_at) == ("read", datetime.fromtimestamp(9, UTC))
+    assert await tracker.state(first) == await tracker.state(second) == added
+
+
+@pytest.mark.parametrize("status", [SendStatus.UNKNOWN, SendStatus.REJECTED, SendStatus.NOT_SENT])
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_callback_proves_that_the_message_went_out_whatever_the_answer(status: SendStatus, early: bool) -> None:
+    tracker = DeliveryTracker()
+    if early:
+        await tracker.record(event("sent", OWN))
+    await tracker.add(result(status))
+    if not early:
+        await tracker.record(event("sent", OWN))
+    state = await tracker.state(OWN)
+    assert state is not None
+    assert (state.status, state.send_status) == ("sent", SendStatus.ACCEPTED)
+
+
+async def test_an_answer_that_is_added_again_changes_nothing() -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result())
+    await tracker.record(event("delivered"))
+    before = await tracker.state(OWN)
+    assert await tracker.add(result()) == before
+    assert await tracker.state(VENDORS) == before
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "status", "news"),
+    [
+        pytest.param(["sent", "sent", "sent"], "sent", [True, False, False], id="repeated"),
+        pytest.param(["read", "delivered", "sent"], "read", [True, False, False], id="backwards"),
+        pytest.param(["delivered", "sent", "delivered"], "delivered", [True, False, False], id="out of order"),
+        pytest.param(["read"], "read", [True], id="read alone"),
+        pytest.param(["sent", "failed", "read"], "failed", [True, True, False], id="nothing follows failed"),
+        pytest.param(["failed", "sent", "failed"], "failed", [True, False, False], id="failed before sent"),
+        pytest.param(["delivered", "failed"], "delivered", [True, False], id="what was delivered did not fail"),
+        pytest.param(["read", "deleted", "read"], "deleted", [True, True, False], id="nothing follows deleted"),
+        pytest.param(["sent", "deleted", "failed"], "deleted", [True, True, False], id="deleted, failed"),
+        pytest.param(["sent", "played", "read"], "read", [True, False, True], id="an unknown one"),
+        pytest.param(["sent", "", "\ud800", "queued"], "sent", [True, False, False, False], id="odd ones"),
+    ],
+)
+async def test_callbacks_move_a_message_forward_only(arrivals: list[str], status: str, news: list[bool]) -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result())
+    assert [await tracker.record(event(name)) for name in arrivals] == news
+    assert await status_of(tracker, OWN) == status
+
+
+async def test_old_news_change_neither_time_nor_errors() -> None:
+    tracker = DeliveryTracker()
+    why = ({"code": 470, "title": "Re-engagement message"},)
+    await tracker.record(event("failed", at=5, errors=why))
+    for name, at in (("sent", 1), ("failed", 9)):
+        assert await tracker.record(event(name, at=at)) is False
+    state = await tracker.state(VENDORS)
+    assert state == DeliveryState(
+        frozenset({VENDORS}), "failed", SendStatus.ACCEPTED, datetime.fromtimestamp(5, UTC), why
+    )
+
+
+async def test_a_status_that_is_not_known_still_proves_that_the_message_went_out() -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result(SendStatus.UNKNOWN))
+    assert await tracker.record(event("played", OWN)) is True
+    assert await tracker.state(OWN) == DeliveryState(frozenset({OWN}), "queued", SendStatus.ACCEPTED)
+
+
+async def test_a_second_message_by_the_same_own_id_takes_nothing_back() -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result(vendors="wamid.1"))
+    await tracker.add(result(vendors="wamid.2"))
+    await tracker.record(event("read", "wamid.2"))
+    await tracker.record(event("sent", "wamid.1"))
+    assert await status_of(tracker, OWN) == "read"
+
+
+HISTORIES = st.one_of(
+    st.lists(st.sampled_from(["sent", "delivered", "read", "played"]), max_size=8),
+    st.lists(st.sampled_from(["sent", "delivered", "read", "deleted", ""]), max_size=8),
+    st.lists(st.sampled_from(["sent", "failed", "warning"]), max_size=8),
+)
+
+
+def ending(arrivals: Sequence[str]) -> str:
+    """Say where a message ends whose statuses make one story, in whatever order they came."""
+    for end in ("deleted", "failed"):
+        if end in arrivals:
+            return end
+    return max((name for name in arrivals if name in ORDER), key=ORDER.index, default="queued")
+
+
+@settings(max_examples=300, deadline=None)
+@given(HISTORIES, st.data())
+def test_any_order_and_repetition_ends_in_the_same_status_and_none_goes_back(arrivals: list[str], data: Any) -> None:
+    answered = data.draw(st.integers(0, len(arrivals)), "the answer comes before")
+    ids = data.draw(st.lists(st.sampled_from([OWN, VENDORS]), min_size=len(arrivals), max_size=len(arrivals)))
+
+    async def scenario() -> None:
+        tracker = DeliveryTracker()
+        seen: dict[str, list[str]] = {OWN: ["queued"], VENDORS: ["queued"]}
+        for index in range(len(arrivals) + 1):
+            if index == answered:
+                added = await tracker.add(result())
+                assert added.status == ending(arrivals[:index])
+            if index < len(arrivals):
+                await tracker.record(event(arrivals[index], ids[index]))
+            for message_id, statuses in seen.items():
+                if (state := await tracker.state(message_id)) is not None:
+                    statuses.append(state.status)
+        for statuses in seen.values():
+            assert statuses[-1] == ending(arrivals)
+            assert never_back(statuses), statuses
+        final = await tracker.state(OWN)
+        assert final is not None
+        assert final == await tracker.state(VENDORS)
+        assert (final.ids, final.send_status) == ({OWN, VENDORS}, SendStatus.ACCEPTED)
+
+    asyncio.run(scenario())
+
+
+# ---------------------------------------------------------------------------------------------- waiting
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted"),
+    [
+        ("sent", "sent"),
+        ("delivered", "sent"),
+        ("read", "sent"),
+        ("delivered", "delivered"),
+        ("read", "delivered"),
+        ("read", "read"),
+        ("failed", "sent"),
+        ("failed", "read"),
+        ("deleted", "delivered"),
+    ],
+)
+@pytest.mark.parametrize("called", [OWN, VENDORS])
+@pytest.mark.parametrize("there_already", [True, False])
+async def test_who_waits_hears_when_it_is_reached_exceeded_or_over(
+    status: str, wanted: str, called: str, there_already: bool
+) -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result())
+    if there_already:
+        await tracker.record(event(status))
+        state = await tracker.wait(called, wanted, timeout=0)
+    else:
+        waiting = asyncio.create_task(tracker.wait(called, wanted))
+        await turns()
+        assert not waiting.done()
+        await tracker.record(event(status))
+        state = await waiting
+    assert state.status == status
+    assert tracker._waiters == {}
+
+
+@pytest.mark.parametrize("status", [SendStatus.REJECTED, SendStatus.NOT_SENT])
+@pytest.mark.parametrize("there_already", [True, False])
+async def test_nobody_waits_for_a_message_that_did_not_go_out(status: SendStatus, there_already: bool) -> None:
+    tracker = DeliveryTracker()
+    if there_already:
+        await tracker.add(result(status))
+    waiting = asyncio.create_task(tracker.wait(OWN))
+    await turns()
+    assert waiting.done() is there_already
+    if not there_already:
+        await tracker.add(result(status))
+    state = await waiting
+    assert (state.status, state.send_status) == ("queued", status)
+
+
+@pytest.mark.parametrize("status", [SendStatus.ACCEPTED, SendStatus.UNKNOWN])
+async def test_what_is_short_of_it_ends_no_wait(status: SendStatus) -> None:
+    tracker = DeliveryTracker()
+    waiting = asyncio.create_task(tracker.wait(OWN, "read"))
+    await tracker.add(result(status))
+    for name in ("sent", "played", "sent", "delivered"):
+        await turns()
+        await tracker.record(event(name, OWN))
+    await turns()
+    assert not waiting.done()
+    await tracker.record(event("read", OWN))
+    assert (await waiting).status == "read"
+
+
+@pytest.mark.parametrize("called", [OWN, VENDORS])
+async def test_one_may_wait_before_anything_is_known(called: str) -> None:
+    tracker = DeliveryTracker()
+    waiting = asyncio.create_task(tracker.wait(called))
+    await turns()
+    await tracker.record(event("delivered", VENDORS))
+    await tracker.add(result())
+    state = await waiting
+    assert state.status == "delivered"
+
+
+@pytest.mark.parametrize("wanted", ["queued", "failed", "deleted", "", "READ", "played"])
+async def test_only_what_a_message_may_come_to_is_waited_for(wanted: str) -> None:
+    tracker = DeliveryTracker()
+    with pytest.raises(ValueError, match="sent, delivered or read"):
+        await tracker.wait(OWN, wanted)
+    assert tracker._waiters == {}
+
+
+@pytest.mark.parametrize("store", [None, DictStore])
+@pytest.mark.parametrize("timeout", [0.0, 0.5, 1.0, 2.0, 30.0])
+def test_a_wait_ends_when_its_time_is_over(store: type[DictStore] | None, timeout: float) -> None:
+    async def scenario() -> None:
+        tracker = DeliveryTracker(store and store())
+        await tracker.add(result())
+        began = now()
+        waiting = asyncio.create_task(tracker.wait(OWN, timeout=timeout))
+        await turns()
+        await tracker.record(event("sent"))
+        with pytest.raises(TimeoutError):
+            await waiting
+        assert now() - began == pytest.approx(timeout, abs=0.01)
+        assert tracker._waiters == {}
+
+    in_virtual_time(scenario())
+
+
+def test_a_wait_without_a_limit_has_none() -> None:
+    async def scenario() -> str:
+        tracker = DeliveryTracker()
+        waiting = asyncio.create_task(tracker.wait(OWN))
+        await asyncio.sleep(1_000_000)
+        assert not waiting.done()
+        await tracker.record(event("delivered", OWN))
+        return (await waiting).status
+
+    assert in_virtual_time(scenario()) == "delivered"
+
+
+async def test_several_wait_for_one_message_each_for_its_own() -> None:
+    tracker = DeliveryTracker()
+    await tracker.add(result())
+    waits = {
+        (called, wanted): asyncio.create_task(tracker.wait(called, wanted))
+        for called in (OWN, VENDORS)
+        for wanted in ("sent", "delivered", "read")
+    }
+    for name in ("sent", "delivered", "read"):
+        await turns()
+        await tracker.record(event(name))
+        await turns()
+        done = {wanted for (_, wanted), wait in waits.items() if wait.done()}
+        assert done == set(ORDER[1 : ORDER.index(name) + 1])
+    assert {(await wait).status for wait in waits.values()} == {"sent", "delivered", "read"}
+    assert tracker._waiters == {}
+
+
+async def test_a_wait_that_is_cancelled_leaves_nothing_and_disturbs_nobody() -> None:
+    tracker = DeliveryTracker()
+    cancelled, patient = (asyncio.create_task(tracker.wait(OWN)) for _ in range(2))
+    await turns()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert [len(waiters) for waiters in tracker._waiters.values()] == [1]
+    await tracker.record(event("delivered", OWN))
+    assert (await patient).status == "delivered"
+    assert tracker._waiters == {}
+
+
+async def test_a_thousand_waits_of_which_half_are_cancelled_leave_nothing() -> None:
+    tracker = DeliveryTracker()
+    waits = [asyncio.create_task(tracker.wait(f"order-{index}")) for index in range(1000)]
+    await turns()
+    for wait in waits[::2]:
+        wait.cancel()
+    for index in range(1, 1000, 2):
+        await tracker.record(event("read", f"order-{index}"))
+    done = await asyncio.gather(*waits, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in done[::2])
+    assert {outcome.status for outcome in done[1::2] if isinstance(outcome, DeliveryState)} == {"read"}
+    assert tracker._waiters == {}
+
+
+# ---------------------------------------------------------------------------------------------- stores of one's own
+
+
+def test_what_another_tracker_writes_to_a_shared_store_is_noticed() -> None:
+    async def scenario() -> float:
+        store = DictStore()
+        waits, writes = DeliveryTracker(store), DeliveryTracker(store)
+        await waits.add(result())
+        waiting = asyncio.create_task(waits.wait(OWN, timeout=60))
+        await asyncio.sleep(2.5)
+        await writes.record(event("sent"))
+        await asyncio.sleep(4)
+        assert not waiting.done()
+        await writes.record(event("delivered"))
+        assert (await waiting).status == "delivered"
+        assert waits._waiters == {}
+        return now()
+
+    assert 6.5 <= in_virtual_time(scenario()) <= 7.6
+
+
+def test_what_the_tracker_itself_writes_to_a_shared_store_is_noticed_at_once() -> None:
+    async def scenario() -> None:
+        tracker = DeliveryTracker(DictStore())
+        waiting = asyncio.create_task(tracker.wait(OWN))
+        await asyncio.sleep(10.5)
+        await tracker.record(event("delivered", OWN))
+        await waiting
+        assert now() == pytest.approx(10.5, abs=0.01)
+
+    in_virtual_time(scenario())
+
+
+async def test_a_store_that_is_slow_loses_nothing_and_goes_not_back() -> None:
+    store = DictStore()
+    tracker = DeliveryTracker(store)
+    arrivals = [event(name) for name in ("read", "sent", "delivered", "sent", "read")]
+    await asyncio.gather(*(tracker.record(arrival) for arrival in arrivals), tracker.add(result()))
+    assert store.states[OWN] == store.states[VENDORS]
+    assert store.states[OWN].status == "read"
+    for message_id in (OWN, VENDORS):
+        assert never_back([state.status for written, state in store.puts if written == message_id])
+
+
+class FailingStore(DictStore):
+    """A store that fails at its nth write from now."""
+
+    fails_at = 0
+
+    async def put(self, message_id: str, state: DeliveryState) -> None:
+        self.fails_at -= 1
+        if self.fails_at == 0:
+            raise OSError("the store is away")
+        await super().put(message_id, state)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+async def test_what_a_store_failed_to_keep_is_kept_and_told_at_the_next_try(fails_at: int) -> None:
+    store = FailingStore()
+    tracker = DeliveryTracker(store)
+    await tracker.add(result())
+    called = store.puts[0][0]  # the id that is written first
+    reader = tracker.events()
+    store.fails_at = fails_at
+    with pytest.raises(OSError, match="away"):
+        await tracker.record(event("delivered", called))
+    await tracker.record(event("delivered", called))  # the vendor was answered 500, and tries again
+    assert [store.states[OWN].status, store.states[VENDORS].status] == ["delivered", "delivered"]
+    await tracker.record(event("read", called))
+    assert [(await anext(reader)).status for _ in range(2)] == ["delivered", "read"]
+
+
+# ---------------------------------------------------------------------------------------------- events
+
+
+async def statuses_until_read(reader: AsyncIterator[StatusEvent]) -> list[str]:
+    heard: list[str] = []
+    async for news in reader:
+        heard.append(news.status)
+        if news.status == "read":
+            return heard
+    return heard
+
+
+async def test_every_reader_hears_every_news_once_and_from_then_on() -> None:
+    tracker = DeliveryTracker()
+    await tracker.record(event("sent", "wamid.0"))
+    readers = [tracker.events() for _ in range(2)]
+    await tracker.record(event("sent"))
+    readers.append(tracker.events())
+    for name in ("sent", "delivered", "sent", "delivered", "read"):
+        await tracker.record(event(name))
+    heard = [await statuses_until_read(reader) for reader in readers]
+    assert heard == [["sent", "delivered", "read"]] * 2 + [["delivered", "read"]]
+
+
+async def test_who_listens_hears_what_comes_later() -> None:
+    tracker = DeliveryTracker()
+    listener = asyncio.create_task(statuses_until_read(tracker.events()))
+    await turns()
+    for name in ("sent", "read"):
+        await tracker.record(event(name))
+        await turns()
+    assert await listener == ["sent", "read"]
+
+
+async def test_an_answer_is_no_event_but_what_follows_it_is() -> None:
+    tracker = DeliveryTracker()
+    reader = tracker.events()
+    await tracker.add(result(SendStatus.UNKNOWN))
+    await tracker.record(event("played", OWN))
+    await tracker.record(event("read", OWN))
+    assert await statuses_until_read(reader) == ["played", "read"]
+
+
+async def test_who_reads_too_slowly_misses_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "_MAX_UNREAD_EVENTS", 3)
+    tracker = DeliveryTracker()
+    slow, quick = tracker.events(), tracker.events()
+    swift: list[str] = []
+    with caplog.at_level(logging.WARNING, "nxotp_async"):
+        for index in range(5):
+            await tracker.record(event("sent", f"wamid.{index}"))
+            swift.append((await anext(quick)).message_id)
+    assert swift == [f"wamid.{index}" for index in range(5)]
+    assert [(await anext(slow)).message_id for _ in range(3)] == ["wamid.2", "wamid.3", "wamid.4"]
+    assert len(caplog.records) == 2
+    assert "too slow" in caplog.text
+    assert "9995550100" not in caplog.text
+
+
+async def test_a_reader_ends_when_nobody_refers_to_it() -> None:
+    tracker = DeliveryTracker()
+    kept, dropped = tracker.events(), tracker.events()
+    listener = asyncio.create_task(statuses_until_read(tracker.events()))
+    await turns()
+    assert len(tracker._subscriptions) == 3
+    del dropped
+    listener.cancel()
+    del listener
+    await turns()
+    gc.collect()
+    assert len(tracker._subscriptions) == 1
+    await tracker.record(event("sent"))
+    assert (await anext(kept)).status == "sent"
+
+
+def test_a_reader_that_gave_up_for_a_while_misses_nothing() -> None:
+    async def scenario() -> list[str]:
+        tracker = DeliveryTracker()
+        reader = tracker.events()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await anext(reader)
+        for name in ("sent", "read"):
+            await tracker.record(event(name))
+        return await statuses_until_read(reader)
+
+    assert in_virtual_time(scenario()) == ["sent", "read"]
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+
+def state(message_id: str) -> DeliveryState:
+    return DeliveryState(frozenset({message_id}))
+
+
+async def known(store: MemoryStatusStore, *ids: str) -> list[bool]:
+    return [await store.get(message_id) is not None for message_id in ids]
+
+
+async def test_memory_keeps_so_many_ids_and_forgets_the_oldest() -> None:
+    store = MemoryStatusStore(max_entries=3)
+    for message_id in ("a", "b", "c", "a", "d"):
+        await store.put(message_id, state(message_id))
+        assert len(store) <= 3
+    assert await known(store, "a", "b", "c", "d") == [True, False, True, True]
+    assert await store.get("a") == state("a")
+
+
+async def test_memory_keeps_an_id_for_so_long_since_its_last_news(clock: ManualClock) -> None:
+    store = MemoryStatusStore(max_age=100, clock=clock.clock)
+    await store.put("a", state("a"))
+    await store.put("b", state("b"))
+    clock.now += 60
+    await store.put("a", state("a"))
+    assert await known(store, "a", "b") == [True, True]
+    clock.now += 39
+    assert await known(store, "a", "b") == [True, True]
+    clock.now += 1
+    assert await known(store, "a", "b") == [True, False]
+    clock.now += 60
+    assert await known(store, "a", "b") == [False, False]
+    assert len(store) == 0
+
+
+async def test_memory_keeps_200_000_ids_for_a_day(clock: ManualClock) -> None:
+    store = MemoryStatusStore(clock=clock.clock)
+    shared = state("x")
+    for index in range(200_001):
+        await store.put(str(index), shared)
+    assert len(store) == 200_000
+    assert await known(store, "0", "1") == [False, True]
+    clock.now += 86_399
+    assert await known(store, "200000") == [True]
+    clock.now += 1
+    assert await known(store, "200000") == [False]
+
+
+async def test_a_message_that_was_forgotten_is_begun_anew(clock: ManualClock) -> None:
+    tracker = DeliveryTracker(MemoryStatusStore(max_age=10, clock=clock.clock))
+    await tracker.add(result())
+    await tracker.record(event("sent"))
+    clock.now += 10
+    assert await tracker.state(OWN) is None
+    await tracker.record(event("delivered"))
+    assert await tracker.state(VENDORS) == DeliveryState(
+        frozenset({VENDORS}), "delivered", SendStatus.ACCEPTED, event("delivered").timestamp
+    )
+
+
+async def test_nothing_a_tracker_shows_holds_the_number_or_the_code() -> None:
+    tracker = DeliveryTracker()
+    added = await tracker.add(result())
+    news = event("read", raw={"recipient_id": "9995550100"})
+    await tracker.record(news)
+    shown = f"{tracker!r} {added!r} {await tracker.state(OWN)!r} {news!r} {tracker.events()!r}"
+    for hidden in ("9995550100", "482913"):
+        assert hidden not in shown
