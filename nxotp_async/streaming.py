@@ -153,3 +153,5 @@ class _Stream(Generic[_Item, _Result]):
         for worker in self.workers:
             worker.cancel()
         await asyncio.gather(*self.workers, return_exceptions=True)
+        self.workers.clear()  # one that had not begun yet has not taken its leave
+        self._notify()

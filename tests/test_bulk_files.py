@@ -53,6 +53,10 @@ NO_OBJECT = "is no JSON object (NDJSON has one object a line, and no list around
 JSON_EXAMPLE = '(a row is {"to": "...", "content": "..."})'
 NO_COLUMNS = f"names no column to and no column content {EXAMPLE}"
 TOO_LONG = f"longer than 1,048,576 bytes {LINE_FEED}"
+COMPUTED = (
+    "to was taken for a decimal number by the program that wrote it, and may have lost digits "
+    "(let that program treat the column as text)"
+)
 NO_END = f"a quoted cell that begins in this row has no end {TWICE}"
 GOES_ON = f"a quoted cell goes on after its closing quote {TWICE}"
 WRITE_NUMBERS = "(write it with its country code, +86 139 1234 5678 for example)"
@@ -416,12 +420,7 @@ ASIDE: dict[str, tuple[str, bytes, list[tuple[int, str]]]] = {
     "a number in scientific notation": (
         "a.csv",
         b"9.99556E+11,482914\n",
-        [
-            (
-                3,
-                "to was taken for a decimal number by the program that wrote it, and may have lost digits (let that program treat the column as text)",
-            )
-        ],
+        [(3, COMPUTED)],
     ),
     "a last NDJSON line cut short": ("a.ndjson", GOOD_JSON[:-10], [(3, "is no JSON object")]),
     "a list among NDJSON rows": ("a.ndjson", b"[1, 2]\n", [(3, "is no JSON object")]),
@@ -781,9 +780,7 @@ def test_another_api_type_is_refused(cell: object) -> None:
 def test_a_number_in_scientific_notation_has_lost_digits(cell: str) -> None:
     for row in with_cell("to", cell):
         assert row.message is None
-        assert row.problem == (
-            "to was taken for a decimal number by the program that wrote it, and may have lost digits (let that program treat the column as text)"
-        )
+        assert row.problem == COMPUTED
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ async def _ask(url: str, **request: Any) -> int:
 
 
 def test_the_fastapi_application_sends_codes(sandbox: Sandbox) -> None:
-    server = uvicorn.Server(uvicorn.Config(run(block_with("FastAPI(lifespan"))["app"], port=0, log_level="critical", ws="none"))
+    app = run(block_with("FastAPI(lifespan"))["app"]
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     started = threading.Event()
     original = server.startup
 
