@@ -1888,6 +1888,29 @@ def test_a_ledger_that_was_parted_from_its_log_is_refused(tmp_path: Path) -> Non
         assert states(ledger) == ["accepted", "queued"]
 
 
+def test_a_long_run_is_parted_from_its_log_as_noticeably(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with Ledger(path) as ledger:
+        take(ledger, *entries(250))
+        ledger.begin_run(NOW)
+        for key in range(1, 221):  # the log is put into the file in between
+            claim(ledger, 1)
+            record(ledger, Outcome(key, ACCEPTED, 1))
+        (tmp_path / "copy.db").write_bytes(path.read_bytes())
+        assert Path(f"{path}-wal").stat().st_size < 4_000_000
+    with pytest.raises(LedgerError, match="its write-ahead log is missing"):
+        Ledger(tmp_path / "copy.db")
+
+
+def test_another_program_may_put_the_log_into_the_file(tmp_path: Path) -> None:
+    path = crashed(tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM messages WHERE state = 'accepted'").fetchone() == (1,)
+    assert not Path(f"{path}-wal").exists()
+    with Ledger(path) as ledger:
+        assert states(ledger) == ["accepted", "queued"]
+
+
 def test_no_new_ledger_takes_the_place_of_one_that_was_moved_away_from_its_log(tmp_path: Path) -> None:
     path = crashed(tmp_path)
     moved = path.rename(tmp_path / "moved.db")

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..errors import LedgerError
 
-__all__ = ["close_database", "guarded", "open_database", "transaction"]
+__all__ = ["IN_LOG", "checkpoint", "close_database", "guarded", "mark", "open_database", "transaction"]
 
 _APPLICATION_ID: Final = 0x6E786F74  # "nxot"
 _VERSION: Final = 1
@@ -114,12 +114,12 @@ def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
             database.execute("PRAGMA synchronous = FULL")
             database.execute("PRAGMA secure_delete = ON")
             database.execute("PRAGMA cache_size = -16384")  # KiB
+            database.execute("PRAGMA wal_autocheckpoint = 0")  # that is done by `checkpoint`
             with transaction(database, name):
                 if is_new:
                     _create_schema(database)
-                _mark_open(database, name, has_log=has_log)
-            # The mark has to be in the file itself.
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                _check_log(database, name, has_log=has_log)
+            checkpoint(database)
             if path is not None:
                 _keep_private(path)
         except BaseException:
@@ -157,25 +157,39 @@ def _log_of(path: Path) -> Path:
     return target.with_name(f"{target.name}-wal")
 
 
-def _mark_open(database: sqlite3.Connection, name: str, *, has_log: bool) -> None:
-    """Note in the file that it is in use, and refuse one that was in use and has been parted from its log.
+# What tells a ledger that was parted from its write-ahead log, without which what was sent last would seem to be
+# queued: as long as a process has it open, the file itself says IN_FILE, and the log, as soon as it holds anything,
+# IN_LOG. Where another program has put the log into the file, the file says so, too.
+CLOSED: Final = 0
+IN_FILE: Final = 1
+IN_LOG: Final = 2
 
-    The log holds the latest outcomes: without it, what was sent would seem to be queued.
-    """
+
+def mark(database: sqlite3.Connection, where: int) -> None:
+    """Note where the latest outcomes are."""
+    database.execute("UPDATE identity SET is_open = ?", (where,))
+
+
+def checkpoint(database: sqlite3.Connection) -> None:
+    """Put the log into the file."""
+    mark(database, IN_FILE)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _check_log(database: sqlite3.Connection, name: str, *, has_log: bool) -> None:
     (is_open,) = database.execute("SELECT is_open FROM identity").fetchone()
-    if is_open and not has_log:
+    if is_open == IN_FILE and not has_log:
         raise LedgerError(
             f"{name} was in use when its process ended, and its write-ahead log is missing",
             hint="put the file that ends in -wal back beside it: it holds what was sent last",
         )
-    database.execute("UPDATE identity SET is_open = 1")
 
 
 def close_database(database: sqlite3.Connection, name: str) -> None:
     """Write everything into the one file, and close it."""
     with guarded(name):
         with suppress(sqlite3.Error):  # the mark stays, and does no harm as long as the log does, too
-            database.execute("UPDATE identity SET is_open = 0")
+            mark(database, CLOSED)
         database.close()
 
 

@@ -19,7 +19,7 @@ import attrs
 import orjson
 
 from ..errors import LedgerError, without_frames
-from .database import close_database, guarded, open_database, transaction
+from .database import IN_LOG, checkpoint, close_database, guarded, mark, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
 from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE, RESULTS
@@ -28,6 +28,7 @@ __all__ = ["Ledger"]
 
 _QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
 _PAGE: Final = 1000  # rows read at once, so that nothing stays locked in between
+_COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
 _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
 
 
@@ -45,6 +46,7 @@ class Ledger:
     def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
         self.path = None if path is None else Path(path)
         self.commits = 0
+        self._commits_in_log = 0
         self._looked_through = 0  # the place up to which the queue has been looked through in this run
         self._name = "the temporary ledger" if path is None else str(path)
         self._lock = threading.RLock()
@@ -72,9 +74,20 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make all changes within it together, durably, or none of them. It costs one fsync."""
-        with self._lock, transaction(self._database, self._name):
+        with self._lock:
+            with transaction(self._database, self._name):
+                if not self._commits_in_log:
+                    mark(self._database, IN_LOG)
+                yield
             self.commits += 1
-            yield
+            self._commits_in_log += 1
+            if self._commits_in_log >= _COMMITS_IN_LOG:
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        with self._access():
+            checkpoint(self._database)
+            self._commits_in_log = 0
 
     @contextmanager
     def _access(self) -> Iterator[None]:
@@ -140,6 +153,7 @@ class Ledger:
             now: Seconds since the epoch.
             max_per_recipient: How many messages of the ledger one recipient may get.
         """
+        self._checkpoint()  # all of a file may have just been loaded
         self._looked_through = 0
         with self.transaction():
             self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
@@ -268,7 +282,7 @@ class Ledger:
             if not self.counts()[MessageState.QUEUED]:
                 # Erased text is overwritten, but not in the gaps that remain where SQLite has divided a page.
                 self._database.execute("VACUUM")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._checkpoint()
 
     # ------------------------------------------------------------------------------------------ looking at it
 
