@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -82,12 +82,13 @@ class Ledger:
             self.commits += 1
             self._commits_in_log += 1
             if self._commits_in_log >= _COMMITS_IN_LOG:
-                self._checkpoint()
+                with suppress(LedgerError):  # what was committed is durable all the same
+                    self._checkpoint()
 
     def _checkpoint(self) -> None:
         with self._access():
-            checkpoint(self._database)
             self._commits_in_log = 0
+            checkpoint(self._database)
 
     @contextmanager
     def _access(self) -> Iterator[None]:
