@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import BackgroundTasks, FastAPI, HTTPException
 from pydantic import BaseModel
 
-from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OutcomeUnknownError
+from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
 from nxotp_async.receivers import AsgiReceiver
 from nxotp_async.tracking import DeliveryTracker
 
@@ -128,22 +128,25 @@ class CodeAnswer(BaseModel):
 async def send_code(request: CodeRequest, background: BackgroundTasks) -> dict[str, str]:
     """Send a code. Limit how often one number and one address may ask, in front of this."""
     code = f"{secrets.randbelow(1_000_000):06}"
-    login = app.state.logins.begin(request.number, code)
-    # Named before it is sent, so that a callback finds it even where the answer is lost.
-    message_id = secrets.token_hex(16)
-    expires_at = datetime.now(UTC) + timedelta(seconds=CODE_LIFE)
+    message_id = secrets.token_hex(16)  # known before it is sent, so that a callback finds it in any case
     try:
-        result = await app.state.otp.send_otp(
-            request.number, f"Your code is {code}", cus_message_id=message_id, expires_at=expires_at
+        message = OtpMessage(
+            request.number,
+            f"Your code is {code}",
+            cus_message_id=message_id,
+            expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),
         )
-        await app.state.tracker.add(result)
+    except InvalidMessageError as error:
+        raise HTTPException(422, str(error)) from None
+    login = app.state.logins.begin(message.to, code)
+    try:
+        await app.state.tracker.add(await app.state.otp.send(message))
     except OutcomeUnknownError:
         pass  # it may be on its way; the callback will tell
-    except NxOtpError as error:
+    except NxOtpError:
         app.state.logins.forget(login)
-        status = 422 if isinstance(error, InvalidMessageError) else 503
-        raise HTTPException(status, str(error) if status == 422 else "the code could not be sent") from None
-    background.add_task(see_it_arrive, request.number, message_id)
+        raise HTTPException(503, "the code could not be sent") from None
+    background.add_task(see_it_arrive, message.to, message_id)
     return {"login": login}
 
 

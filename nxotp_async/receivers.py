@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ __all__ = ["AsgiReceiver", "EventSink", "aiohttp_receiver"]
 _log = logging.getLogger("nxotp_async")
 
 _READ_TIMEOUT: Final = 10.0  # seconds for the whole body
-_MIN_TOKEN: Final = 16  # characters
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{16,}")  # what stands in a URL as it is
 
 
 class EventSink(Protocol):
@@ -49,8 +50,8 @@ class _Receiver:
             raise ConfigurationError("credentials need an access_key and an access_secret to verify callbacks")
         if allow_unsigned and token is None:
             raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could make callbacks up")
-        if token is not None and (len(token) < _MIN_TOKEN or not token.isascii() or "/" in token):
-            raise ConfigurationError(f"token must be {_MIN_TOKEN} ASCII characters at least, and hold no slash")
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ConfigurationError("token must be 16 or more of the characters A-Z, a-z, 0-9, '-', '_', '.' and '~'")
         self._sink = sink
         self._credentials = credentials
         self._token = token

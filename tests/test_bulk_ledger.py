@@ -653,7 +653,7 @@ def test_the_columns_of_several_files_come_in_the_order_of_the_files(ledger: Led
 
 
 @pytest.mark.parametrize(
-    ("receipt", "state"), [("sent", ACCEPTED), ("read", ACCEPTED), ("deleted", ACCEPTED), ("failed", REJECTED)]
+    ("receipt", "state"), [("sent", ACCEPTED), ("read", ACCEPTED), ("deleted", ACCEPTED), ("failed", ACCEPTED)]
 )
 @pytest.mark.parametrize("how", ["the answer is lost", "the process ends"])
 def test_a_callback_that_comes_before_the_answer_counts_where_none_comes(
@@ -714,18 +714,18 @@ _RECEIPTS = [
     (UNKNOWN, ["sent"], Told(ACCEPTED, "sent", 1)),
     (UNKNOWN, ["delivered"], Told(ACCEPTED, "delivered", 1)),
     (UNKNOWN, ["read"], Told(ACCEPTED, "read", 1)),
-    (UNKNOWN, ["failed"], Told(REJECTED, "failed", 1, _FAILED)),
+    (UNKNOWN, ["failed"], Told(ACCEPTED, "failed", 1, _FAILED)),
     (UNKNOWN, ["deleted"], Told(ACCEPTED, "deleted", 1)),
     (UNKNOWN, ["sent", "delivered", "read"], Told(ACCEPTED, "read", 3)),
     (UNKNOWN, ["read", "delivered", "sent"], Told(ACCEPTED, "read", 1)),
     (UNKNOWN, ["delivered", "sent", "read", "delivered"], Told(ACCEPTED, "read", 2)),
     (UNKNOWN, ["sent", "sent", "sent"], Told(ACCEPTED, "sent", 1)),
     (UNKNOWN, ["sent", "failed"], Told(ACCEPTED, "failed", 2, _FAILED)),
-    (UNKNOWN, ["failed", "sent"], Told(REJECTED, "failed", 1, _FAILED)),
-    (UNKNOWN, ["failed", "failed"], Told(REJECTED, "failed", 1, _FAILED)),
-    (UNKNOWN, ["failed", "delivered"], Told(REJECTED, "failed", 1, _FAILED)),
+    (UNKNOWN, ["failed", "sent"], Told(ACCEPTED, "failed", 1, _FAILED)),
+    (UNKNOWN, ["failed", "failed"], Told(ACCEPTED, "failed", 1, _FAILED)),
+    (UNKNOWN, ["failed", "delivered"], Told(ACCEPTED, "failed", 1, _FAILED)),
     (UNKNOWN, ["delivered", "failed"], Told(ACCEPTED, "delivered", 1)),
-    (UNKNOWN, ["failed", "read"], Told(REJECTED, "failed", 1, _FAILED)),
+    (UNKNOWN, ["failed", "read"], Told(ACCEPTED, "failed", 1, _FAILED)),
     (ACCEPTED, ["sent"], Told(ACCEPTED, "sent", 1)),
     (ACCEPTED, ["delivered"], Told(ACCEPTED, "delivered", 1)),
     (ACCEPTED, ["read"], Told(ACCEPTED, "read", 1)),
@@ -1612,7 +1612,7 @@ def callback(*statuses: tuple[str, str]) -> bytes:
 _CLICK = b'{"messages":[{"from":"9995550100","type":"button"}]}\n'
 _SETTLED = [
     pytest.param([callback(("id-1", "sent"))], Settled(1, 1, []), "accepted", "sent", id="one"),
-    pytest.param([callback(("id-1", "failed"))], Settled(1, 1, []), "rejected", "failed", id="failed"),
+    pytest.param([callback(("id-1", "failed"))], Settled(1, 1, []), "accepted", "failed", id="failed"),
     pytest.param([callback(("id-1", "Delivered"))], Settled(1, 1, []), "accepted", "delivered", id="letter case"),
     pytest.param([callback(("id-1", "deleted"))], Settled(1, 1, []), "accepted", "deleted", id="deleted"),
     pytest.param([callback(("id-1", "played"))], Settled(1, 0, []), "unknown", None, id="a new status"),
@@ -1626,11 +1626,11 @@ _SETTLED = [
     ),
     pytest.param(
         [callback(("id-1", "failed")), callback(("id-1", "sent"))],
-        Settled(2, 1, []), "rejected", "failed", id="failed, sent",
+        Settled(2, 1, []), "accepted", "failed", id="failed, sent",
     ),
     pytest.param(
         [callback(("id-1", "sent")), callback(("id-1", "failed"))],
-        Settled(2, 1, []), "rejected", "failed", id="sent, failed",
+        Settled(2, 1, []), "accepted", "failed", id="sent, failed",
     ),
     pytest.param(
         [callback(("id-1", "delivered")), callback(("id-1", "failed"))],
@@ -1806,7 +1806,7 @@ class _Rows(RuleBasedStateMachine):
         self.ledger.resolve({f"id-{key}": receipt}, by_callback=True)
         before, after = self.expected[key - 1], MessageState(states(self.ledger)[key - 1])
         if before is UNKNOWN or (before is QUEUED and key in self.requeued):
-            assert after is (REJECTED if receipt == "failed" else ACCEPTED)
+            assert after is ACCEPTED
         else:
             assert after is before
         self._enter(key, after)

@@ -353,7 +353,7 @@ class Ledger:
     def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
-        An unknown message becomes rejected by ``failed``, and accepted by any other.
+        An unknown message becomes accepted, but rejected where somebody says by hand that it has ``failed``.
 
         Args:
             receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.

@@ -10,7 +10,7 @@ __all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
 # A callback may come before the answer, or when the process that waited for it has ended.
 ORPHANS: Final = """
 UPDATE messages SET
-    state = CASE WHEN receipt IS NULL THEN 'unknown' WHEN receipt = 'failed' THEN 'rejected' ELSE 'accepted' END,
+    state = iif(receipt IS NULL, 'unknown', 'accepted'),
     content = CASE WHEN receipt IS NULL THEN content END,
     error = CASE WHEN receipt IS NULL THEN 'Interrupted' ELSE error END,
     reason = CASE WHEN receipt IS NULL THEN 'the process ended while the message was in flight' ELSE reason END,
@@ -21,17 +21,21 @@ WHERE state = 'sending'
 RECORD: Final = """
 UPDATE messages SET
     state = CASE
-        WHEN o.state = 'unknown' AND receipt IS NOT NULL THEN iif(receipt = 'failed', 'rejected', 'accepted')
+        WHEN o.state = 'unknown' AND receipt IS NOT NULL THEN 'accepted'
         WHEN o.state IN ('rejected', 'not_sent') AND may_have_arrived THEN 'unknown'
         ELSE o.state END,
     attempts = messages.attempts + o.attempts,
     refusals = messages.refusals + o.refusals,
     not_before = CASE WHEN o.state = 'queued' THEN max(o.not_before, 0.001) ELSE 0 END,
-    message_id = o.message_id,
+    message_id = coalesce(o.message_id, messages.message_id),
     code = o.code,
     meta_code = o.meta_code,
-    error = o.error,
-    reason = o.reason,
+    error = CASE
+        WHEN receipt IS NULL OR o.state NOT IN ('accepted', 'unknown') THEN o.error
+        WHEN receipt = 'failed' THEN messages.error END,
+    reason = CASE
+        WHEN receipt IS NULL OR o.state NOT IN ('accepted', 'unknown') THEN o.reason
+        WHEN receipt = 'failed' THEN messages.reason END,
     content = CASE
         WHEN o.state = 'queued' OR (o.state = 'unknown' AND receipt IS NULL) THEN content
         WHEN o.state != 'accepted' AND may_have_arrived THEN content END,
@@ -48,14 +52,15 @@ FROM (
 ) AS o
 WHERE messages.id = o.key
 """
-# By hand, which names no message id, only what is unknown can be settled. The same order as callbacks.advances has it.
+# By hand, which names no message id, only what is unknown can be settled. What a callback speaks of was accepted, even
+# where it says that the delivery has failed. The same order as callbacks.advances has it.
 RESOLVE: Final = """
 UPDATE messages SET
     receipt = o.status,
     message_id = coalesce(messages.message_id, o.message_id),
     state = CASE
         WHEN state IN ('sending', 'accepted') THEN state
-        WHEN o.status = 'failed' THEN 'rejected'
+        WHEN o.status = 'failed' AND o.message_id IS NULL THEN 'rejected'
         ELSE 'accepted' END,
     error = CASE WHEN o.status = 'failed' THEN 'DeliveryFailed' END,
     reason = CASE WHEN o.status = 'failed' THEN 'its delivery has failed' END,

@@ -96,7 +96,10 @@ def print_json(value: object) -> None:
 def print_data(text: str | bytes) -> None:
     """Print to stdout. Where that fails, say so: what the exit code tells has happened all the same."""
     try:
-        click.echo(text)
+        try:
+            click.echo(text)
+        except UnicodeEncodeError:
+            click.echo(str(text).encode(sys.stdout.encoding, "replace"))
     except OSError as error:
         stderr.print(f"nxotp: cannot write to standard output: {error.strerror}", markup=False)
         # What is left in the buffer would fail once more, and change the exit code, when Python ends.

@@ -1,6 +1,7 @@
 """``nxotp listen``."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -37,25 +38,27 @@ callback_options = (
 
 
 @asynccontextmanager
-async def receiving(sink: EventSink, address: tuple[str, int], token: str | None, unsigned: bool) -> AsyncIterator[str]:
+async def receiving(
+    sink: EventSink, address: tuple[str, int], credentials: Credentials | None, token: str | None, unsigned: bool
+) -> AsyncIterator[str]:
     """Receive callbacks for as long as the block runs, and yield the URL.
 
     Raises:
         ConfigurationError: The callbacks could not be verified, or the address cannot be listened on.
     """
-    access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
-    credentials = Credentials(access_key, access_secret) if access_key and access_secret else None
-    if unsigned and token is None:
-        token = token_urlsafe(24)
     runner = web.AppRunner(
-        aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned), access_log=None, handle_signals=False
+        aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     try:
         try:
             await web.TCPSite(runner, *address).start()
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no such host"
+            raise ConfigurationError(f"cannot listen on {address[0]}:{address[1]}: {reason}") from None
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}/{token or ''}"
     finally:
@@ -74,21 +77,33 @@ def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: boo
     They are verified with the account's keys. The vendor must be able to reach this address: put it behind your
     reverse proxy with TLS, and give its public URL as dr_webhook.
     """
+    if unsigned and token is None:
+        token = token_urlsafe(24)
     try:
-        run(_listen((host, port), token, unsigned, as_json), interrupted="stopped")
+        run(_listen((host, port), _credentials(unsigned), token, unsigned, as_json), interrupted="stopped")
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
 
 
-async def _listen(address: tuple[str, int], token: str | None, unsigned: bool, as_json: bool) -> None:
+def _credentials(unsigned: bool) -> Credentials | None:
+    """Return the account's keys, where they are known. They are asked for where nothing is believed without them."""
+    if unsigned and not (os.environ.get("NXOTP_ACCESS_KEY") and os.environ.get("NXOTP_ACCESS_SECRET")):
+        return None
+    access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
+    return Credentials(access_key, access_secret) if access_key and access_secret else None
+
+
+async def _listen(
+    address: tuple[str, int], credentials: Credentials | None, token: str | None, unsigned: bool, as_json: bool
+) -> None:
     tracker = DeliveryTracker()
     events = tracker.events()
-    async with receiving(tracker, address, token, unsigned) as url:
-        stderr.print(f"listening on {url}", markup=False, soft_wrap=True)
+    async with receiving(tracker, address, credentials, token, unsigned) as url:
         printing = asyncio.create_task(_print_events(events, as_json))
         for name in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows has no signal handlers in the loop
                 asyncio.get_running_loop().add_signal_handler(name, printing.cancel)
+        stderr.print(f"listening on {url}", markup=False, soft_wrap=True)
         with suppress(asyncio.CancelledError):
             await printing
     stderr.print("stopped")

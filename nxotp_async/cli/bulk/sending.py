@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import cached_property
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -16,7 +17,8 @@ from ...bulk import Dispatcher, Ledger, ReceiptRecorder, Report
 from ...client import OtpClient
 from ...errors import ConfigurationError
 from ...retry import RetryPolicy
-from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, ask_key, fail, print_json, run, stderr
+from ...signing import Credentials
+from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_USAGE, ask_key, fail, print_json, run, stderr
 from ..listen import callback_options, receiving
 from .progress import SendingProgress
 from .summary import exit_code, print_summary, summary_fields
@@ -35,7 +37,8 @@ class _Address(click.ParamType[tuple[str, int]]):
         if isinstance(value, tuple):
             return value
         host, _, port = str(value).rpartition(":")
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+        if not is_port or (":" in host and not (host.startswith("[") and host.endswith("]"))):
             self.fail("expected a port, or a host and a port: 8090 or 0.0.0.0:8090", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
 
@@ -55,14 +58,14 @@ class _Interval(click.ParamType[float]):
         return span * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[3]] / count
 
 
-class _Rate(click.FloatRange):
-    """Messages a second; "nan" is none."""
+class _Number(click.FloatRange):
+    """A number in a range; "nan" is none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in FloatRange
-        rate = float(super().convert(value, param, ctx))
-        if math.isnan(rate):
-            self.fail("nan is no number of messages", param, ctx)
-        return rate
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("nan is no number", param, ctx)
+        return number
 
 
 def sending_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,7 +74,7 @@ def sending_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--concurrency", type=click.IntRange(1, 10_000), help="Requests in flight. Default: 64."),
         click.option(
             "--rate",
-            type=_Rate(0.001, 1_000_000),
+            type=_Number(0.001, 1_000_000),
             help="Messages a second at the most. Meta's default is 80 for a sending number. It halves when the vendor "
             "throttles, and grows back.",
         ),
@@ -104,7 +107,7 @@ def sending_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--listen-for",
-            type=click.FloatRange(0, 86_400),
+            type=_Number(0, 86_400),
             default=60.0,
             show_default=True,
             help="Seconds to wait in the end for callbacks that are missing.",
@@ -137,9 +140,15 @@ class Sending:
     base_url: str | None
     as_json: bool
 
+    @cached_property
+    def _keys(self) -> tuple[str | None, ...]:
+        return tuple(map(ask_key, ("access_key", "access_secret", "appkey")))
+
     def client(self) -> OtpClient:
-        """Return a client of the account. Exits where the configuration is wrong."""
-        access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
+        """Return a client of the account. Exits where the options or the configuration are wrong."""
+        if self.unsigned and self.token is None:
+            fail("--unsigned needs a --token, the one at the end of --dr-webhook", EXIT_USAGE)
+        access_key, access_secret, appkey = self._keys
         try:
             return OtpClient(
                 access_key=access_key,
@@ -184,7 +193,9 @@ class Sending:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(client)
             if self.listen is not None:
-                receiver = receiving(ReceiptRecorder(ledger), self.listen, self.token, self.unsigned)
+                access_key, access_secret, _ = self._keys
+                keys = Credentials(access_key or "", access_secret or "")
+                receiver = receiving(ReceiptRecorder(ledger), self.listen, keys, self.token, self.unsigned)
                 url = await stack.enter_async_context(receiver)
                 stderr.print(f"receiving callbacks on {url}", markup=False, soft_wrap=True)
             running = interruption.watch(asyncio.create_task(dispatcher.run()))
