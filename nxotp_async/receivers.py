@@ -121,6 +121,8 @@ def aiohttp_receiver(
                     body += await request.content.read(MAX_CALLBACK_BYTES + 1 - len(body))
         except TimeoutError:
             return web.Response(status=408)
+        except (ConnectionError, web.RequestPayloadError):
+            return web.Response(status=400)  # to nobody: the sender has gone in the middle of its request
         status = await receiver.take(request.headers, body)
         return web.Response(status=status)
 
@@ -171,6 +173,8 @@ class AsgiReceiver:
                 body = await _read(receive)
         except TimeoutError:
             return 408
+        if body is None:
+            return 400  # to nobody: the sender has gone in the middle of its request
         return await self._receiver.take(_headers(scope["headers"]), body)
 
 
@@ -178,13 +182,15 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
 
 
-async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes:
-    """Read the body to its end, or just past the longest that is taken."""
+async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
+    """Read the body to its end, or just past the longest that is taken; ``None`` where the sender goes away."""
     body = bytearray()
     while len(body) <= MAX_CALLBACK_BYTES:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             break
     return bytes(body)
 

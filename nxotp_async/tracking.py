@@ -132,11 +132,12 @@ class DeliveryTracker:
                 early = await self._store.get(message_id)
                 if early is None:
                     continue
+                state = attrs.evolve(state, ids=state.ids | early.ids)
                 if advances(state.status, early.status):
                     state = attrs.evolve(state, status=early.status, updated_at=early.updated_at, errors=early.errors)
                 if early.send_status is SendStatus.ACCEPTED:
                     state = attrs.evolve(state, send_status=SendStatus.ACCEPTED)
-            await self._keep(state)
+            await self._keep(state, *ids)
         return state
 
     async def record(self, event: StatusEvent) -> bool:
@@ -146,14 +147,15 @@ class DeliveryTracker:
             state = (before or DeliveryState(frozenset({event.message_id}))).after(event)
             is_news = before is None or state != before
             if is_news:
-                await self._keep(state)
+                await self._keep(state, event.message_id)
         if is_news:
             for subscription in self._subscriptions:
                 subscription.put(event)
         return is_news
 
-    async def _keep(self, state: DeliveryState) -> None:
-        for message_id in state.ids:
+    async def _keep(self, state: DeliveryState, *looked_up: str) -> None:
+        # Those it was looked up by come last: where the store fails before, the next try finds it old, and is news.
+        for message_id in (*state.ids.difference(looked_up), *looked_up):
             await self._store.put(message_id, state)
         for message_id in state.ids:
             for waiter in self._waiters.get(message_id, ()):
