@@ -350,9 +350,11 @@ async def test_a_body_without_end_is_answered_413_and_not_kept(serve: Serve) -> 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
 async def test_other_methods_are_answered_405(serve: Serve, http: aiohttp.ClientSession, method: str) -> None:
     sink = Sink()
-    async with serve(sink, token=TOKEN) as url:
-        async with http.request(method, f"{url}/{TOKEN}", data=DELIVERED, headers=signed(DELIVERED)) as response:
-            assert response.status == 405
+    async with (
+        serve(sink, token=TOKEN) as url,
+        http.request(method, f"{url}/{TOKEN}", data=DELIVERED, headers=signed(DELIVERED)) as response,
+    ):
+        assert response.status == 405
     assert sink.events == []
 
 
@@ -458,9 +460,7 @@ async def test_who_goes_away_in_the_middle_does_no_harm(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_half_of_an_unsigned_callback_is_not_taken_for_a_whole(
-    serve: Serve, http: aiohttp.ClientSession
-) -> None:
+async def test_half_of_an_unsigned_callback_is_not_taken_for_a_whole(serve: Serve, http: aiohttp.ClientSession) -> None:
     sink = Sink()
     async with serve(sink, None, token=TOKEN, allow_unsigned=True) as url:
         host, port = url.removeprefix("http://").split(":")
@@ -606,8 +606,8 @@ async def test_the_whole_application_starts_and_stops_with_its_server(clock: Man
         pytest.param(Credentials("x", ""), {"allow_unsigned": True, "token": TOKEN}, "need an", id="no secret, token"),
         pytest.param(KEYS, {"token": ""}, "token must be", id="an empty token"),
         pytest.param(KEYS, {"token": "c4n4ry-01234567"}, "token must be 16", id="15 characters"),
-        pytest.param(KEYS, {"token": "c4n4ry/0123456789"}, "no slash", id="a slash"),
-        pytest.param(KEYS, {"token": "c4n4ry-é0123456789"}, "ASCII", id="no ASCII"),
+        pytest.param(KEYS, {"token": "c4n4ry/0123456789"}, "16 or more of", id="a slash"),
+        pytest.param(KEYS, {"token": "c4n4ry-é0123456789"}, "16 or more of", id="no ASCII"),
         pytest.param(None, {"token": "c4n4ry", "allow_unsigned": True}, "token must be", id="a short one"),
     ],
 )
@@ -649,17 +649,16 @@ async def test_neither_logs_nor_reprs_hold_a_secret_the_token_or_a_number(
         await post(http, f"{url}/{TOKEN}x", DELIVERED, {})
     assert len(logs.records) > 4
     options: dict[str, Any] = {"token": TOKEN, "clock": clock.clock}
-    shown = [aiohttp_receiver(sink, KEYS, **options), AsgiReceiver(sink, KEYS, **options)]
-    shown += [receivers._Receiver(sink, KEYS, TOKEN, False, None)]
+    app, asgi = aiohttp_receiver(sink, KEYS, **options), AsgiReceiver(sink, KEYS, **options)
+    shown = [app, *app.router.routes(), asgi, asgi._receiver]
     assert "c4n4ry" not in repr(shown)
-    assert all("c4n4ry" not in repr(route) for route in shown[0].router.routes())
 
 
 # ---------------------------------------------------------------------------------------------- fuzz
 
 VALUES: Final[list[Any]] = [
-    None, True, 0, -1, 1e308, 2**63, "", "sent", "read", "wamid.1", "9" * 400, "nan", "inf", "\u0000", "é", "1660019986",
-    [], {}, [[]], [{}], {"id": {}}, {"recipient_id": 5},
+    None, True, 0, -1, 1e308, 2**63, "", "sent", "read", "wamid.1", "9" * 400, "nan", "inf", "\u0000", "é",
+    "1660019986", [], {}, [[]], [{}], {"id": {}}, {"recipient_id": 5},
 ]  # fmt: skip
 NAMES: Final = ["id", "status", "timestamp", "recipient_id", "errors", "message", "conversation", "statuses", "x"]
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -118,21 +119,20 @@ def never_back(seen: Sequence[str]) -> bool:
         "failed": {"failed"},
         "deleted": {"deleted"},
     }
-    return all(after in may_follow[before] for before, after in zip(seen, seen[1:], strict=False))
+    return all(after in may_follow[before] for before, after in pairwise(seen))
 
 
 async def test_a_thousand_messages_end_as_they_should_whatever_the_callbacks_go_through() -> None:
     ear = Ear()
-    plan = {"shuffle": True, "copies": 3, "early": 0.3, "failed": 0.2, "forged": 0.1}
     async with listening(ear) as webhook:
-        async with Sandbox(callbacks=CallbackPlan(webhook=webhook, **plan), seed=7) as sandbox:
+        plan = CallbackPlan(webhook=webhook, shuffle=True, copies=3, early=0.3, failed=0.2, forged=0.1)
+        async with Sandbox(callbacks=plan, seed=7) as sandbox, sandbox.client() as client:
             overtaken = 0
-            async with sandbox.client() as client:
-                async for sent in client.send_many(messages(1000)):
-                    assert sent.status is SendStatus.ACCEPTED
-                    state = await ear.tracker.add(sent)
-                    overtaken += state.status != "queued"
-                    await ear.look(str(sent.message_id))
+            async for sent in client.send_many(messages(1000)):
+                assert sent.status is SendStatus.ACCEPTED
+                state = await ear.tracker.add(sent)
+                overtaken += state.status != "queued"
+                await ear.look(str(sent.message_id))
             await sandbox.callbacks_settled()
             counts = sandbox.counts
     failed = {message_id for message_id, heard in ear.heard.items() if "failed" in heard}
@@ -348,7 +348,7 @@ def test_any_order_and_repetition_ends_in_the_same_status_and_none_goes_back(arr
         final = await tracker.state(OWN)
         assert final is not None
         assert final == await tracker.state(VENDORS)
-        assert (final.ids, final.send_status) == ({OWN, VENDORS}, SendStatus.ACCEPTED)
+        assert (final.ids, final.send_status) == (frozenset({OWN, VENDORS}), SendStatus.ACCEPTED)
 
     asyncio.run(scenario())
 
@@ -442,7 +442,7 @@ async def test_only_what_a_message_may_come_to_is_waited_for(wanted: str) -> Non
 @pytest.mark.parametrize("timeout", [0.0, 0.5, 1.0, 2.0, 30.0])
 def test_a_wait_ends_when_its_time_is_over(store: type[DictStore] | None, timeout: float) -> None:
     async def scenario() -> None:
-        tracker = DeliveryTracker(store and store())
+        tracker = DeliveryTracker(None if store is None else store())
         await tracker.add(result())
         began = now()
         waiting = asyncio.create_task(tracker.wait(OWN, timeout=timeout))

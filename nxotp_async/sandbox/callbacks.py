@@ -33,7 +33,7 @@ class CallbackPlan:
         webhook: Where those go whose message names no ``dr_webhook``; ``None`` drops them.
         statuses: What is pushed for a message, in this order.
         failed: The share of messages that are pushed ``failed`` in place of all after the first, from 0.0 to 1.0.
-        delay: Seconds before each.
+        delay: Seconds before each, one after the other.
         early: The share of messages whose first callback comes before the answer to their request.
         shuffle: Whether the order is a random one.
         copies: How often each is pushed.
@@ -88,7 +88,7 @@ class CallbackPusher:
         self._counts = counts
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self._waiting: asyncio.Queue[_Callback] = asyncio.Queue()
+        self._waiting: asyncio.Queue[list[_Callback]] = asyncio.Queue()  # those of a message together, in their order
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
         self._unsettled = 0
@@ -107,6 +107,9 @@ class CallbackPusher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
+        self._waiting = asyncio.Queue()
+        self._unsettled = 0
+        self._settled.set()
 
     async def settled(self) -> None:
         """Wait until every callback so far has been answered with 200, or given up."""
@@ -124,13 +127,30 @@ class CallbackPusher:
             _Callback(url, self._body(fields, message_id, status), is_forged) for status, is_forged in self._statuses()
         ]
         self._unsettled += len(callbacks)
-        if self._random.random() < self._plan.early and callbacks:
-            await self._push(callbacks.pop(0))
+        if self._random.random() < self._plan.early:
+            # Whoever sends may go away meanwhile; that is no reason for the vendor to stop.
+            early = asyncio.create_task(self._push_early(callbacks))
+            self._keep(early)
+            await asyncio.shield(early)
+        else:
+            self._line_up(callbacks)
+
+    async def _push_early(self, callbacks: list[_Callback]) -> None:
+        for callback in callbacks[:1]:
+            await self._push(callback)
+        self._line_up(callbacks[1:])
+
+    def _line_up(self, callbacks: list[_Callback]) -> None:
+        if self._plan.delay:
+            self._spawn(self._push_in_turn(callbacks))
+        else:
+            self._waiting.put_nowait(callbacks)
+
+    async def _push_in_turn(self, callbacks: list[_Callback]) -> None:
         for callback in callbacks:
             if self._plan.delay:
-                self._spawn(self._later(callback, self._plan.delay))
-            else:
-                self._waiting.put_nowait(callback)
+                await asyncio.sleep(self._plan.delay)
+            await self._push(callback)
 
     def _statuses(self) -> list[tuple[str, bool]]:
         """Draw the statuses of a message, and whether each is forged."""
@@ -169,21 +189,19 @@ class CallbackPusher:
     # ------------------------------------------------------------------------------------------ pushing
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        self._keep(asyncio.create_task(work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _later(self, callback: _Callback, seconds: float) -> None:
+    async def _push_later(self, callback: _Callback, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        self._waiting.put_nowait(callback)
+        await self._push(callback)
 
     async def _work(self) -> None:
         while True:
-            callback = await self._waiting.get()
-            try:
-                await self._push(callback)
-            finally:
-                self._waiting.task_done()
+            await self._push_in_turn(await self._waiting.get())
 
     async def _push(self, callback: _Callback) -> None:
         assert self._session is not None  # noqa: S101 - it is running
@@ -197,7 +215,7 @@ class CallbackPusher:
             status = 0
         if status != 200 and not callback.is_forged and callback.tries + 1 < _MAX_TRIES:
             again = attrs.evolve(callback, tries=callback.tries + 1)
-            self._spawn(self._later(again, min(5.0, 0.05 * 2.0**callback.tries)))
+            self._spawn(self._push_later(again, min(5.0, 0.05 * 2.0**callback.tries)))
             return
         kind = "forged callbacks" if callback.is_forged else "callbacks"
         self._counts[f"{kind} taken" if status == 200 else f"{kind} refused"] += 1
@@ -223,8 +241,8 @@ class CallbackPusher:
 
 
 def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
     try:
-        return ip_address(host).is_loopback
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False
