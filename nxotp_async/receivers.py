@@ -66,10 +66,8 @@ class _Receiver:
         """Verify a callback, store its events, and return the HTTP status to answer."""
         if len(body) > MAX_CALLBACK_BYTES:
             return 413
-        is_unsigned = not any(name.lower() == "sign" for name in headers)
-        if not (is_unsigned and self._allow_unsigned):
-            if self._credentials is None:
-                return 401
+        is_signed = any(name.lower() == "sign" for name in headers)
+        if self._credentials is not None and (is_signed or not self._allow_unsigned):
             try:
                 verify_callback(headers, body, self._credentials, now=self._time())
             except CallbackVerificationError as error:

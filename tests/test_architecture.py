@@ -73,7 +73,6 @@ def test_importing_the_package_loads_neither_a_server_nor_the_command_line() -> 
         "click",
         "rich",
         "uvloop",
-        "sqlite3",
         "nxotp_async.sandbox",
         "nxotp_async.bulk",
         "nxotp_async.demo",

@@ -270,11 +270,12 @@ def test_unsigned_callbacks_need_a_token_which_is_made_up(start: Start, env: Env
     root = f"http://{address.netloc}/"
     assert [push(root, body, {}), push(f"{root}{TOKEN}", body, {}), push(url, body, {})] == [404, 404, 200]
     signed = callback("id-1", "delivered")
-    assert push(url, signed, {**signature(signed), "sign": "0" * 64}) == 401
-    assert push(url, signed) == (200 if env else 401)
+    # Without keys nobody can tell whose a signature is: the token has to do.
+    assert push(url, signed, {**signature(signed), "sign": "0" * 64}) == (401 if env else 200)
+    assert push(url, signed) == 200
     process.send_signal(signal.SIGINT)
     code, out, _ = finish(process)
-    assert (code, [line.split()[1] for line in out.splitlines()]) == (0, ["sent", "delivered"] if env else ["sent"])
+    assert (code, [line.split()[1] for line in out.splitlines()]) == (0, ["sent", "delivered"])
 
 
 def test_a_taken_port_is_told_in_one_line() -> None:

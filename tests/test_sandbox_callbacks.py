@@ -129,6 +129,31 @@ async def test_a_message_is_followed_by_its_callbacks_in_order(inbox: Inbox, hos
     }
 
 
+@pytest.mark.parametrize("plan", [{}, {"delay": 7.5}, {"early": 1.0}])
+async def test_a_callback_waits_for_the_one_before_it_and_for_no_other_messages(
+    inbox: Inbox, pauses: Pauses, plan: dict[str, Any]
+) -> None:
+    waiting = asyncio.Event()
+
+    async def hold_the_first_message_up() -> None:
+        if inbox.events[-1][0] == "order-1":
+            await waiting.wait()
+
+    inbox.before_answer = hold_the_first_message_up
+    sandbox = Sandbox(callbacks=CallbackPlan(webhook=inbox.url, **plan))
+    async with sandbox, sandbox.client() as client:
+        first = asyncio.create_task(client.send_otp(TO, "482913", cus_message_id="order-1"))
+        await until(lambda: len(inbox.bodies) == 1)
+        await client.send_otp(TO, "482913", cus_message_id="order-2")
+        await until(lambda: len(inbox.bodies) == 4)
+        await turns()
+        assert inbox.events == [("order-1", "sent"), *(("order-2", status) for status in ALL)]
+        waiting.set()
+        await first
+        await settled(sandbox)
+    assert inbox.events[4:] == [("order-1", "delivered"), ("order-1", "read")]
+
+
 async def test_a_callback_looks_like_the_vendors(inbox: Inbox) -> None:
     plan = CallbackPlan(webhook=f"{inbox.url}/hook?a=b")
     now = Clock(time=lambda: 1_800_000_000.25)
