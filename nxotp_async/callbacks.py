@@ -34,8 +34,8 @@ def verify_callback(
     headers: Mapping[str, str],
     body: bytes,
     credentials: Credentials,
-    *,
     now: float | None = None,
+    *,
     window: float = 300.0,
     require_sha256: bool = False,
 ) -> None:
@@ -95,6 +95,8 @@ class StatusEvent:
         timestamp: When it came to be, by the vendor's clock, or ``None`` where the vendor does not say.
         recipient: The recipient's number, or an empty text.
         errors: What went wrong, as the vendor tells it: ``code`` and ``title``.
+        conversation: WhatsApp's conversation, as the vendor tells it, or ``None``: ``id``, ``origin``...
+        cost: What it costs, as the vendor tells it, or ``None``: ``currency``, ``foreign_price``...
         raw: All of the status, as it came.
     """
 
@@ -103,6 +105,8 @@ class StatusEvent:
     timestamp: datetime | None = None
     recipient: str = attrs.field(default="", repr=lambda value: repr(value and mask_number(value)))
     errors: tuple[Mapping[str, Any], ...] = ()
+    conversation: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    cost: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
 
@@ -121,16 +125,18 @@ def parse_callback(body: bytes) -> list[StatusEvent]:
     statuses = fields.get("statuses")
     if not isinstance(statuses, list):
         return []
-    return [event for status in statuses if (event := _event(status)) is not None]
+    return [event for status in statuses if (event := _event(status, fields)) is not None]
 
 
-def _event(status: object) -> StatusEvent | None:
+def _event(status: object, body: Mapping[str, Any]) -> StatusEvent | None:
     if not isinstance(status, dict):
         return None
     message_id, name = status.get("id"), status.get("status")
     if not (isinstance(message_id, str) and message_id and isinstance(name, str)):
         return None
     recipient, errors, message = status.get("recipient_id"), status.get("errors"), status.get("message")
+    # The vendor does not say where in the body the cost stands.
+    conversation, cost = status.get("conversation"), status.get("cost", body.get("cost"))
     if recipient is None and isinstance(message, dict):  # as it is with ``deleted``
         recipient = message.get("recipient_id")
     return StatusEvent(
@@ -139,6 +145,8 @@ def _event(status: object) -> StatusEvent | None:
         _moment(status.get("timestamp")),
         recipient if isinstance(recipient, str) else "",
         tuple(error for error in errors if isinstance(error, dict)) if isinstance(errors, list) else (),
+        conversation if isinstance(conversation, dict) else None,
+        cost if isinstance(cost, dict) else None,
         status,
     )
 

@@ -495,3 +495,22 @@ def test_whatever_the_order_of_arrival_the_end_is_the_same(arrivals: list[str]) 
 
 def test_nothing_follows_an_end() -> None:
     assert frozenset({"failed", "deleted"}) == TERMINAL_STATUSES
+
+
+@pytest.mark.parametrize("place", ["status", "body"])
+def test_conversation_and_cost_are_handed_on(place: str) -> None:
+    cost = {"currency": "USD", "foreign_price": 0.02, "cdr_type": 1, "message_id": "wamid.1", "direction": 2}
+    conversation = {"id": "c-1", "expiration_timestamp": "1660106400", "origin": {"type": "business_initiated"}}
+    status: dict[str, Any] = {"id": "wamid.1", "status": "sent", "conversation": conversation}
+    body: dict[str, Any] = {"statuses": [status]}
+    (status if place == "status" else body)["cost"] = cost
+    (event,) = parse_callback(orjson.dumps(body))
+    assert (event.conversation, event.cost) == (conversation, cost)
+
+
+@pytest.mark.parametrize("value", [None, 3, "USD", [{}]])
+def test_a_conversation_or_cost_of_another_type_is_none(value: object) -> None:
+    status = {"id": "wamid.1", "status": "read", "conversation": value, "cost": value}
+    (event,) = parse_callback(orjson.dumps({"statuses": [status]}))
+    assert (event.conversation, event.cost) == (None, None)
+    assert event.raw == status
