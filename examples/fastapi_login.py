@@ -73,7 +73,7 @@ class Logins:
         self._logins.pop(login_id, None)
 
     def _digest(self, login_id: str, code: str) -> bytes:
-        return hmac.digest(self._key, f"{login_id}:{code}".encode(), hashlib.sha256)
+        return hmac.digest(self._key, f"{login_id}:{code}".encode(errors="surrogatepass"), hashlib.sha256)
 
 
 async def fall_back(number: str) -> None:

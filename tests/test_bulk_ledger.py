@@ -795,6 +795,22 @@ def test_only_the_vendor_tells_a_message_id_that_is_not_known(
     assert row(ledger)["message_id"] == message_id
 
 
+def test_a_callback_may_call_a_message_by_the_id_that_came_back(ledger: Ledger) -> None:
+    take(ledger, *entries(3))
+    ledger.begin_run(NOW)
+    claim(ledger, 3)
+    record(
+        ledger,
+        Outcome(1, ACCEPTED, 1, message_id="wamid.1"),
+        Outcome(2, ACCEPTED, 1, message_id="id-2"),
+        Outcome(3, UNKNOWN, 1),
+    )
+    told = {"wamid.1": "delivered", "id-2": "read", "wamid.3": "sent"}
+    assert ledger.resolve(told, by_callback=True) == 2
+    assert [row["receipt"] for row in ledger.results()] == ["delivered", "read", None]
+    assert ledger.resolve({"wamid.1": "sent"}, by_callback=True) == 0
+
+
 def test_no_receipts_say_nothing(ledger: Ledger) -> None:
     brought_to(UNKNOWN, ledger)
     assert ledger.resolve({}) == 0

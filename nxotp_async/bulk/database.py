@@ -44,6 +44,7 @@ CREATE TABLE messages (
     sent_at REAL,
     finished_at REAL
 );
+CREATE INDEX vendors_ids ON messages (message_id) WHERE message_id != cus_message_id;
 CREATE INDEX deferred ON messages (not_before) WHERE state = 'queued' AND not_before > 0;
 """
 

@@ -362,7 +362,8 @@ class Ledger:
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
-            return self._database.execute(RESOLVE, (time.time(), as_json(rows))).rowcount
+            parameters = (time.time(), as_json(rows))
+            return sum(self._database.execute(statement, parameters).rowcount for statement in RESOLVE)
 
     def requeue(self, cus_message_ids: Iterable[str]) -> int:
         """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.

@@ -54,7 +54,7 @@ WHERE messages.id = o.key
 """
 # By hand, which names no message id, only what is unknown can be settled. What a callback speaks of was accepted, even
 # where it says that the delivery has failed. The same order as callbacks.advances has it.
-RESOLVE: Final = """
+_RESOLVE: Final = """
 UPDATE messages SET
     receipt = o.status,
     message_id = coalesce(messages.message_id, o.message_id),
@@ -71,7 +71,7 @@ FROM (
     SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
         json_extract(value, '$[2]') AS message_id FROM json_each(?)
 ) AS o
-WHERE messages.cus_message_id = o.id
+WHERE {match}
     AND (state = 'unknown'
         OR (o.message_id IS NOT NULL AND (state IN ('accepted', 'sending') OR (state = 'queued' AND may_have_arrived))))
     AND CASE coalesce(receipt, '')
@@ -82,6 +82,14 @@ WHERE messages.cus_message_id = o.id
         WHEN 'sent' THEN o.status != 'sent'
         ELSE 1 END
 """
+RESOLVE: Final = tuple(
+    _RESOLVE.format(match=match)
+    for match in (
+        "messages.cus_message_id = o.id",
+        # As documented the vendor calls a message by its cus_message_id; should it not, by the id that came back.
+        "messages.message_id = o.id AND messages.message_id != messages.cus_message_id",
+    )
+)
 CAP: Final = """
 UPDATE messages SET
     state = CASE WHEN may_have_arrived THEN 'unknown' ELSE 'not_sent' END,

@@ -93,8 +93,8 @@ def print_json(value: object) -> None:
     print_data(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def print_data(text: str | bytes) -> None:
-    """Print to stdout. Where that fails, say so: what the exit code tells has happened all the same."""
+def print_data(text: str | bytes) -> bool:
+    """Print to stdout. Where that fails, say so, and return false: what an exit code tells has happened nonetheless."""
     try:
         try:
             click.echo(text)
@@ -104,6 +104,8 @@ def print_data(text: str | bytes) -> None:
         stderr.print(f"nxotp: cannot write to standard output: {error.strerror}", markup=False)
         # What is left in the buffer would fail once more, and change the exit code, when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def ask_key(name: str) -> str | None:

@@ -79,8 +79,15 @@ def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: boo
     """
     if unsigned and token is None:
         token = token_urlsafe(24)
+    credentials = _credentials(unsigned)
+    if credentials is None and not unsigned:
+        fail(
+            "the keys that verify the callbacks are missing: set NXOTP_ACCESS_KEY and NXOTP_ACCESS_SECRET, "
+            "or say --unsigned for an account whose callbacks are not signed",
+            EXIT_CONFIGURATION,
+        )
     try:
-        run(_listen((host, port), _credentials(unsigned), token, unsigned, as_json), interrupted="stopped")
+        run(_listen((host, port), credentials, token, unsigned, as_json), interrupted="stopped")
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
 
@@ -111,7 +118,8 @@ async def _listen(
 
 async def _print_events(events: AsyncIterator[StatusEvent], as_json: bool) -> None:
     async for event in events:
-        print_data(orjson.dumps(_fields(event)) if as_json else _line(event))
+        if not print_data(orjson.dumps(_fields(event)) if as_json else _line(event)):
+            return  # whoever reads has gone: to go on answering the vendor would lose what it tells
 
 
 def _fields(event: StatusEvent) -> dict[str, object]:
