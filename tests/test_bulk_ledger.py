@@ -1200,7 +1200,7 @@ def test_a_ledger_is_its_owners_alone(tmp_path: Path) -> None:
         ledger.begin_run(NOW)
         claim(ledger)
         assert modes(tmp_path) == _PRIVATE
-        ledger.finish_run()
+        ledger.forget_codes()
         assert modes(tmp_path) == _PRIVATE
     assert modes(tmp_path) == {"run.ledger": "600"}
 
@@ -1389,7 +1389,7 @@ def test_the_code_of_a_final_message_is_in_no_byte(tmp_path: Path, canary: str, 
         claim(ledger)
         assert {needle for needle, _ in found(tmp_path, needles)} == set(needles)
         record(ledger, Outcome(1, state, 1, error="Error", reason="because"))
-        ledger.finish_run()
+        ledger.forget_codes()
         assert found(tmp_path, needles) == []
         assert found(tmp_path, ["because", "id-1"]) == [("because", "run.ledger"), ("id-1", "run.ledger")]
     assert found(tmp_path, needles) == []
@@ -1416,7 +1416,7 @@ def test_no_code_of_many_messages_remains_in_the_gaps_of_the_file(tmp_path: Path
                 ],
             )
         assert ledger.counts() == {ACCEPTED: 1500}
-        ledger.finish_run()
+        ledger.forget_codes()
         assert found(tmp_path, needles) == []
     assert found(tmp_path, [*needles, CODE]) == []
 
@@ -1439,11 +1439,11 @@ def test_expired_codes_are_in_no_byte_and_unknown_ones_stay_until_then(tmp_path:
         ledger.begin_run(NOW)
         claim(ledger, 3)
         record(ledger, *[Outcome(key, UNKNOWN, 1) for key in (1, 2, 3)])
-        ledger.finish_run()
+        ledger.forget_codes()
         assert {needle for needle, _ in found(tmp_path, list(contents_.values()))} == set(contents_.values())
         ledger.resolve({"id-3": "delivered"})
         assert ledger.expire(NOW + 10).total() == 1
-        ledger.finish_run()
+        ledger.forget_codes()
         left = [(kept_queued, "run.ledger"), (kept_unknown, "run.ledger")]
         assert found(tmp_path, list(contents_.values())) == left
     assert found(tmp_path, list(contents_.values())) == left
@@ -1457,7 +1457,7 @@ def test_a_file_that_was_refused_leaves_no_code(tmp_path: Path) -> None:
             assert ledger.add(ledger.add_source("otps.csv"), [entry(1, "Your code is 739155")]) == {}
             raise ZeroDivisionError
         assert states(ledger) == []
-        ledger.finish_run()
+        ledger.forget_codes()
         assert found(tmp_path, ["739155"]) == []
     assert found(tmp_path, ["739155"]) == []
 

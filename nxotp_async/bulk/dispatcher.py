@@ -194,7 +194,7 @@ class Dispatcher:
         self._in_flight.clear()
         self._exchange(0)
         self._ledger.expire(self._clock.time(), before_due=not self._stopping)
-        self._ledger.finish_run()
+        self._ledger.forget_codes()
         self.counts = self._ledger.counts()
 
     # ------------------------------------------------------------------------------------------ messages out

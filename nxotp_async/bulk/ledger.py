@@ -277,7 +277,7 @@ class Ledger:
             )
         return claimed
 
-    def finish_run(self) -> None:
+    def forget_codes(self) -> None:
         """Let nothing of the erased codes remain in the file, where nothing is queued any more."""
         with self._access():
             if not self.counts()[MessageState.QUEUED]:

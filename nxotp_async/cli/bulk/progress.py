@@ -6,7 +6,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 
 from ...bulk import Dispatcher, MessageState
 from ..common import stderr
@@ -17,35 +17,10 @@ _BAR_INTERVAL: Final = 0.25  # seconds
 _LINE_INTERVAL: Final = 10.0  # seconds
 
 
-class LoadingProgress:
-    """Shows how many rows were read."""
+class _Shown:
+    """Progress that is shown on standard error for as long as a block runs, where that is a terminal."""
 
-    def __init__(self) -> None:
-        columns = (SpinnerColumn(), TextColumn("reading: {task.completed:,} rows"))
-        self._progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
-        self._task = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, rows: int) -> None:
-        """Show that so many rows were read."""
-        self._progress.update(self._task, completed=rows)
-
-
-class SendingProgress:
-    """Shows how many messages have an outcome, how fast that goes, and when it will be over."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._meter = _Meter()
-        columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    def __init__(self, *columns: ProgressColumn) -> None:
         self._progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
         self._task = self._progress.add_task("", total=None, text="")
 
@@ -57,6 +32,26 @@ class SendingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class LoadingProgress(_Shown):
+    """Shows how many rows were read."""
+
+    def __init__(self) -> None:
+        super().__init__(SpinnerColumn(), TextColumn("reading: {task.completed:,} rows"))
+
+    def show(self, rows: int) -> None:
+        """Show that so many rows were read."""
+        self._progress.update(self._task, completed=rows)
+
+
+class SendingProgress(_Shown):
+    """Shows how many messages have an outcome, how fast that goes, and when it will be over."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__(BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        self._dispatcher = dispatcher
+        self._meter = _Meter()
 
     async def follow(self) -> None:
         """Show it again and again, until cancelled."""

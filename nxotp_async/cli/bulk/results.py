@@ -148,6 +148,7 @@ def resolve(
 
 def _settle_by_hand(ledger: Ledger, outcome: str, ids: list[str]) -> None:
     settled = ledger.requeue(ids) if outcome == "resend" else ledger.resolve(dict.fromkeys(ids, outcome))
+    ledger.forget_codes()
     what = "queued again" if outcome == "resend" else outcome
     stderr.print(f"{settled} of {len(ids)} settled as {what}; {_left(ledger)} are unknown")
     if settled < len(ids):
@@ -159,6 +160,7 @@ def _settle_by_hand(ledger: Ledger, outcome: str, ids: list[str]) -> None:
 
 def _settle_by_callbacks(ledger: Ledger, file: IO[bytes]) -> None:
     settled = settle(ledger, file)
+    ledger.forget_codes()
     stderr.print(
         f"{settled.callbacks} callbacks told something new of messages {settled.messages} times; "
         f"{_left(ledger)} are unknown"
