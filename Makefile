@@ -45,7 +45,7 @@ format: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed-cli
-	$(PIP_INSTALL) --editable '.[cli,fast]' --group dev
+	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel]' --group dev --group docs
 	touch $@
 
 clean:
