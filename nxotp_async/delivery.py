@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 import attrs
@@ -140,7 +140,7 @@ class Delivery:
         quota = self._shared.quota
         try:
             outcome = await self._attempt()
-            if self._may_follow(outcome):
+            if not isinstance(outcome, str) and self._may_follow(outcome):
                 outcome = await self._retry(outcome)
         except asyncio.CancelledError:
             quota.give_back(self._tokens)
@@ -154,41 +154,42 @@ class Delivery:
         error.attempts = self._attempts
         if self._gave_up:
             error.hint = f"{error.hint}; {self._gave_up}" if error.hint else self._gave_up
-        return SendResult(self._message, _status(error), None, self._attempts, elapsed, error)
+        return SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
 
     # ------------------------------------------------------------------------------------------ one attempt
 
     async def _attempt(self) -> str | NxOtpError:
         """Make one attempt, and return the message id or what went wrong."""
-        outcome = await self._with_permit()
-        if isinstance(outcome, NxOtpError) and (
-            self._verdict is None or _WEIGHT[_status(outcome)] >= _WEIGHT[_status(self._verdict)]
-        ):
-            self._verdict = outcome
-        return outcome
-
-    async def _with_permit(self) -> str | NxOtpError:
-        permits = self._lane.permits
-        if permits.locked():
-            try:
-                async with asyncio.timeout(self._time_left()):
-                    await permits.acquire()
-            except TimeoutError:
-                return self._out_of_time("while it waited for one of the max_concurrency permits")
-        else:
+        permits, limiter = self._lane.permits, self._lane.limiter
+        if not permits.locked():
             await permits.acquire()
+        elif not await self._in_time(permits.acquire()):
+            return self._out_of_time("while it waited for one of the max_concurrency permits")
         try:
-            if (limiter := self._lane.limiter) is not None:
-                try:
-                    async with asyncio.timeout(self._time_left()):
-                        await limiter.acquire()
-                except TimeoutError:
-                    return self._out_of_time("while it waited for the rate_limit")
+            if limiter is not None and not await self._in_time(limiter.acquire()):
+                return self._out_of_time("while it waited for the rate_limit")
             if self._time_left() <= 0:
                 return self._out_of_time("before the request began")
-            return await self._post()
+            outcome = await self._post()
         finally:
             permits.release()
+        if not isinstance(outcome, str):
+            self._weigh(outcome)
+        return outcome
+
+    def _weigh(self, outcome: NxOtpError) -> None:
+        """Keep the outcome, where it says more than those before it, or as much."""
+        if self._verdict is None or _WEIGHT[SendStatus.of(outcome)] >= _WEIGHT[SendStatus.of(self._verdict)]:
+            self._verdict = outcome
+
+    async def _in_time(self, waiting: Awaitable[object]) -> bool:
+        """Wait, and return whether it was over before the time was."""
+        try:
+            async with asyncio.timeout(self._time_left()):
+                await waiting
+        except TimeoutError:
+            return False
+        return True
 
     async def _post(self) -> str | NxOtpError:
         """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
@@ -286,15 +287,6 @@ class Delivery:
             await self._shared.clock.sleep(seconds)
         finally:
             self._lane.asleep -= 1
-
-
-def _status(error: NxOtpError) -> SendStatus:
-    match error:
-        case OutcomeUnknownError():
-            return SendStatus.UNKNOWN
-        case NotSentError():
-            return SendStatus.NOT_SENT
-    return SendStatus.REJECTED
 
 
 # Of several attempts for a message the heaviest counts: one that may have been accepted is not undone by a later

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .errors import InvalidMessageError, NxOtpError, without_frames
+from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError, without_frames
 from .languages import Language
 
 __all__ = ["ApiType", "Category", "OtpMessage", "SendResult", "SendStatus", "mask_number", "parse_number", "parse_url"]
@@ -39,6 +39,16 @@ class SendStatus(StrEnum):
     """It provably never left this machine."""
     UNKNOWN = "unknown"
     """It may have been accepted: sending it again may deliver it twice."""
+
+    @classmethod
+    def of(cls, error: NxOtpError) -> "SendStatus":
+        """Return what an error says of the message it was raised for."""
+        match error:
+            case OutcomeUnknownError():
+                return cls.UNKNOWN
+            case NotSentError() | InvalidMessageError():
+                return cls.NOT_SENT
+        return cls.REJECTED
 
 
 def mask_number(number: str) -> str:
@@ -102,15 +112,16 @@ def _parse_content(value: object) -> str:
         raise InvalidMessageError(
             f"content must be a str, not {type(value).__name__}{why}", field="content", hint='write "004213", not 4213'
         )
-    if 4 <= len(value) <= 8 and value.isascii() and value.isdigit():
-        return value
     if len(value) > _MAX_CONTENT:
         raise InvalidMessageError(f"content is longer than {_MAX_CONTENT} characters", field="content")
+    runs = _DIGIT_RUN.findall(value)
+    if len(runs) == 1 and 4 <= len(runs[0]) <= 8 and value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidMessageError("content holds half of a surrogate pair, which is no text", field="content") from None
-    runs = [run for run in _DIGIT_RUN.findall(value) if len(run) >= 4]
+    runs = [run for run in runs if len(run) >= 4]
     if not runs:
         raise InvalidMessageError(
             "content holds no code", field="content", hint="it must hold exactly one run of 4 to 8 digits"
@@ -134,8 +145,8 @@ def _parse_content(value: object) -> str:
     return value
 
 
-def _parse_language(value: object) -> Language | None:
-    if value is None or isinstance(value, Language):
+def _parse_language(value: object) -> Language:
+    if isinstance(value, Language):
         return value
     if not isinstance(value, str):
         raise InvalidMessageError(f"language_code must be a str, not {type(value).__name__}", field="language_code")
@@ -145,8 +156,8 @@ def _parse_language(value: object) -> Language | None:
         raise InvalidMessageError(str(error), field="language_code") from None
 
 
-def _parse_category(value: object) -> Category | None:
-    if value is None or isinstance(value, Category):
+def _parse_category(value: object) -> Category:
+    if isinstance(value, Category):
         return value
     try:
         return Category(str(value).strip().upper())
@@ -154,17 +165,15 @@ def _parse_category(value: object) -> Category | None:
         raise InvalidMessageError("category must be " + " or ".join(Category), field="category") from None
 
 
-def _parse_api_type(value: object) -> ApiType | None:
-    if value is None or isinstance(value, ApiType):
+def _parse_api_type(value: object) -> ApiType:
+    if isinstance(value, ApiType):
         return value
     if type(value) is int and value in (0, 1):
         return ApiType(value)
     raise InvalidMessageError("api_type must be 0 (Cloud API) or 1 (MM Lite API)", field="api_type")
 
 
-def _parse_cus_message_id(value: object) -> str | None:
-    if value is None:
-        return None
+def _parse_cus_message_id(value: object) -> str:
     if isinstance(value, str) and 1 <= len(value) <= 128 and value.isascii() and value.isprintable():
         return value
     raise InvalidMessageError("cus_message_id must be 1 to 128 printable ASCII characters", field="cus_message_id")
@@ -188,9 +197,7 @@ def parse_url(value: object, field: str = "dr_webhook") -> str:
     )
 
 
-def _parse_expires_at(value: object) -> datetime | None:
-    if value is None:
-        return None
+def _parse_expires_at(value: object) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidMessageError(f"expires_at must be a datetime, not {type(value).__name__}", field="expires_at")
     if value.utcoffset() is None:
@@ -198,14 +205,6 @@ def _parse_expires_at(value: object) -> datetime | None:
             "expires_at has no time zone", field="expires_at", hint="datetime.now(timezone.utc) + timedelta(minutes=5)"
         )
     return value
-
-
-def _parse_webhook(value: object) -> str | None:
-    return None if value is None else parse_url(value)
-
-
-def _parse_business_phone(value: object) -> str | None:
-    return None if value is None else parse_number(value, "business_phone")
 
 
 def _mask_webhook(url: str | None) -> str:
@@ -234,23 +233,15 @@ class OtpMessage:
         InvalidMessageError: A value cannot be sent; ``error.field`` names it.
     """
 
-    to: str = attrs.field(converter=parse_number, repr=mask_number)
-    content: str = attrs.field(converter=_parse_content, repr=lambda _: "'***'")
-    language_code: Language | None = attrs.field(
-        converter=_parse_language, default=None, repr=lambda value: repr(value and str(value))
-    )
-    category: Category | None = attrs.field(
-        converter=_parse_category, default=None, repr=lambda value: repr(value and str(value))
-    )
-    cus_message_id: str | None = attrs.field(converter=_parse_cus_message_id, default=None)
-    dr_webhook: str | None = attrs.field(converter=_parse_webhook, default=None, repr=_mask_webhook)
-    api_type: ApiType | None = attrs.field(converter=_parse_api_type, default=None)
-    business_phone: str | None = attrs.field(
-        converter=_parse_business_phone,
-        default=None,
-        repr=lambda value: repr(value and mask_number(value)),
-    )
-    expires_at: datetime | None = attrs.field(converter=_parse_expires_at, default=None)
+    to: str = attrs.field(repr=mask_number)
+    content: str = attrs.field(repr=lambda _: "'***'")
+    language_code: Language | None = attrs.field(default=None, repr=lambda value: repr(value and str(value)))
+    category: Category | None = attrs.field(default=None, repr=lambda value: repr(value and str(value)))
+    cus_message_id: str | None = None
+    dr_webhook: str | None = attrs.field(default=None, repr=_mask_webhook)
+    api_type: ApiType | None = None
+    business_phone: str | None = attrs.field(default=None, repr=lambda value: repr(value and mask_number(value)))
+    expires_at: datetime | None = None
 
     def __init__(
         self,
@@ -267,15 +258,15 @@ class OtpMessage:
     ) -> None:
         try:
             self.__attrs_init__(
-                to,
-                content,
-                language_code,
-                category,
-                cus_message_id,
-                dr_webhook,
-                api_type,
-                business_phone,
-                expires_at,
+                parse_number(to),
+                _parse_content(content),
+                None if language_code is None else _parse_language(language_code),
+                None if category is None else _parse_category(category),
+                None if cus_message_id is None else _parse_cus_message_id(cus_message_id),
+                None if dr_webhook is None else parse_url(dr_webhook),
+                None if api_type is None else _parse_api_type(api_type),
+                None if business_phone is None else parse_number(business_phone, "business_phone"),
+                None if expires_at is None else _parse_expires_at(expires_at),
             )
             return
         except InvalidMessageError as error:
@@ -294,15 +285,16 @@ class OtpMessage:
         self, *, cus_message_id: str, language_code: Language, dr_webhook: str | None, business_phone: str | None
     ) -> "OtpMessage":
         """Return the message with its absent fields filled in from values that are already valid."""
-        if None not in (self.cus_message_id, self.language_code, self.dr_webhook, self.business_phone):
-            return self
-        completed = object.__new__(OtpMessage)
-        for name in _FIELD_NAMES:
-            _set(completed, name, getattr(self, name))
-        _set(completed, "cus_message_id", self.cus_message_id or cus_message_id)
+        completed: OtpMessage = object.__new__(OtpMessage)
+        _set(completed, "to", self.to)
+        _set(completed, "content", self.content)
         _set(completed, "language_code", self.language_code or language_code)
+        _set(completed, "category", self.category)
+        _set(completed, "cus_message_id", self.cus_message_id or cus_message_id)
         _set(completed, "dr_webhook", self.dr_webhook or dr_webhook)
+        _set(completed, "api_type", self.api_type)
         _set(completed, "business_phone", self.business_phone or business_phone)
+        _set(completed, "expires_at", self.expires_at)
         return completed
 
     def __copy__(self) -> Self:
@@ -315,9 +307,9 @@ class OtpMessage:
         raise TypeError("an OtpMessage holds a live code and refuses to be pickled; pass its cus_message_id on instead")
 
 
-# A frozen class can only be filled in this way; attrs' own __init__ does the same.
+# A frozen class can only be filled in this way; attrs' own __init__ does the same. attrs.evolve would check every
+# field again, which takes longer than to sign the message.
 _set = object.__setattr__
-_FIELD_NAMES = tuple(field.name for field in attrs.fields(OtpMessage))
 
 
 @attrs.frozen

@@ -93,7 +93,7 @@ class _Stream(Generic[_Item, _Result]):
 
     def hire(self) -> bool:
         """Start a worker, where one may read. Return whether it was started."""
-        if self._has_newcomer or not self._may_read() or len(self.workers) >= self._wanted():
+        if self._has_newcomer or self._is_overstaffed(with_another=1) or not self._may_read():
             return False
         self._has_newcomer = True
         self.workers.add(asyncio.create_task(self._read_and_work(), name="nxotp_async: send_many"))
@@ -103,8 +103,9 @@ class _Stream(Generic[_Item, _Result]):
         has_room = self._in_work + len(self.results) < 2 * self._concurrency
         return has_room and not self._exhausted and not self._is_reading
 
-    def _wanted(self) -> int:
-        return min(self._concurrency + self._asleep(), 2 * self._concurrency)
+    def _is_overstaffed(self, with_another: int = 0) -> bool:
+        excess = len(self.workers) + with_another - self._concurrency
+        return excess > 0 and excess > min(self._asleep(), self._concurrency)
 
     async def _read_and_work(self) -> None:
         self._has_newcomer = False
@@ -126,7 +127,7 @@ class _Stream(Generic[_Item, _Result]):
                 self._in_work -= 1
                 self.results.append(result)
                 self._notify()
-                if len(self.workers) > self._wanted():
+                if self._is_overstaffed():
                     return
         except (Exception, asyncio.CancelledError) as error:
             if self._cancelled:

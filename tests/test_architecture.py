@@ -20,9 +20,9 @@ RANKS = [
     {"settings", "sessions", "streaming", "tracking", "receivers"},
     {"delivery"},
     {"client"},
-    {"sandbox", "bulk"},
-    {"demo"},
-    {"cli"},
+    {"sandbox", "bulk", "bench", "doctor", "otel"},
+    {"demo", "testing"},
+    {"cli", "pytest_plugin"},
     {"__init__", "__main__"},
 ]
 
