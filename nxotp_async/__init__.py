@@ -26,6 +26,7 @@ from .errors import (
     TransientApiError,
     TransportError,
 )
+from .hooks import Attempt
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector, Summary
@@ -37,6 +38,7 @@ __all__ = [
     "AccountError",
     "ApiError",
     "ApiType",
+    "Attempt",
     "AuthenticationError",
     "CallbackVerificationError",
     "Category",

@@ -12,6 +12,7 @@ import aiohttp
 from .clocks import Clock
 from .delivery import Delivery, Lane, Shared
 from .errors import ConfigurationError, InvalidMessageError, without_frames
+from .hooks import AttemptHook, ResultHook
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector
@@ -54,6 +55,8 @@ class OtpClient:
             middlewares take part in every request.
         transport: Another HTTP library, or a test's; closed with the client.
         clock: Sources of time and chance for tests.
+        on_attempt: Called after every POST, with an `Attempt`. See `add_hooks`.
+        on_result: Called with every `SendResult`, also with those that `send_otp` raises for.
 
     Raises:
         ConfigurationError: A setting is missing or wrong; the text names the argument and its variable.
@@ -78,6 +81,8 @@ class OtpClient:
         session: aiohttp.ClientSession | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        on_attempt: AttemptHook | None = None,
+        on_result: ResultHook | None = None,
     ) -> None:
         given = {
             "access_key": access_key,
@@ -115,6 +120,7 @@ class OtpClient:
         )
         self._shared = Shared(pool, clock)
         self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
+        self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
     def __repr__(self) -> str:
         return f"<OtpClient {self._settings.url}>"
@@ -123,6 +129,28 @@ class OtpClient:
     def max_concurrency(self) -> int:
         """How many requests may be in flight at the same time, per event loop."""
         return self._settings.max_concurrency
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are on their way, those that wait for a permit or a retry included."""
+        return len(self._shared.in_flight)
+
+    @property
+    def retry_tokens(self) -> int:
+        """What is left of the retry quota, of `RetryQuota.CAPACITY` tokens; nothing is tried again without it."""
+        return self._shared.quota.tokens
+
+    def add_hooks(self, *, on_attempt: AttemptHook | None = None, on_result: ResultHook | None = None) -> None:
+        """Have functions called with what happens, those of `with_options` included.
+
+        They run in the event loop, in the task that sends, and must not block. One that raises is logged, and the
+        send goes on. A send that is cancelled has no result.
+
+        Args:
+            on_attempt: Called after every POST that was not cancelled.
+            on_result: Called with what became of every message that was not cancelled.
+        """
+        self._shared.hooks.add(on_attempt, on_result)
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,7 +284,7 @@ class OtpClient:
         async def deliver_once(message: OtpMessage) -> SendResult:
             _check_type(message)
             if message.cus_message_id in seen:
-                return _refused_twin(message)
+                return self._refuse_twin(message)
             if message.cus_message_id is not None:
                 seen.add(message.cus_message_id)
             return await self._deliver(message)
@@ -293,11 +321,23 @@ class OtpClient:
         )
         own = object()
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
-            return _refused_twin(message)
+            return self._refuse_twin(message)
         try:
             return await Delivery(message, settings, self._shared, self._lane()).run()
         finally:
             del in_flight[cus_message_id]
+
+    def _refuse_twin(self, message: OtpMessage) -> SendResult:
+        """Return the result of a second message with the same id: the ids could not be told apart."""
+        error = InvalidMessageError(
+            "cus_message_id is that of another message of this client or batch",
+            field="cus_message_id",
+            hint="give each message its own, or none",
+            cus_message_id=message.cus_message_id,
+        )
+        result = SendResult(message, SendStatus.NOT_SENT, error=error)
+        self._shared.hooks.tell_result(result)
+        return result
 
     def _lane(self) -> Lane:
         """Return what the running loop's sends share."""
@@ -320,14 +360,3 @@ def _settings_or_error(given: dict[str, Any]) -> Settings | ConfigurationError:
         return Settings.resolve(given)
     except ConfigurationError as error:
         return without_frames(error)
-
-
-def _refused_twin(message: OtpMessage) -> SendResult:
-    """Return the result of a second message with the same id: it must not be sent, the ids could not be told apart."""
-    error = InvalidMessageError(
-        "cus_message_id is that of another message of this client or batch",
-        field="cus_message_id",
-        hint="give each message its own, or none",
-        cus_message_id=message.cus_message_id,
-    )
-    return SendResult(message, SendStatus.NOT_SENT, error=error)

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
-from aiolimiter import AsyncLimiter
 
 from .clocks import Clock
 from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
+from .hooks import Hooks
 from .messages import OtpMessage, SendResult, SendStatus
 from .protocol import decode, encode, request_headers, server_time
 from .retry import RetryQuota, retrying
 from .sessions import Transport
 from .settings import Settings
 from .streaming import Stream
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 __all__ = ["Delivery", "Lane", "Shared", "Skew"]
 
@@ -34,12 +37,14 @@ class Lane:
 
     def __init__(self, max_concurrency: int, rate_limit: float | None) -> None:
         self.permits = asyncio.Semaphore(max_concurrency)
-        self.limiter = None if rate_limit is None else _smooth_limiter(rate_limit)
+        self.limiter: AsyncLimiter | None = None if rate_limit is None else _smooth_limiter(rate_limit)
         self.asleep = 0
         self.streams: set[Stream] = set()
 
 
-def _smooth_limiter(rate: float) -> AsyncLimiter:
+def _smooth_limiter(rate: float) -> "AsyncLimiter":
+    from aiolimiter import AsyncLimiter  # noqa: PLC0415 - takes long to import, and most clients have no limit
+
     # The bucket starts full, and all of it may go out at once: a hundredth of a second's worth keeps the first
     # second smooth, and is still enough to make up for timers that fire late.
     burst = max(1.0, rate / 100)
@@ -92,6 +97,7 @@ class Shared:
         quota: Limits the retries.
         skew: The vendor's clock.
         in_flight: The ``cus_message_id`` of every message on its way, with a mark of whose it is.
+        hooks: Who is told of attempts and results.
     """
 
     transport: Transport
@@ -99,6 +105,7 @@ class Shared:
     quota: RetryQuota = attrs.Factory(RetryQuota)
     skew: Skew = attrs.Factory(Skew)
     in_flight: dict[str, object] = attrs.Factory(dict)
+    hooks: Hooks = attrs.Factory(Hooks)
 
 
 class Delivery:
@@ -148,13 +155,20 @@ class Delivery:
         elapsed = self._shared.clock.monotonic() - self._started_at
         if isinstance(outcome, str):
             quota.give_back(RetryQuota.COST if self._tokens else 1)
-            return SendResult(self._message, SendStatus.ACCEPTED, outcome, self._attempts, elapsed)
-        error = self._verdict or outcome
+            result = SendResult(self._message, SendStatus.ACCEPTED, outcome, self._attempts, elapsed)
+        else:
+            error = self._final_error(outcome)
+            result = SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
+        self._shared.hooks.tell_result(result)
+        return result
+
+    def _final_error(self, last: NxOtpError) -> NxOtpError:
+        error = self._verdict or last
         error.cus_message_id = self._message.cus_message_id
         error.attempts = self._attempts
         if self._gave_up:
             error.hint = f"{error.hint}; {self._gave_up}" if error.hint else self._gave_up
-        return SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
+        return error
 
     # ------------------------------------------------------------------------------------------ one attempt
 
@@ -170,9 +184,13 @@ class Delivery:
                 return self._out_of_time("while it waited for the rate_limit")
             if self._time_left() <= 0:
                 return self._out_of_time("before the request began")
-            outcome = await self._post()
+            began = self._shared.clock.monotonic()
+            outcome = await self._post(began)
         finally:
             permits.release()
+        if self._shared.hooks.on_attempt:
+            elapsed = self._shared.clock.monotonic() - began
+            self._shared.hooks.tell_attempt(self._message, self._attempts, outcome, elapsed)
         if not isinstance(outcome, str):
             self._weigh(outcome)
         return outcome
@@ -191,10 +209,10 @@ class Delivery:
             return False
         return True
 
-    async def _post(self) -> str | NxOtpError:
+    async def _post(self, now: float) -> str | NxOtpError:
         """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
         shared, settings, message = self._shared, self._settings, self._message
-        timeout = min(settings.timeout, self._deadline_at - shared.clock.monotonic())
+        timeout = min(settings.timeout, self._deadline_at - now)
         sent = shared.clock.time()
         ts = int((sent + shared.skew.offset) * 1000)
         headers = request_headers(self._body, ts=ts, credentials=settings.credentials)

@@ -16,13 +16,13 @@ RANKS = [
     {"_version", "errors", "languages", "clocks"},
     {"codes"},
     {"messages", "signing"},
-    {"protocol", "retry", "results", "callbacks"},
+    {"protocol", "retry", "results", "callbacks", "hooks"},
     {"settings", "sessions", "streaming", "tracking", "receivers"},
     {"delivery"},
     {"client"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
     {"demo", "testing"},
-    {"cli", "pytest_plugin"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 
@@ -76,6 +76,10 @@ def test_importing_the_package_loads_neither_a_server_nor_the_command_line() -> 
         "nxotp_async.sandbox",
         "nxotp_async.bulk",
         "nxotp_async.demo",
+        "nxotp_async.bench",
+        "nxotp_async.doctor",
+        "nxotp_async.otel",
+        "nxotp_async.testing",
         "nxotp_async.cli",
     ):
         assert name not in loaded
