@@ -11,6 +11,7 @@ import attrs
 import orjson
 from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.orjson import make_converter
+from multidict import istr
 
 from ._version import __version__
 from .codes import ResponseCode, error_class
@@ -40,7 +41,6 @@ _fields_of = make_dict_unstructure_fn(
     business_phone=_omit_absent,
     expires_at=override(omit=True),
 )
-_USER_AGENT: Final = f"nxotp_async/{__version__}"
 
 
 def encode(message: OtpMessage, appkey: str) -> bytes:
@@ -64,17 +64,24 @@ def request_headers(body: bytes, *, ts: int, credentials: Credentials) -> dict[s
         credentials: The account's keys.
     """
     return {
-        "accessKey": credentials.access_key,
-        "ts": str(ts),
-        "bizType": "2",
-        "action": "mt",
-        "sign": sign(body, ts=ts, credentials=credentials),
-        "Content-Type": "application/json",
-        "Accept": "application/json",
-        # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
-        "Accept-Encoding": "identity",
-        "User-Agent": _USER_AGENT,
+        _ACCESS_KEY: credentials.access_key,
+        _TS: str(ts),
+        _SIGN: sign(body, ts=ts, credentials=credentials),
+        **_FIXED_HEADERS,
     }
+
+
+# aiohttp compares names of this type without changing their letter case first.
+_ACCESS_KEY, _TS, _SIGN = istr("accessKey"), istr("ts"), istr("sign")
+_FIXED_HEADERS: Final[Mapping[str, str]] = {
+    istr("bizType"): "2",
+    istr("action"): "mt",
+    istr("Content-Type"): "application/json",
+    istr("Accept"): "application/json",
+    # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
+    istr("Accept-Encoding"): "identity",
+    istr("User-Agent"): f"nxotp_async/{__version__}",
+}
 
 
 # ---------------------------------------------------------------------------------------------- answer → outcome

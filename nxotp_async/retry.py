@@ -3,10 +3,9 @@
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
-from tenacity import AsyncRetrying, Future, RetryCallState, retry_if_result
 
 from .errors import (
     ApiError,
@@ -17,6 +16,9 @@ from .errors import (
     OutcomeUnknownError,
     TransientApiError,
 )
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, Future, RetryCallState
 
 __all__ = ["PAIR_INTERVAL", "PAIR_RATE_LIMIT", "RetryPolicy", "RetryQuota", "retrying"]
 
@@ -150,7 +152,7 @@ def retrying(
     pause: Callable[[str | NxOtpError, int], float],
     give_up: Callable[[str | NxOtpError, int, float], bool],
     sleep: Callable[[float], Awaitable[None]],
-) -> AsyncRetrying:
+) -> "AsyncRetrying":
     """Return the tenacity controller for one message. Its attempts return their outcome and never raise an error.
 
     Args:
@@ -159,8 +161,10 @@ def retrying(
         give_up: Whether to stop with this outcome, given the number of its attempt and the pause that would come.
         sleep: Waits.
     """
+    # Imported with the first retry: many programs never make one.
+    from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415
 
-    def outcome(state: RetryCallState) -> str | NxOtpError:
+    def outcome(state: "RetryCallState") -> str | NxOtpError:
         # tenacity asks after an attempt only, when there is an outcome
         return cast("str | NxOtpError", cast("Future", state.outcome).result())
 
