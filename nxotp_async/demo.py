@@ -1,23 +1,20 @@
 """The demonstration: a thousand OTPs through a sandbox in its own process."""
 
-import asyncio
 import csv
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic
 
 import aiohttp
 import attrs
-import orjson
 
 from .client import OtpClient
 from .errors import InvalidMessageError
 from .messages import OtpMessage, SendResult
 from .results import ResultCollector, Summary
 from .sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
+from .sandbox.process import sandbox_process
 
 __all__ = ["DemoError", "DemoReport", "default_recipients", "read_recipients", "run_demo"]
 
@@ -116,24 +113,34 @@ async def run_demo(
     Raises:
         DemoError: The sandbox did not start.
     """
+    options = ("--made-up-ids", "--fault-rate", str(fault_rate), "--seed", str(seed))
+    try:
+        async with sandbox_process(*options) as url:
+            return await _run_against(url, recipients, count, concurrency, on_result)
+    except ChildProcessError as error:
+        raise DemoError(str(error)) from None
+
+
+async def _run_against(
+    url: str, recipients: list[OtpMessage], count: int, concurrency: int, on_result: Callable[[SendResult], None]
+) -> DemoReport:
     collector = ResultCollector()
     elapsed: list[float] = []
-    async with _sandbox_process(fault_rate, seed) as url:
-        async with OtpClient(
-            access_key=SANDBOX_CREDENTIALS.access_key,
-            access_secret=SANDBOX_CREDENTIALS.access_secret,
-            appkey=SANDBOX_CREDENTIALS.appkey,
-            base_url=url,
-            business_phone=SANDBOX_BUSINESS_PHONE,
-            max_concurrency=concurrency,
-        ) as client:
-            started = monotonic()
-            async for result in client.send_many(islice(cycle(recipients), count)):
-                collector.add(result)
-                elapsed.append(result.elapsed)
-                on_result(result)
-            seconds = monotonic() - started
-        counted = await _count_accepted(url)
+    async with OtpClient(
+        access_key=SANDBOX_CREDENTIALS.access_key,
+        access_secret=SANDBOX_CREDENTIALS.access_secret,
+        appkey=SANDBOX_CREDENTIALS.appkey,
+        base_url=url,
+        business_phone=SANDBOX_BUSINESS_PHONE,
+        max_concurrency=concurrency,
+    ) as client:
+        started = monotonic()
+        async for result in client.send_many(islice(cycle(recipients), count)):
+            collector.add(result)
+            elapsed.append(result.elapsed)
+            on_result(result)
+        seconds = monotonic() - started
+    counted = await _count_accepted(url)
     elapsed.sort()
     return DemoReport(
         collector.summary(),
@@ -168,27 +175,3 @@ def _problems(collector: ResultCollector, count: int, counted: int) -> list[str]
 
 def _percentile(ascending: list[float], share: float) -> float:
     return ascending[min(int(len(ascending) * share), len(ascending) - 1)] if ascending else 0.0
-
-
-@asynccontextmanager
-async def _sandbox_process(fault_rate: float, seed: int) -> AsyncIterator[str]:
-    """Run a sandbox in its own process, and yield its URL. It ends with the block, or with this process."""
-    arguments = ["sandbox", "--port", "0", "--until-eof", "--made-up-ids", "--json"]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "nxotp_async", *arguments, "--fault-rate", str(fault_rate), "--seed", str(seed)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-    except OSError as error:
-        raise DemoError(f"the sandbox process did not start: {error}") from None
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
-    try:
-        first_line = await process.stdout.readline()
-        if not first_line:
-            raise DemoError("the sandbox process did not start; its message stands above")
-        yield orjson.loads(first_line)["url"]
-    finally:
-        process.stdin.close()
-        await process.wait()

@@ -448,8 +448,10 @@ async def test_the_date_header_and_the_window_follow_the_clock_offset(
         )
         sandbox.script(Fault.http(503))
         gateway = await api.post(body_with())
+        async with aiohttp.ClientSession() as session, session.get(sandbox.url) as elsewhere:
+            pass
     assert (on_time.code, late.code) == (0, 1004)
-    for answer in (on_time, late, gateway):
+    for answer in (on_time, late, gateway, elsewhere):
         assert parsedate_to_datetime(answer.headers["Date"]).timestamp() == clock.now + offset
     assert sandbox.requests[0].arrived_at == clock.now + offset
 

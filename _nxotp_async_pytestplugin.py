@@ -1,0 +1,41 @@
+"""The pytest plugin of nxotp_async.
+
+Every pytest run imports it wherever the package is installed. So it stands beside the package, of which importing
+anything would load aiohttp, too, and imports the rest when a test asks for a fixture.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from nxotp_async import OtpClient
+    from nxotp_async.sandbox import Sandbox
+
+
+@pytest.fixture
+def nxotp_sandbox() -> "Iterator[Sandbox]":
+    """A running sandbox of NXCloud's API, for this test alone; ``OtpClient()`` uses it until the test ends.
+
+    For that the ``NXOTP_`` variables of the environment are set to its address and account, and all others are unset.
+    It runs in a thread of its own, so the test, and the application, may run in any event loop, or in none.
+    """
+    from nxotp_async.sandbox import Sandbox  # noqa: PLC0415 - see above
+    from nxotp_async.testing import serve_in_thread  # noqa: PLC0415
+
+    with serve_in_thread(Sandbox()) as sandbox, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("NXOTP_")]:
+            patch.delenv(name)
+        for name, value in sandbox.environ.items():
+            patch.setenv(name, value)
+        yield sandbox
+
+
+@pytest.fixture
+def nxotp_client(nxotp_sandbox: "Sandbox") -> "OtpClient":
+    """A client of the test's sandbox. It retries without pauses, and has nothing open that would have to be closed."""
+    from nxotp_async.testing import NO_PAUSES, UnpooledTransport  # noqa: PLC0415 - see above
+
+    return nxotp_sandbox.client(transport=UnpooledTransport(), clock=NO_PAUSES)

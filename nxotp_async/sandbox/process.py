@@ -1,0 +1,41 @@
+"""The sandbox in a process of its own: what is measured or shown shares no event loop and no lock with it."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+
+__all__ = ["sandbox_process"]
+
+
+@asynccontextmanager
+async def sandbox_process(*options: str) -> AsyncIterator[str]:
+    """Run ``nxotp sandbox`` with these options on a free port, and yield its URL.
+
+    It ends with the block, or with this process, and not before: Ctrl-C at the terminal does not reach it.
+
+    Raises:
+        ChildProcessError: It did not start.
+    """
+    arguments = ["-m", "nxotp_async", "sandbox", "--port", "0", "--until-eof", "--json", *options]
+    try:
+        # asyncio's own way can be cancelled when the process is there already, and nobody knows of it.
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - it does not wait; the program is this one
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+    except OSError as error:
+        raise ChildProcessError(f"the sandbox process did not start: {error}") from None
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+    try:
+        first_line = await asyncio.to_thread(process.stdout.readline)
+        if not first_line:
+            raise ChildProcessError("the sandbox process did not start; its message stands above")
+        yield orjson.loads(first_line)["url"]
+    finally:
+        process.terminate()
+        process.stdin.close()
+        await asyncio.to_thread(process.wait)
+        process.stdout.close()

@@ -1,0 +1,213 @@
+"""Helpers for the tests of applications: a sandbox for every kind of test, a transport in memory, and assertions.
+
+The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytest finds them by itself.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from multidict import CIMultiDict
+
+from .client import OtpClient
+from .clocks import Clock
+from .codes import ResponseCode
+from .errors import NotSentError, OutcomeUnknownError
+from .messages import mask_number, parse_number
+from .sandbox.emulator import Emulator, ReceivedRequest
+from .sandbox.faults import FaultKind
+from .sandbox.server import Sandbox
+from .sessions import Answer, SessionPool
+
+__all__ = [
+    "NO_PAUSES",
+    "MemoryTransport",
+    "UnpooledTransport",
+    "assert_nothing_sent",
+    "assert_otp_sent",
+    "serve_in_thread",
+]
+
+
+async def _pass(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+NO_PAUSES: Final = Clock(sleep=_pass)
+"""The real clock, but between two attempts no time passes: ``OtpClient(clock=NO_PAUSES)``."""
+
+
+# ---------------------------------------------------------------------------------------------- over HTTP
+
+
+@contextmanager
+def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Run a sandbox in a thread and an event loop of its own.
+
+    So it serves tests with and without an event loop, and applications in another thread or process.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="nxotp sandbox", daemon=True)
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    try:
+        run(sandbox.start())
+        try:
+            yield sandbox
+        finally:
+            run(sandbox.stop())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class UnpooledTransport:
+    """A transport that keeps nothing open between two POSTs, so that nobody has to close it, in whichever loop."""
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+        """POST the bytes once; see `Transport`."""
+        pool = SessionPool(slots=1)
+        try:
+            return await pool.post(url, body, headers, timeout)
+        finally:
+            await pool.aclose()
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing open."""
+
+
+# ---------------------------------------------------------------------------------------------- in memory
+
+
+class MemoryTransport(Emulator):
+    """A transport that is its own vendor: no socket, no waiting. It checks and answers as `Sandbox` does.
+
+        transport = MemoryTransport()
+        client = transport.client()
+        await client.send_otp("+999 555 0100", "482913")
+        assert transport.messages[-1].otp == "482913"
+
+    Its options are those of `Sandbox`, but for ``host``, ``port`` and ``callbacks``. No time passes in it: what would
+    be answered within the timeout is answered at once, and everything else times out at once.
+
+    Attributes:
+        reachable: While this is ``False`` nothing leaves: every attempt ends as `NotSentError`.
+    """
+
+    reachable: bool = True
+
+    def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
+        """Return a client that sends through this transport, and never pauses. The options are those of `OtpClient`."""
+        return super().client(
+            **{"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES, **options}
+        )
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ARG002
+        """Answer as the vendor would; see `Transport`."""
+        await asyncio.sleep(0)  # as every real POST does, it lets others run
+        if not self.reachable:
+            raise NotSentError("no connection: reachable is False", temporary=True)
+        arrived_at, fault = self._arrive()
+        received = CIMultiDict(headers)
+        if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
+            self._drop(arrived_at, received, fault)
+            raise _lost("the connection was reset")
+        treatment = self._treat(arrived_at, received, body, fault)
+        fault = treatment.fault
+        if fault.kind in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
+            raise _lost("the connection was reset")
+        if fault.kind in (FaultKind.HANG, FaultKind.DRIP) or self._latency + fault.latency >= timeout:
+            raise _lost(f"no answer within {timeout:.3g} s")
+        return self._answer(treatment)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing open."""
+
+
+def _lost(what: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(f"{what}, after the request was on its way")
+
+
+# ---------------------------------------------------------------------------------------------- assertions
+
+_SHOWN: Final = 10
+
+
+def assert_otp_sent(
+    vendor: Sandbox | MemoryTransport, to: str, *, code: str | None = None, within: float = 0.0
+) -> ReceivedRequest:
+    """Assert that exactly one message went out to a number, and return it: ``.otp`` is its code.
+
+    A message counts when the vendor has accepted it, even where the sender never learned that. To look at one step of
+    a test only, forget the steps before it: ``vendor.requests.clear()``.
+
+    Args:
+        vendor: A `Sandbox` or a `MemoryTransport`.
+        to: The number, as people write it.
+        code: The code it must hold. Default: any.
+        within: Seconds to wait for it at the most, where the application sends in the background. The calling thread
+            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, vendor, to, within=5)``.
+
+    Raises:
+        AssertionError: The text tells what did arrive, with numbers masked and without codes.
+        InvalidMessageError: ``to`` is no number.
+        RuntimeError: ``within`` was given where an event loop runs.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    number = parse_number(to)
+    shown = mask_number(number)
+    found = vendor.messages_to(number, within=within)
+    if not found:
+        failure = f"no OTP went to {shown}; {_arrived(vendor, number)}"
+    elif len(found) > 1:
+        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(vendor, number)}"
+    elif code is not None and found[0].otp != code:
+        failure = f"another code than the expected one went to {shown} (codes are not shown)"
+    else:
+        return found[0]
+    del to, code, number  # error reporters show the local variables of this frame
+    raise AssertionError(failure)
+
+
+def assert_nothing_sent(vendor: Sandbox | MemoryTransport) -> None:
+    """Assert that no message went out. Requests that were refused may have come.
+
+    Args:
+        vendor: A `Sandbox` or a `MemoryTransport`.
+
+    Raises:
+        AssertionError: The text tells what did arrive, with numbers masked and without codes.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    if sent := len(vendor.messages):
+        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(vendor)}")
+
+
+def _arrived(vendor: Emulator, number: str = "") -> str:
+    """Tell what came in last, one line each."""
+    requests = vendor.requests.copy()
+    if not requests:
+        return "no request arrived at all"
+    heading = "what arrived:" if len(requests) <= _SHOWN else f"the last {_SHOWN} of {len(requests)} requests:"
+    return "\n  ".join([heading, *(_describe(request, number) for request in [*requests][-_SHOWN:])])
+
+
+def _describe(request: ReceivedRequest, number: str) -> str:
+    shown = mask_number(request.to)
+    # Two numbers can look alike when they are masked.
+    who = f"{shown}, which is another number" if shown == mask_number(number) and request.to != number else shown
+    if request.message_id is not None:
+        return f"to {who}: sent"
+    if request.code == ResponseCode.SUCCESS:
+        return f"to {who}: not sent, because of the fault {request.fault}"
+    known = ResponseCode.find(request.code)
+    return f"to {who}: refused with {int(request.code)}, {known.meaning if known else 'an undocumented code'}"

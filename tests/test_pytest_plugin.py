@@ -1,0 +1,205 @@
+"""The plugin: its fixtures in every kind of test, what it costs everybody else, and the page that shows it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "_nxotp_async_pytestplugin.py"
+CODE = "482913"
+NUMBER = "9995550100"
+
+
+class Runner:
+    """Runs tests in a pytest of their own, with the plugins that run coroutines."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+
+    def write(self, name: str, code: str) -> None:
+        (self._pytester.path / name).write_text(dedent(code), encoding="utf-8")
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        plugins = ("pytest_asyncio.plugin", "anyio.pytest_plugin", PLUGIN.stem)
+        options = [option for plugin in plugins for option in ("-p", plugin)]
+        return self._pytester.runpytest_inprocess("-W", "error", *options, *arguments)
+
+    def passes(self, code: str, count: int, *arguments: str) -> None:
+        self.write("test_app.py", code)
+        self.run(*arguments).assert_outcomes(passed=count)
+
+
+@pytest.fixture
+def runner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return Runner(pytester)
+
+
+# ---------------------------------------------------------------------------------------------- cost
+
+
+def test_loading_the_plugin_loads_nothing_but_pytest() -> None:
+    probe = f"import sys, pytest; before = {{*sys.modules}}; import {PLUGIN.stem}; print(*({{*sys.modules}} - before))"
+    loaded = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == [PLUGIN.stem]
+
+
+def test_pytest_finds_it_in_what_is_published() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["entry-points"]["pytest11"] == {"nxotp_async": PLUGIN.stem}
+    targets = project["tool"]["hatch"]["build"]["targets"]
+    assert PLUGIN.name in targets["wheel"]["packages"]
+    assert f"/{PLUGIN.name}" in targets["sdist"]["include"]
+
+
+# ---------------------------------------------------------------------------------------------- kinds of tests
+
+SYNCHRONOUS = """
+    import asyncio, os, threading
+    from nxotp_async import OtpClient
+    from nxotp_async.testing import assert_nothing_sent, assert_otp_sent
+
+    def test_an_application_in_this_thread(nxotp_sandbox):
+        asyncio.run(OtpClient().send_otp("+999 555 0100", "482913"))
+        assert_otp_sent(nxotp_sandbox, "+999 555 0100", code="482913")
+
+    def test_an_application_in_another_thread(nxotp_sandbox):
+        assert_nothing_sent(nxotp_sandbox)  # the sandbox of the first test is not that of this one
+        application = threading.Thread(target=lambda: asyncio.run(OtpClient().send_otp("+999 555 0100", "482913")))
+        application.start()
+        assert_otp_sent(nxotp_sandbox, "+999 555 0100", within=20)
+        application.join()
+
+    def test_a_client_in_one_loop_after_the_other(nxotp_sandbox, nxotp_client):
+        for _ in range(2):
+            asyncio.run(nxotp_client.send_otp("+999 555 0100", "482913"))
+        assert len(nxotp_sandbox.messages) == 2
+"""
+
+COROUTINES = """
+    import asyncio, gc, pytest
+    from nxotp_async import OtpClient
+    from nxotp_async.sandbox import Fault
+    from nxotp_async.testing import assert_otp_sent
+
+    {mark}
+
+    async def test_the_client(nxotp_client, nxotp_sandbox):
+        nxotp_sandbox.script(Fault.http(429, retry_after=20))
+        async with asyncio.timeout(10):
+            assert (await nxotp_client.send_otp("+999 555 0100", "482913")).attempts == 2
+        assert_otp_sent(nxotp_sandbox, "+999 555 0100", code="482913")
+
+    async def test_an_application_in_the_same_loop(nxotp_sandbox):
+        gc.collect()  # whatever the client has left open would warn now
+        async with OtpClient() as client:
+            task = asyncio.create_task(client.send_otp("+999 555 0100", "482913"))
+            await asyncio.to_thread(assert_otp_sent, nxotp_sandbox, "+999 555 0100", within=20)
+            await task
+"""
+
+
+def test_it_serves_synchronous_tests(runner: Runner) -> None:
+    runner.passes(SYNCHRONOUS, 3)
+
+
+MARKS = {
+    "asyncio, auto": "",
+    "asyncio, strict": "pytestmark = pytest.mark.asyncio",
+    "asyncio, one loop for all": "pytestmark = pytest.mark.asyncio(loop_scope='module')",
+    "anyio": "anyio_backend, pytestmark = pytest.fixture(lambda: 'asyncio'), pytest.mark.anyio",
+}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_it_serves_coroutines(runner: Runner, kind: str) -> None:
+    mode = "auto" if kind.endswith("auto") else "strict"
+    runner.passes(COROUTINES.format(mark=MARKS[kind]), 2, f"--asyncio-mode={mode}")
+
+
+def test_the_environment_is_the_sandbox_s_during_the_test_only(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NXOTP_ACCESS_KEY", "a-real-one")
+    monkeypatch.setenv("NXOTP_PROXY", "http://127.0.0.1:1")
+    code = """
+    import os
+    REAL = {"NXOTP_ACCESS_KEY": "a-real-one", "NXOTP_PROXY": "http://127.0.0.1:1"}
+
+    def variables():
+        return {name: value for name, value in os.environ.items() if name.startswith("NXOTP_")}
+
+    def test_before():
+        assert variables() == REAL
+
+    def test_during(nxotp_sandbox, monkeypatch):
+        monkeypatch.undo()
+        assert variables() == nxotp_sandbox.environ
+        assert set(variables()) > {"NXOTP_BASE_URL", "NXOTP_ACCESS_KEY"}
+
+    def test_after():
+        assert variables() == REAL
+    """
+    runner.passes(code, 3)
+
+
+def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> None:
+    code = """
+    import pytest
+    from nxotp_async.testing import MemoryTransport, assert_otp_sent, assert_nothing_sent
+    DIGITS = "482" "913"
+    PREFIX = "+999 555 0"
+
+    async def send(vendor):
+        await vendor.client().send_otp(PREFIX + "100", DIGITS)
+
+    async def test_missing():
+        vendor = MemoryTransport()
+        await send(vendor)
+        assert_otp_sent(vendor, to=PREFIX + "199", code=DIGITS)
+
+    async def test_another_code():
+        vendor = MemoryTransport()
+        await send(vendor)
+        assert_otp_sent(vendor, PREFIX + "100", code=DIGITS[::-1])
+
+    async def test_nothing():
+        vendor = MemoryTransport()
+        await send(vendor)
+        assert_nothing_sent(vendor)
+    """
+    runner.write("test_app.py", code)
+    result = runner.run("--asyncio-mode=auto", "--showlocals", "-vv")
+    result.assert_outcomes(failed=3)
+    printed = result.stdout.str() + result.stderr.str()
+    assert "no OTP went to 99******99" in printed
+    for secret in (CODE, CODE[::-1], NUMBER, "9995550199", "+999 555 0100"):
+        assert secret not in printed
+    assert "testing.py" not in printed  # the caller's line is what is shown
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+FILE = re.compile(r"^```python\n# (?P<name>\w+\.py)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILES = dict(FILE.findall((ROOT / "docs" / "testing.md").read_text(encoding="utf-8")))
+TESTS = [name for name in FILES if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_the_tests_of_the_page_pass(runner: Runner, name: str) -> None:
+    if "TestClient" in FILES[name] and find_spec("httpx2") is None:
+        pytest.skip("FastAPI's TestClient needs httpx2")
+    runner.write("login.py", FILES["login.py"])
+    runner.write(name, FILES[name])
+    assert set(runner.run(name).parseoutcomes()) == {"passed"}
+
+
+def test_the_first_test_of_the_page_is_short() -> None:
+    assert len([line for line in FILES["test_login.py"].splitlines() if line]) <= 10

@@ -1,0 +1,439 @@
+"""The testing kit: a sandbox in a thread, a transport in memory that is no second vendor, and assertions that tell."""
+
+import asyncio
+import gc
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from nxotp_async import (
+    AuthenticationError,
+    Clock,
+    Credentials,
+    InvalidMessageError,
+    InvalidSignatureError,
+    NotSentError,
+    NxOtpError,
+    OtpClient,
+    OtpMessage,
+    OutcomeUnknownError,
+    SendResult,
+    SendStatus,
+)
+from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, ReceivedRequest, Sandbox
+from nxotp_async.testing import (
+    NO_PAUSES,
+    MemoryTransport,
+    UnpooledTransport,
+    assert_nothing_sent,
+    assert_otp_sent,
+    serve_in_thread,
+)
+
+WRITTEN = "+999 555 0100"
+NUMBER = "9995550100"
+OTHER = "9995550199"
+CODE = "482913"
+CONTENT = f"Your code is {CODE}"
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    return MemoryTransport()
+
+
+@pytest.fixture
+def client(transport: MemoryTransport) -> OtpClient:
+    return transport.client()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Sandbox]:
+    with serve_in_thread(Sandbox()) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(served: Sandbox) -> Sandbox:
+    served.requests.clear()
+    return served
+
+
+# ---------------------------------------------------------------------------------------------- a sandbox in a thread
+
+
+def test_a_sandbox_in_a_thread_serves_a_test_without_an_event_loop(sandbox: Sandbox) -> None:
+    client = sandbox.client()
+    for _ in range(2):
+        asyncio.run(client.send_otp(WRITTEN, CONTENT))
+    assert [message.otp for message in sandbox.messages] == [CODE, CODE]
+
+
+async def test_a_sandbox_in_a_thread_serves_a_test_with_one(sandbox: Sandbox) -> None:
+    async with sandbox.client() as client:
+        await client.send_otp(WRITTEN, CONTENT)
+    assert [message.otp for message in sandbox.messages] == [CODE]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_has_gone_when_the_block_is_left(fails: bool) -> None:
+    threads = threading.active_count()
+    with suppress(ZeroDivisionError), serve_in_thread(Sandbox()) as sandbox:
+        client = sandbox.client(clock=NO_PAUSES)
+        asyncio.run(client.send_otp(WRITTEN, CONTENT))
+        assert 1 / (not fails)
+    assert threading.active_count() == threads
+    with pytest.raises(NotSentError):
+        asyncio.run(client.send_otp(WRITTEN, CONTENT))
+
+
+def test_it_has_gone_even_where_a_request_hangs() -> None:
+    with serve_in_thread(Sandbox()) as sandbox:
+        sandbox.script(Fault.hang())
+        with pytest.raises(OutcomeUnknownError):
+            asyncio.run(sandbox.client(timeout=0.05).send_otp(WRITTEN, CONTENT))
+    with pytest.raises(RuntimeError, match="not running"):
+        assert sandbox.url
+
+
+def test_a_port_that_is_taken_is_told_and_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(OSError, match=str(port)), serve_in_thread(Sandbox(port=port)):
+            pass
+    assert threading.active_count() == threads
+
+
+def test_its_environment_makes_a_client_of_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in sandbox.environ.items():
+        monkeypatch.setenv(name, value)
+    asyncio.run(OtpClient().send_otp(WRITTEN, CONTENT))
+    assert sandbox.messages[0].fields["business_phone"] == SANDBOX_BUSINESS_PHONE
+
+
+async def test_its_environment_names_no_number_where_none_is_bound() -> None:
+    async with Sandbox(business_phones=()) as sandbox:
+        assert set(sandbox.environ) == {
+            "NXOTP_BASE_URL",
+            "NXOTP_ACCESS_KEY",
+            "NXOTP_ACCESS_SECRET",
+            "NXOTP_APPKEY",
+        }
+
+
+async def test_an_unpooled_client_leaves_nothing_open(sandbox: Sandbox) -> None:
+    sandbox.script(Fault.disconnect_after_reading())
+    client = sandbox.client(transport=UnpooledTransport())
+    await client.send_batch([OtpMessage(WRITTEN, CONTENT)] * 2)
+    del client
+    gc.collect()  # an open session would warn here, and warnings are errors
+    assert len(sandbox.messages) == 2
+
+
+# ---------------------------------------------------------------------------------------------- in memory
+
+
+def outcome(result: SendResult) -> tuple[Any, ...]:
+    return result.status, type(result.error), getattr(result.error, "code", None), result.attempts
+
+
+def record(request: ReceivedRequest) -> tuple[Any, ...]:
+    return request.code, request.fault, request.message_id, dict(request.fields), bool(request.body)
+
+
+NO_ANSWER = {FaultKind.HANG, FaultKind.DRIP}
+
+
+@pytest.mark.parametrize("number", [NUMBER, *MAGIC_RECIPIENTS])
+async def test_every_number_has_the_same_outcome_in_memory_as_over_http(
+    number: str, sandbox: Sandbox, transport: MemoryTransport
+) -> None:
+    fault = MAGIC_RECIPIENTS.get(number, Fault())
+    timeout = 0.05 if fault.kind in NO_ANSWER or fault.latency else 10.0
+    message = OtpMessage(number, CONTENT, cus_message_id="order-1")
+    results = []
+    for vendor in (sandbox, transport):
+        async with vendor.client(timeout=timeout, clock=NO_PAUSES) as client:
+            results += [result async for result in client.send_many([message])]
+    over_http, in_memory = results
+    assert outcome(in_memory) == outcome(over_http)
+    assert [record(request) for request in transport.requests] == [record(request) for request in sandbox.requests]
+    if over_http.status is SendStatus.REJECTED:
+        assert str(in_memory.error) == str(over_http.error)
+
+
+@pytest.mark.parametrize("fault", [Fault.disconnect_before_reading(), Fault.truncated(), Fault.http(503)])
+async def test_a_scripted_fault_has_the_same_outcome_in_memory_as_over_http(
+    fault: Fault, sandbox: Sandbox, transport: MemoryTransport
+) -> None:
+    message = OtpMessage(NUMBER, CONTENT, cus_message_id="order-1")
+    results = []
+    for vendor in (sandbox, transport):
+        vendor.script(fault)
+        async with vendor.client(clock=NO_PAUSES) as client:
+            results += [result async for result in client.send_many([message, message])]
+    assert [outcome(result) for result in results[2:]] == [outcome(result) for result in results[:2]]
+    assert [record(request) for request in transport.requests] == [record(request) for request in sandbox.requests]
+
+
+async def test_a_request_looks_the_same_in_memory_as_over_http() -> None:
+    clock = Clock(time=lambda: 1_800_000_000.0)
+    async with Sandbox(clock=clock.time) as sandbox:
+        for vendor in (sandbox, MemoryTransport(clock=clock.time)):
+            async with vendor.client(clock=clock) as client:
+                await client.send_otp(WRITTEN, CONTENT, cus_message_id="order-1")
+            (message,) = vendor.messages
+            assert (message.to, message.otp, message.content) == (NUMBER, CODE, CONTENT)
+            assert (message.arrived_at, message.ts) == (1_800_000_000, 1_800_000_000_000)
+            assert message.headers["bizType"] == message.headers["biztype"] == "2"
+            assert str(message) == "order-1 to 99******00: 0 none"
+            assert vendor.counts == {"requests": 1, "messages": 1, "code 0": 1, "fault none": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "failure"), [("access_key", AuthenticationError), ("access_secret", InvalidSignatureError)]
+)
+async def test_the_keys_are_checked(transport: MemoryTransport, option: str, failure: type[NxOtpError]) -> None:
+    with pytest.raises(failure):
+        await transport.client(**{option: "another"}).send_otp(WRITTEN, CONTENT)
+    assert transport.messages == []
+
+
+async def test_a_client_of_the_application_s_own_account_can_be_tested() -> None:
+    keys = Credentials("own-key", "own-secret", "own-app")
+    transport = MemoryTransport(credentials=keys, business_phones=())
+    async with OtpClient(
+        access_key="own-key", access_secret="own-secret", appkey="own-app", transport=transport
+    ) as client:
+        await client.send_otp(WRITTEN, CONTENT)
+    assert transport.messages[0].fields["appkey"] == "own-app"
+
+
+async def test_a_clock_that_is_off_is_corrected(transport: MemoryTransport) -> None:
+    behind = Clock(time=lambda: NO_PAUSES.time() - 600, sleep=NO_PAUSES.sleep)
+    result = await transport.client(clock=behind).send_otp(WRITTEN, CONTENT)
+    assert result.attempts == 2
+    assert [request.code for request in transport.requests] == [1004, 0]
+
+
+async def test_a_temporary_refusal_is_retried_without_a_pause(transport: MemoryTransport) -> None:
+    transport.script(Fault.answer(-1), Fault.http(429, retry_after=20))
+    async with asyncio.timeout(10):
+        result = await transport.client().send_otp(WRITTEN, CONTENT)
+    assert result.attempts == 3
+    assert len(transport.messages) == 1
+
+
+async def test_a_message_whose_answer_is_lost_went_out_all_the_same(
+    transport: MemoryTransport, client: OtpClient
+) -> None:
+    transport.script(Fault.disconnect_after_reading())
+    with pytest.raises(OutcomeUnknownError):
+        await client.send_otp(WRITTEN, CONTENT)
+    assert assert_otp_sent(transport, WRITTEN).otp == CODE
+
+
+async def test_while_it_is_not_reachable_nothing_arrives(transport: MemoryTransport, client: OtpClient) -> None:
+    transport.reachable = False
+    with pytest.raises(NotSentError) as caught:
+        await client.send_otp(WRITTEN, CONTENT)
+    assert caught.value.attempts == 3
+    assert not transport.requests
+    transport.reachable = True
+    await client.send_otp(WRITTEN, CONTENT)
+    assert len(transport.messages) == 1
+
+
+@pytest.mark.parametrize("slow", [Fault.slow(4.9), Fault.slow(5.0), Fault.hang()])
+async def test_no_time_passes_however_slow_the_answer(transport: MemoryTransport, slow: Fault) -> None:
+    transport.script(slow)
+    client = transport.client(timeout=5.0)
+    async with asyncio.timeout(3):
+        (result,) = [result async for result in client.send_many([OtpMessage(WRITTEN, CONTENT)])]
+    in_time = slow == Fault.slow(4.9)
+    assert result.status is (SendStatus.ACCEPTED if in_time else SendStatus.UNKNOWN)
+    assert in_time or "within 5 s" in str(result.error)
+
+
+async def test_the_latency_of_all_answers_counts_too() -> None:
+    transport = MemoryTransport(latency=3.0)
+    transport.script(Fault.slow(2.0))
+    client = transport.client(timeout=5.0)
+    with pytest.raises(OutcomeUnknownError):
+        await client.send_otp(WRITTEN, CONTENT)
+    await client.send_otp(WRITTEN, CONTENT)
+
+
+async def test_others_run_while_it_sends(client: OtpClient) -> None:
+    ran: list[bool] = []
+    asyncio.get_running_loop().call_soon(ran.append, True)
+    await client.send_otp(WRITTEN, CONTENT)
+    assert ran
+
+
+async def test_it_takes_many_at_once(transport: MemoryTransport) -> None:
+    collector = await transport.client(max_concurrency=10).send_batch(
+        OtpMessage(f"99955500{index:02}", CONTENT) for index in range(30)
+    )
+    assert collector.summary().accepted == 30
+
+
+def test_it_serves_one_loop_after_the_other(transport: MemoryTransport, client: OtpClient) -> None:
+    for _ in range(2):
+        asyncio.run(client.send_otp(WRITTEN, CONTENT))
+    asyncio.run(client.aclose())
+    assert len(transport.messages) == 2
+
+
+# ---------------------------------------------------------------------------------------------- assertions
+
+
+def failure_of(call: Callable[[], object]) -> str:
+    with pytest.raises(AssertionError) as caught:
+        call()
+    for frame, _ in traceback.walk_tb(caught.tb):
+        if frame.f_code.co_filename.endswith("nxotp_async/testing.py"):
+            shown = repr(frame.f_locals)
+            assert CODE not in shown
+            assert NUMBER not in shown
+            assert WRITTEN not in shown
+    text = str(caught.value)
+    assert CODE not in text
+    assert NUMBER not in text
+    return text
+
+
+async def test_a_sent_otp_is_found_by_its_number_as_people_write_it(
+    transport: MemoryTransport, client: OtpClient
+) -> None:
+    await client.send_otp(OTHER, "Your code is 111111")
+    await client.send_otp(WRITTEN, CONTENT)
+    for written in (WRITTEN, NUMBER, "+999-(555)-0100"):
+        assert assert_otp_sent(transport, to=written).otp == CODE
+    assert assert_otp_sent(transport, NUMBER, code=CODE) is transport.messages[1]
+
+
+async def test_it_is_found_in_a_sandbox_too(sandbox: Sandbox) -> None:
+    async with sandbox.client() as client:
+        await client.send_otp(WRITTEN, CONTENT)
+    assert assert_otp_sent(sandbox, WRITTEN, code=CODE) is sandbox.messages[0]
+
+
+def test_nothing_at_all_is_told(transport: MemoryTransport) -> None:
+    assert failure_of(lambda: assert_otp_sent(transport, WRITTEN, code=CODE)) == (
+        "no OTP went to 99******00; no request arrived at all"
+    )
+
+
+async def test_what_arrived_instead_is_told(transport: MemoryTransport, client: OtpClient) -> None:
+    await client.send_otp(OTHER, CONTENT)
+    await client.send_otp("999 555 9900", CONTENT)  # looks like the other when both are masked
+    faults = [Fault.answer(9003), Fault.answer(4711), Fault.http(503), Fault.disconnect_before_reading()]
+    for fault in faults:
+        transport.script(fault)
+        with pytest.raises(NxOtpError):
+            await client.send_otp(WRITTEN, CONTENT)
+    assert failure_of(lambda: assert_otp_sent(transport, WRITTEN)).splitlines() == [
+        "no OTP went to 99******00; what arrived:",
+        "  to 99******99: sent",
+        "  to 99******00, which is another number: sent",
+        "  to 99******00: refused with 9003, application does not exist or is unavailable",
+        "  to 99******00: refused with 4711, an undocumented code",
+        "  to 99******00: not sent, because of the fault http",
+        "  to ***: refused with -1, request failed",
+    ]
+
+
+async def test_of_many_requests_the_last_are_told(transport: MemoryTransport, client: OtpClient) -> None:
+    await client.send_batch(OtpMessage(f"99955502{index:02}", CONTENT) for index in range(30))
+    lines = failure_of(lambda: assert_otp_sent(transport, WRITTEN)).splitlines()
+    assert lines[0] == "no OTP went to 99******00; the last 10 of 30 requests:"
+    assert len(lines) == 11
+
+
+async def test_a_wrong_code_is_told_without_showing_either(transport: MemoryTransport, client: OtpClient) -> None:
+    await client.send_otp(WRITTEN, CONTENT)
+    text = failure_of(lambda: assert_otp_sent(transport, WRITTEN, code="736251"))
+    assert text == "another code than the expected one went to 99******00 (codes are not shown)"
+
+
+async def test_an_otp_that_went_out_twice_fails_until_the_first_is_forgotten(
+    transport: MemoryTransport, client: OtpClient
+) -> None:
+    for _ in range(2):
+        await client.send_otp(WRITTEN, CONTENT)
+    text = failure_of(lambda: assert_otp_sent(transport, WRITTEN))
+    assert text.startswith("2 OTPs went to 99******00, not one; ")
+    transport.requests.clear()
+    await client.send_otp(WRITTEN, "Your code is 736251")
+    assert assert_otp_sent(transport, WRITTEN).otp == "736251"
+
+
+async def test_a_refused_request_sent_nothing(transport: MemoryTransport, client: OtpClient) -> None:
+    assert_nothing_sent(transport)
+    transport.script(Fault.answer(9005))
+    with pytest.raises(NxOtpError):
+        await client.send_otp(WRITTEN, CONTENT)
+    assert_nothing_sent(transport)
+
+
+async def test_what_should_not_have_gone_out_is_told(transport: MemoryTransport, client: OtpClient) -> None:
+    await client.send_otp(WRITTEN, CONTENT)
+    assert failure_of(lambda: assert_nothing_sent(transport)).splitlines() == [
+        "1 OTP went out; what arrived:",
+        "  to 99******00: sent",
+    ]
+    await client.send_otp(WRITTEN, CONTENT)
+    assert failure_of(lambda: assert_nothing_sent(transport)).startswith("2 OTPs went out; ")
+
+
+def test_a_number_that_is_none_is_refused(transport: MemoryTransport) -> None:
+    with pytest.raises(InvalidMessageError, match="country code"):
+        assert_otp_sent(transport, "0139 1234 5678")
+
+
+# ---------------------------------------------------------------------------------------------- waiting
+
+
+def test_a_code_that_is_sent_in_the_background_is_waited_for(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, wait = threading.Event(), sandbox._remembered.wait
+
+    def told_wait(timeout: float | None = None) -> bool:
+        waits.set()
+        return wait(timeout)
+
+    def work() -> None:
+        assert waits.wait(20)
+        client = sandbox.client()
+        for number in (OTHER, WRITTEN):
+            asyncio.run(client.send_otp(number, CONTENT))
+
+    monkeypatch.setattr(sandbox._remembered, "wait", told_wait)
+    background = threading.Thread(target=work)
+    background.start()
+    assert assert_otp_sent(sandbox, WRITTEN, within=20).otp == CODE
+    background.join()
+
+
+async def test_a_coroutine_waits_in_a_thread(transport: MemoryTransport, client: OtpClient) -> None:
+    background = asyncio.create_task(client.send_otp(WRITTEN, CONTENT))
+    message = await asyncio.to_thread(assert_otp_sent, transport, WRITTEN, within=20)
+    assert message.otp == CODE
+    await background
+
+
+async def test_waiting_in_an_event_loop_is_refused(transport: MemoryTransport, client: OtpClient) -> None:
+    await client.send_otp(WRITTEN, CONTENT)
+    with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
+        assert_otp_sent(transport, WRITTEN, within=20)
+
+
+def test_waiting_ends(transport: MemoryTransport) -> None:
+    assert transport.messages_to(WRITTEN, within=0.01) == []
+    assert "no OTP" in failure_of(lambda: assert_otp_sent(transport, WRITTEN, within=0.01))
