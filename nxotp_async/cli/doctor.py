@@ -1,0 +1,128 @@
+"""``nxotp doctor``."""
+
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..doctor import Check, Finding, Status, examine, is_local, send_one
+from ..errors import AccountError, AuthenticationError, InvalidMessageError, OutcomeUnknownError
+from ..messages import mask_number, parse_number
+from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_UNKNOWN, print_data, print_json, run, stderr
+
+__all__ = ["doctor"]
+
+
+def _parse_number(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else parse_number(value, "the number")
+    except InvalidMessageError as error:
+        failure = str(error)
+    raise click.BadParameter(failure, param=option)
+
+
+@click.command()
+@click.option(
+    "--send-to",
+    metavar="NUMBER",
+    callback=_parse_number,
+    help="If all is well, send one real OTP, with a made-up code, to this number. You are asked before, unless it "
+    "goes no further than this machine.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before the OTP is sent.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 60),
+    default=5,
+    show_default=True,
+    help="Seconds for each step on the network.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
+    """Tell why sending would fail, and what to do next.
+
+    It examines this Python, the NXOTP_ variables (keys are never shown), the name, the certificate and an answer of
+    the API's server, and this machine's clock. No message is sent, unless you ask for one:
+
+    \b
+    nxotp doctor                                what works, what does not, what to do
+    nxotp doctor --send-to "+999 555 0100"      and see one OTP arrive
+    nxotp doctor --json                         the same for a program
+
+    What sending needs and cannot have is FAILED; a warning will not keep a message from being sent. What cannot be
+    examined, because something before it failed, is skipped: mend the first failure first.
+
+    \b
+    Exit codes: 0 sending should work, 1 the network or the vendor refuses, 2 wrong usage,
+    3 the settings, the account or the clock are wrong, 6 the OTP may have been accepted,
+    130 interrupted.
+    """  # noqa: D301 - click wants the backspace character itself
+    with stderr.status("examining"):
+        findings = run(examine(timeout=timeout))
+    if not as_json:
+        _print_findings(findings)
+    if send_to is not None:
+        sent = _send(findings, send_to, yes)
+        findings.append(sent)
+        if not as_json:
+            _print_findings([sent])
+    code = _exit_code(findings)
+    if as_json:
+        fields = [
+            {"check": finding.check, "status": finding.status, "found": finding.found, "advice": finding.advice}
+            for finding in findings
+        ]
+        print_json({"ready": code == 0, "findings": fields})
+    else:
+        print_data("ready to send" if code == 0 else "not ready: begin with the first that FAILED")
+    sys.exit(code)
+
+
+def _send(findings: list[Finding], to: str, yes: bool) -> Finding:
+    if any(finding.status is Status.FAILED for finding in findings):
+        return Finding(Check.SEND, Status.SKIPPED, "nothing was sent, because of what failed")
+    if not (yes or is_local() or _agreed(to)):
+        return Finding(Check.SEND, Status.SKIPPED, "nothing was sent, because nobody said yes", "say it with --yes")
+    return run(send_one(to), interrupted="interrupted; the OTP may have been accepted")
+
+
+def _agreed(to: str) -> bool:
+    return sys.stdin.isatty() and click.confirm(f"Send one real OTP to {mask_number(to)}?", err=True)
+
+
+def _exit_code(findings: list[Finding]) -> int:
+    failed = [finding for finding in findings if finding.status is Status.FAILED]
+    if not failed:
+        return 0
+    for finding in failed:
+        match finding:
+            case Finding(check=Check.SETTINGS | Check.CLOCK) | Finding(error=AccountError() | AuthenticationError()):
+                return EXIT_CONFIGURATION
+            case Finding(error=OutcomeUnknownError()):
+                return EXIT_UNKNOWN
+    return EXIT_REJECTED
+
+
+_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for width in (max(map(len, Check)), max(map(len, Status))):
+        table.add_column(min_width=width, no_wrap=True)
+    table.add_column()
+    last = None
+    for finding in findings:
+        # A status is told apart by its word, and the one that matters by its capitals: colour only helps.
+        word = finding.status.upper() if finding.status is Status.FAILED else finding.status
+        check = "" if finding.check is last else finding.check
+        table.add_row(check, Text(word, _STYLES[finding.status]), Text(finding.found))
+        if finding.advice:
+            table.add_row("", "", Text(f"-> {finding.advice}", "italic"))
+        last = finding.check
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    print_data("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -1,0 +1,156 @@
+"""What can be seen without the network: this process's environment, and the ``NXOTP_`` variables."""
+
+import os
+import platform
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from .._version import __version__
+from ..errors import ConfigurationError
+from ..messages import mask_number, parse_number
+from ..settings import Settings
+from .findings import Check, Finding, Status, printable
+
+__all__ = ["examine_environment", "examine_settings", "resolve"]
+
+
+def examine_environment(context: ssl.SSLContext) -> list[Finding]:
+    """Tell what this process runs on.
+
+    Args:
+        context: What certificates are verified with.
+    """
+    versions = f"aiohttp {version('aiohttp')}, orjson {version('orjson')}"
+    return [
+        Finding(Check.ENVIRONMENT, Status.OK, f"Python {platform.python_version()} on {platform.system()}"),
+        Finding(Check.ENVIRONMENT, Status.OK, f"nxotp_async {__version__}, {versions}"),
+        _event_loop(),
+        _authorities(context),
+        *_ignored_proxies(),
+    ]
+
+
+def _event_loop() -> Finding:
+    try:
+        return Finding(Check.ENVIRONMENT, Status.OK, f"uvloop {version('uvloop')}")
+    except PackageNotFoundError:
+        advice = 'it would be faster, but not on Windows: pip install "nxotp_async[fast]"'
+        return Finding(Check.ENVIRONMENT, Status.OK, "uvloop is not installed, and need not be", advice)
+
+
+def _authorities(context: ssl.SSLContext) -> Finding:
+    if number := context.cert_store_stats()["x509_ca"]:
+        return Finding(Check.ENVIRONMENT, Status.OK, f"{number} certificate authorities")
+    # Those of a directory are loaded when they are needed, and are not counted before.
+    directory = ssl.get_default_verify_paths().capath
+    if directory and any(Path(directory).iterdir()):
+        return Finding(Check.ENVIRONMENT, Status.OK, f"the certificate authorities in {printable(directory)}")
+    return Finding(
+        Check.ENVIRONMENT,
+        Status.WARNING,
+        "no certificate authorities: no server's certificate can be verified",
+        "unset SSL_CERT_FILE and SSL_CERT_DIR where they name what is not there; install the package ca-certificates "
+        "(macOS with Python from python.org: run 'Install Certificates.command')",
+    )
+
+
+def _ignored_proxies() -> list[Finding]:
+    names = [spelt for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") for spelt in (name, name.lower())]
+    present = ", ".join(name for name in names if os.environ.get(name))
+    if not present or os.environ.get("NXOTP_PROXY"):
+        return []
+    advice = "where only that proxy leads out, set NXOTP_PROXY to it"
+    return [Finding(Check.ENVIRONMENT, Status.WARNING, f"{present}: present, but ignored on purpose", advice)]
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def _length(value: str) -> str:
+    return f"set, {len(value)} characters"
+
+
+def _origin(url: str) -> str:
+    """Show where a URL leads, and nothing of it that could be a password or a token."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port else ""
+    path = "/..." if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{host}{port}{path}{', with a user name' if parts.username else ''}"
+
+
+_KEYS: Final = ("NXOTP_ACCESS_KEY", "NXOTP_ACCESS_SECRET", "NXOTP_APPKEY")
+# Every variable that is read, and what may be shown of a right value. Of a wrong one nothing is.
+_SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
+    **dict.fromkeys(_KEYS, _length),
+    "NXOTP_BASE_URL": str,
+    "NXOTP_PROXY": _origin,
+    "NXOTP_BUSINESS_PHONE": lambda value: mask_number(parse_number(value)),
+    "NXOTP_DR_WEBHOOK": _origin,
+    "NXOTP_CALLBACK_TOKEN": _length,
+    "NXOTP_LANGUAGE_CODE": str,
+    "NXOTP_MAX_CONCURRENCY": str,
+    "NXOTP_RATE_LIMIT": str,
+    "NXOTP_TIMEOUT": str,
+    "NXOTP_DEADLINE": str,
+}
+
+
+def examine_settings() -> list[Finding]:
+    """Check every variable by itself, so that one that is wrong does not hide the next."""
+    given = {name: value for name in _SHOWN if (value := os.environ.get(name))}
+    findings = [_examine_variable(name, value) for name, value in given.items()]
+    if missing := ", ".join(name for name in _KEYS if name not in given):
+        advice = "export what NXCloud's console shows; no account yet? 'nxotp sandbox' prints what to export"
+        findings.append(Finding(Check.SETTINGS, Status.FAILED, f"missing: {missing}", advice))
+    if absent := ", ".join(name for name in _SHOWN if name not in given and name not in _KEYS):
+        findings.append(Finding(Check.SETTINGS, Status.OK, f"not set, and need not be: {absent}"))
+    return findings + _misspelt()
+
+
+def _examine_variable(name: str, value: str) -> Finding:
+    settings = resolve(name)
+    if isinstance(settings, ConfigurationError):
+        return Finding(Check.SETTINGS, Status.FAILED, str(settings), f"correct {name}, or unset it")
+    if name in _KEYS and (why := _looks_wrong(value)):
+        advice = "copy it again from NXCloud's console, it and nothing around it"
+        return Finding(Check.SETTINGS, Status.FAILED, f"{name} {why}", advice)
+    return Finding(Check.SETTINGS, Status.OK, f"{name}: {_SHOWN[name](value)}")
+
+
+def resolve(*names: str) -> Settings | ConfigurationError:
+    """Resolve the settings as if no variables but these were set; keys that are not among them are made up."""
+    given = {name: value for name in names if (value := os.environ.get(name))}
+    try:
+        return Settings.resolve({}, dict.fromkeys(_KEYS, "made-up") | given)
+    except ConfigurationError as error:
+        return error
+
+
+_PLACEHOLDER: Final = re.compile(r"[\W_]+|x+|<.*>|\$.*|your[\W_].*|change.?me.*", re.IGNORECASE)
+
+
+def _looks_wrong(key: str) -> str:
+    """Say what is wrong with a key, as far as its looks tell."""
+    if _PLACEHOLDER.fullmatch(key):
+        return "still holds the placeholder of an example"
+    if key[0] in "'\"" or key[-1] in "'\"":
+        return "has quotes around it, which count as a part of it"
+    return "has white space in it" if " " in key else ""
+
+
+def _misspelt() -> list[Finding]:
+    """Find the variables that were meant for this library, and that nothing reads."""
+    findings = []
+    for name in sorted(name for name in os.environ if name.upper().startswith("NX") and name not in _SHOWN):
+        meant = get_close_matches(name.upper(), _SHOWN, 1, cutoff=0.85)
+        if meant or name.upper().startswith("NXOTP_"):
+            advice = f"did you mean {meant[0]}?" if meant else "no setting has this name: unset it"
+            findings.append(Finding(Check.SETTINGS, Status.WARNING, f"{printable(name)} is set, but not read", advice))
+    return findings
