@@ -1,321 +1,92 @@
-"""``examples/fastapi_login.py`` as it stands, served by uvicorn, with a sandbox that pushes its callbacks to it."""
+"""Every program in ``examples``: run as its docstring says, asked over HTTP, told to stop."""
 
-import asyncio
-import contextlib
-import importlib.util
-import queue
-import socket
-import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
 
-import aiohttp
-import attrs
 import pytest
-import uvicorn
+from example_programs import (
+    ACCEPTED,
+    EXAMPLES,
+    INVALID,
+    LOST,
+    REFUSED,
+    Answer,
+    Program,
+    assert_clean,
+    command,
+    docstring,
+    running,
+)
 from support import sandbox_in_a_thread
 
-from nxotp_async import ConfigurationError
-from nxotp_async.messages import parse_number
-from nxotp_async.sandbox import CallbackPlan, Sandbox
+from nxotp_async.sandbox import Sandbox
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "fastapi_login.py"
-TO = "+999 555 0100"
-DIGITS = "9995550100"
-LOST = "999300000002"  # accepted, but the answer never comes
-ALL_DELIVERED = CallbackPlan(statuses=("sent", "delivered"))
-
-
-@attrs.frozen
-class Example:
-    """The running example.
-
-    Attributes:
-        url: Where it is served.
-        module: The example itself.
-        sandbox: Where it sends to.
-        fallbacks: The numbers that it fell back for.
-        asked: The numbers that it has sent a code to.
-        watched: The numbers whose delivery it has ceased to wait for.
-    """
-
-    url: str
-    module: ModuleType
-    sandbox: Sandbox
-    fallbacks: list[str] = attrs.Factory(list)
-    asked: list[str] = attrs.Factory(list)
-    watched: "queue.Queue[str]" = attrs.Factory(queue.Queue)
-
-    def post(self, path: str, **fields: str) -> tuple[int, dict[str, Any]]:
-        async def post() -> tuple[int, dict[str, Any]]:
-            async with aiohttp.ClientSession() as session, session.post(f"{self.url}{path}", json=fields) as answer:
-                return answer.status, await answer.json()
-
-        return asyncio.run(post())
-
-    def ask(self, number: str = TO) -> tuple[str, str]:
-        """Ask for a code, and return the login and the code that went out."""
-        status, answer = self.post("/login/code", number=number)
-        assert status == 200
-        code = self.sandbox.messages[-1].otp
-        assert code is not None
-        self.asked.append(parse_number(number))
-        return answer["login"], code
-
-    def outcome(self) -> tuple[str, list[str]]:
-        """Wait until it has ceased to wait for a delivery; return the number, and all it has fallen back for."""
-        number = self.watched.get(timeout=20)
-        self.asked.remove(number)
-        return number, self.fallbacks
-
-    def settle(self) -> None:
-        while self.asked:
-            self.outcome()
-
-    def verify(self, login: str, code: str) -> int:
-        return self.post("/login/verify", login=login, code=code)[0]
-
-
-@contextlib.contextmanager
-def _served(module: ModuleType, listener: socket.socket) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(module.app, log_level="critical", ws="none"))
-    started = threading.Event()
-    original = server.startup
-
-    async def startup(sockets: Any = None) -> None:
-        await original(sockets)
-        started.set()
-
-    server.startup = startup  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        assert started.wait(20)
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@contextlib.contextmanager
-def serve(plan: CallbackPlan = ALL_DELIVERED, *, delivery_timeout: float | None = None) -> Iterator[Example]:
-    """Serve the example with a sandbox of these callbacks."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        sandbox_in_a_thread(callbacks=plan) as sandbox,
-    ):
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        patch.setenv("NXOTP_BASE_URL", sandbox.url)
-        patch.setenv("NXOTP_ACCESS_KEY", sandbox.credentials.access_key)
-        patch.setenv("NXOTP_ACCESS_SECRET", sandbox.credentials.access_secret)
-        patch.setenv("NXOTP_APPKEY", sandbox.credentials.appkey)
-        patch.setenv("NXOTP_DR_WEBHOOK", f"{url}/nxcloud/")
-        module = load()
-        patch.setitem(sys.modules, module.__name__, module)
-        example = Example(url, module, sandbox)
-        watch = module.see_it_arrive
-
-        async def fall_back(number: str) -> None:
-            example.fallbacks.append(number)
-
-        async def see_it_arrive(number: str, message_id: str) -> None:
-            await watch(number, message_id)
-            example.watched.put(number)
-
-        patch.setattr(module.app.state, "fall_back", fall_back)
-        patch.setattr(module, "see_it_arrive", see_it_arrive)
-        if delivery_timeout is not None:
-            patch.setattr(module, "DELIVERY_TIMEOUT", delivery_timeout)
-        with _served(module, listener):
-            yield example
-            example.settle()
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fastapi_login", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def _shared() -> Iterator[Example]:
-    with serve() as example:
-        yield example
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "logins")
 
 
 @pytest.fixture
-def example(_shared: Example) -> Iterator[Example]:
-    """The example with callbacks that tell of every delivery, and nothing of the tests before."""
-    yield _shared
-    _shared.settle()
-    _shared.fallbacks.clear()
-    _shared.sandbox.requests.clear()
-    _shared.module.app.state.logins._logins.clear()
+def sandbox() -> Iterator[Sandbox]:
+    with sandbox_in_a_thread() as sandbox:
+        yield sandbox
 
 
-def other_codes(code: str) -> list[str]:
-    return [f"{(int(code) + step) % 1_000_000:06}" for step in range(1, 7)]
+# ---------------------------------------------------------------------------------------------- what is there
 
 
-# ---------------------------------------------------------------------------------------------- logging in
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_docstring_and_the_table_tell_how_to_run_a_program(name: str) -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert f"`{command(name)}`" in readme
+    sandbox = re.search(r"``(nxotp sandbox.*?)``", docstring(name))
+    assert sandbox is not None
+    assert f"`{sandbox[1]}`" in readme
 
 
-def test_the_right_code_logs_in_once_and_its_delivery_is_seen(example: Example) -> None:
-    login, code = example.ask()
-    assert example.outcome() == (DIGITS, [])
-    assert example.verify(login, code) == 200
-    assert example.verify(login, code) == 401
-    (message,) = example.sandbox.messages
-    assert (message.to, message.content) == ("9995550100", f"Your code is {code}")
-    assert message.fields["dr_webhook"] == f"{example.url}/nxcloud/"
-    assert example.module.app.state.logins._logins == {}
+def test_the_table_lists_every_file_and_no_other() -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\[`([\w.]+)`\]\(\1\)", readme))
+    assert listed == {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"README.md"}
 
 
-def test_a_login_answers_with_the_number_as_the_example_shows_it(example: Example) -> None:
-    assert '-> {"number": "9995550100"}' in EXAMPLE.read_text(encoding="utf-8")
-    login, code = example.ask()
-    assert example.post("/login/verify", login=login, code=code) == (200, {"number": "9995550100"})
+# ---------------------------------------------------------------------------------------------- logins
 
 
-def test_five_wrong_codes_lock_a_login_and_only_that_one(example: Example) -> None:
-    login, code = example.ask()
-    another, another_code = example.ask("+999 555 0101")
-    for wrong in other_codes(code)[:5]:
-        assert example.verify(login, wrong) == 401
-    assert example.verify(login, code) == 401
-    assert example.verify(another, another_code) == 200
+def ask_fastapi(program: Program, number: str) -> Answer:
+    body = json.dumps({"number": number})
+    return program.request("POST", "/login/code", body, **{"Content-Type": "application/json"})
 
 
-def test_the_fifth_attempt_still_counts(example: Example) -> None:
-    login, code = example.ask()
-    assert [example.verify(login, wrong) for wrong in other_codes(code)[:4]] == [401] * 4
-    assert example.verify(login, code) == 200
+def ask_aiohttp(program: Program, number: str) -> Answer:
+    return program.post("/login/code", {"number": number})
+
+
+def ask_django(program: Program, number: str) -> Answer:
+    form = program.get("/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form.text)
+    assert token is not None
+    fields = {"number": number, "csrfmiddlewaretoken": token[1]}
+    return program.post("/code", fields, Cookie=form.headers["Set-Cookie"].partition(";")[0])
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "\uff14" * 6, "482913 OR 1=1", "x" * 10_000], ids=["empty", "wide", "sql", "long"]
-)
-def test_what_is_no_code_is_a_wrong_one(example: Example, wrong: str) -> None:
-    login, code = example.ask()
-    assert example.post("/login/verify", login=login, code=wrong) == (401, {"detail": "wrong or expired code"})
-    assert example.verify(login, code) == 200
-
-
-def test_a_code_is_of_use_to_its_own_login_only(example: Example) -> None:
-    (first, code), (second, another) = example.ask(), example.ask()
-    if code != another:
-        assert example.verify(second, code) == 401
-    assert example.verify("no-such-login", code) == 401
-    assert example.verify(first, code) == 200
-
-
-@pytest.mark.parametrize(("age", "status"), [(299.0, 200), (300.0, 401), (301.0, 401)])
-def test_a_code_lives_five_minutes(example: Example, monkeypatch: pytest.MonkeyPatch, age: float, status: int) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(example.module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    login, code = example.ask()
-    now[0] += age
-    assert example.verify(login, code) == status
-
-
-def test_logins_that_have_expired_are_dropped(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(example.module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    example.ask()
-    now[0] += 301
-    login, _ = example.ask()
-    assert list(example.module.app.state.logins._logins) == [login]
-
-
-def test_the_store_holds_no_code_in_clear_and_no_plain_hash_of_one(example: Example) -> None:
-    login, code = example.ask()
-    logins = example.module.app.state.logins
-    assert code not in repr(vars(logins))
-    assert code not in repr(list(vars(example.module.app.state).values()))
-    ours, others = example.module.Logins(), example.module.Logins()
-    begun = [(store, store.begin(TO, code)) for store in (ours, ours, others)]
-    digests = [store._logins[login].digest for store, login in begun]
-    assert len({*digests, logins._logins[login].digest}) == 4
-
-
-# ---------------------------------------------------------------------------------------------- sending
-
-
-@pytest.mark.parametrize("number", ["12", "0555 0100", "no number", ""])
-def test_a_refused_number_is_told_and_leaves_no_login(example: Example, number: str) -> None:
-    status, answer = example.post("/login/code", number=number)
-    assert status == 422
-    assert isinstance(answer["detail"], str)
-    assert answer["detail"].startswith("to ")
-    assert (len(example.sandbox.requests), example.module.app.state.logins._logins) == (0, {})
-
-
-@pytest.mark.parametrize("number", ["999000009003", "999000009005", "999100131026", "999200000404"])
-def test_a_refusal_of_the_vendors_tells_the_person_nothing_of_it(example: Example, number: str) -> None:
-    assert example.post("/login/code", number=number) == (503, {"detail": "the code could not be sent"})
-    assert example.module.app.state.logins._logins == {}
-    assert (example.fallbacks, example.watched.empty()) == ([], True)
-
-
-def test_a_lost_answer_is_an_answer_all_the_same_and_the_callback_prevents_the_fallback(example: Example) -> None:
-    login, code = example.ask(LOST)
-    assert example.outcome() == (LOST, [])
-    assert example.verify(login, code) == 200
-    assert len(example.sandbox.messages) == 1
-
-
-@pytest.mark.parametrize("number", [TO, LOST], ids=["answered", "lost"])
-def test_a_callback_that_overtakes_the_answer_is_not_lost(number: str) -> None:
-    with serve(CallbackPlan(statuses=("delivered",), early=1.0)) as example:
-        example.ask(number)
-        assert example.outcome() == (parse_number(number), [])
-
-
-# ---------------------------------------------------------------------------------------------- falling back
-
-
-@pytest.mark.parametrize("number", [TO, LOST], ids=["answered", "lost"])
-@pytest.mark.parametrize("plan", [CallbackPlan(loss=1.0), CallbackPlan(statuses=("sent",))], ids=["silence", "sent"])
-def test_without_a_delivery_it_falls_back(plan: CallbackPlan, number: str) -> None:
-    with serve(plan, delivery_timeout=0.01) as example:
-        login, code = example.ask(number)
-        assert example.outcome() == (parse_number(number), [parse_number(number)])
-        assert example.verify(login, code) == 200
-
-
-@pytest.mark.parametrize("number", [TO, LOST], ids=["answered", "lost"])
-def test_where_the_delivery_fails_it_falls_back_at_once(number: str) -> None:
-    with serve(CallbackPlan(failed=1.0)) as example:
-        example.ask(number)
-        assert example.outcome() == (parse_number(number), [parse_number(number)])
-
-
-@pytest.mark.parametrize(
-    ("plan", "counted"),
+    ("name", "ask", "exit_status"),
     [
-        (CallbackPlan(statuses=("sent",), forged=1.0), "forged callbacks refused"),
-        (CallbackPlan(statuses=("sent",), algorithm="md5"), "callbacks taken"),
+        ("fastapi_login", ask_fastapi, -signal.SIGTERM),  # uvicorn stops in order, and then dies of the signal
+        ("aiohttp_login", ask_aiohttp, 0),
+        ("django_login", ask_django, -signal.SIGTERM),
     ],
-    ids=["forged", "md5"],
 )
-def test_only_the_vendors_callbacks_are_taken(plan: CallbackPlan, counted: str) -> None:
-    with serve(plan, delivery_timeout=0.01) as example:
-        example.ask()
-        assert example.outcome() == (DIGITS, [DIGITS])
-        message_id = example.sandbox.messages[0].message_id
-        while not (example.sandbox.counts[counted] and example.sandbox.counts["callbacks taken"]):
-            threading.Event().wait(0.001)
-        state = asyncio.run(example.module.app.state.tracker.state(message_id))
-        assert state.status == "sent"
-
-
-def test_without_keys_that_verify_callbacks_it_does_not_start() -> None:
-    with pytest.raises(ConfigurationError, match="access_key and an access_secret"):
-        load()
+def test_a_login_tells_the_truth_and_stops_in_order(
+    name: str, ask: Callable[[Program, str], Answer], exit_status: int, sandbox: Sandbox
+) -> None:
+    with running(name, sandbox) as program:
+        answers = {number: ask(program, number) for number in (INVALID, REFUSED, LOST, ACCEPTED)}
+        stopped_with, output = program.stop()
+    assert [answer.status for answer in answers.values()] == [422, 503, 202, 200]
+    assert "may be on its way" in answers[LOST].text
+    assert "sent" in answers[ACCEPTED].text
+    assert stopped_with == exit_status
+    assert_clean(output + "".join(answer.text for answer in answers.values()), sandbox)
+    assert [request.to for request in sandbox.requests] == [REFUSED, LOST, "9995550100"]

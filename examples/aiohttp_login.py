@@ -1,0 +1,108 @@
+"""Login in aiohttp: send a code, tell whether it has arrived, verify it.
+
+In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
+
+    pip install nxotp_async
+    python examples/aiohttp_login.py
+
+    POST /login/code           number=+999 555 0100      -> 200 {"login": "...", "message": "...", "status": "sent"}
+    GET  /delivery/{message}                             -> 200 {"delivery": "delivered"}
+    POST /login/verify         login=...  code=482913    -> 200 {"status": "logged in"}, or 401
+
+202 says that the code may be on its way, 422 that the number is none, 503 that the code could not be sent.
+In production set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/ as well.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+from logins import CODE_LIFE, Logins
+
+from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
+from nxotp_async.receivers import aiohttp_receiver
+from nxotp_async.tracking import DeliveryTracker
+
+CLIENT = web.AppKey("client", OtpClient)
+LOGINS = web.AppKey("logins", Logins)
+TRACKER = web.AppKey("tracker", DeliveryTracker)
+
+log = logging.getLogger(__name__)
+routes = web.RouteTableDef()
+
+
+@routes.post("/login/code")
+async def send_code(request: web.Request) -> web.Response:
+    """Send a code. Limit how often one number and one address may ask, in front of this."""
+    code = f"{secrets.randbelow(1_000_000):06}"
+    message_id = secrets.token_hex(16)  # known before it is sent, so that a callback finds it in any case
+    try:
+        message = OtpMessage(
+            await field(request, "number"),
+            f"Your code is {code}",
+            cus_message_id=message_id,
+            expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),
+        )
+    except InvalidMessageError as error:
+        raise web.HTTPUnprocessableEntity(text=str(error)) from None
+    http_status, status = 200, "sent"
+    try:
+        await request.app[TRACKER].add(await request.app[CLIENT].send(message))
+    except OutcomeUnknownError:
+        http_status, status = 202, "it may be on its way"  # the callback will tell
+    except NxOtpError as error:
+        log.warning("code %s was not sent: %s", message_id, error)
+        raise web.HTTPServiceUnavailable(text="the code could not be sent") from None
+    login = request.app[LOGINS].begin(message.to, code)
+    return web.json_response({"login": login, "message": message_id, "status": status}, status=http_status)
+
+
+@routes.get("/delivery/{message}")
+async def delivery(request: web.Request) -> web.Response:
+    """Tell how far a code has come: a page that asks now and then can offer a call where nothing arrives."""
+    state = await request.app[TRACKER].state(request.match_info["message"])
+    return web.json_response({"delivery": state.status if state else "unknown"})
+
+
+@routes.post("/login/verify")
+async def verify_code(request: web.Request) -> web.Response:
+    """Verify a code."""
+    number = request.app[LOGINS].verify(await field(request, "login"), await field(request, "code"))
+    if number is None:
+        raise web.HTTPUnauthorized(text="wrong or expired code")
+    return web.json_response({"status": "logged in"})  # here begins the session of the person with this number
+
+
+async def closing(app: web.Application) -> AsyncIterator[None]:
+    """Close the client's connections when the last request has been answered. It opens them by itself."""
+    async with app[CLIENT]:
+        yield
+
+
+async def field(request: web.Request, name: str) -> str:
+    """Return what the request's form holds under this name."""
+    try:
+        return str((await request.post()).get(name, ""))
+    except ValueError:
+        raise web.HTTPBadRequest(text="the form cannot be read") from None
+
+
+def make_app() -> web.Application:
+    """Put the application together."""
+    app = web.Application()
+    app[CLIENT] = OtpClient(deadline=8)  # seconds; somebody is waiting
+    app[LOGINS] = Logins()
+    app[TRACKER] = DeliveryTracker()
+    app.cleanup_ctx.append(closing)
+    app.add_routes(routes)
+    keys = Credentials(os.environ["NXOTP_ACCESS_KEY"], os.environ["NXOTP_ACCESS_SECRET"])
+    app.add_subapp("/nxcloud", aiohttp_receiver(app[TRACKER], keys))
+    return app
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

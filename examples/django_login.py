@@ -1,0 +1,118 @@
+"""Login in Django: forms, an asynchronous view, one client for the process. A whole project in one file, no database.
+
+In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
+
+    pip install nxotp_async django uvicorn
+    uvicorn --app-dir examples django_login:application
+
+and open http://127.0.0.1:8000/. The status of the page is 200 where the code was sent, 202 where it may be on its way,
+422 where the number is none, and 503 where the code could not be sent. In production set DJANGO_SECRET_KEY and
+DJANGO_ALLOWED_HOSTS as well.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse
+from django.template import RequestContext, Template
+from django.urls import path
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_GET, require_POST
+from logins import CODE_LIFE, Logins
+
+from nxotp_async import InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
+
+settings.configure(
+    SECRET_KEY=os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(),
+    ALLOWED_HOSTS=os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(","),
+    ROOT_URLCONF=__name__,
+    # Nothing here is exempt from the check against forged requests: each form carries its token.
+    MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware", "django.middleware.clickjacking.XFrameOptionsMiddleware"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+)
+
+logging.basicConfig()
+django_app = get_asgi_application()
+
+PAGE = Template("""<!doctype html><title>Login</title><p>{{ text }}</p>
+{% if login %}<form method="post" action="/verify">{% csrf_token %}<input type="hidden" name="login" value="{{login}}">
+<input name="code" inputmode="numeric" autocomplete="one-time-code"><button>Log in</button></form>{% endif %}
+<form method="post" action="/code">{% csrf_token %}<input name="number" type="tel"><button>Send code</button></form>""")
+
+log = logging.getLogger(__name__)
+client = OtpClient(deadline=8)  # seconds; somebody is waiting
+logins = Logins()
+
+
+def page(request: HttpRequest, text: str, *, status: int = 200, login: str = "") -> HttpResponse:
+    """Return the page with this text, and with a field for the code where there is a login."""
+    return HttpResponse(PAGE.render(RequestContext(request, {"text": text, "login": login})), status=status)
+
+
+@require_GET
+async def start(request: HttpRequest) -> HttpResponse:
+    """Ask for a number."""
+    return page(request, "Your number, with its country code:")
+
+
+@require_POST
+@sensitive_post_parameters("number")
+@sensitive_variables("code", "message")
+async def send_code(request: HttpRequest) -> HttpResponse:
+    """Send a code. Limit how often one number and one address may ask, in front of this."""
+    code = f"{secrets.randbelow(1_000_000):06}"
+    expires_at = datetime.now(UTC) + timedelta(seconds=CODE_LIFE)
+    try:
+        message = OtpMessage(request.POST.get("number", ""), f"Your code is {code}", expires_at=expires_at)
+    except InvalidMessageError as error:
+        return page(request, str(error), status=422)
+    status, text = 200, "The code was sent."
+    try:
+        await client.send(message)
+    except OutcomeUnknownError:
+        status, text = 202, "The code may be on its way: wait a minute before you ask for another."
+    except NxOtpError as error:
+        log.warning("code %s was not sent: %s", error.cus_message_id, error)
+        return page(request, "The code could not be sent.", status=503)
+    return page(request, text, status=status, login=logins.begin(message.to, code))
+
+
+@require_POST
+@sensitive_post_parameters("login", "code")
+async def verify_code(request: HttpRequest) -> HttpResponse:
+    """Verify a code."""
+    login = request.POST.get("login", "")
+    number = logins.verify(login, request.POST.get("code", ""))
+    if number is None:
+        return page(request, "A wrong or expired code.", status=401, login=login)
+    return page(request, "You are logged in.")  # here: await alogin(request, the user with this number)
+
+
+urlpatterns = [path("", start), path("code", send_code), path("verify", verify_code)]
+
+Message = Mapping[str, Any]
+
+
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """Serve Django, and close the client in the end.
+
+    Django tells nobody when a process begins or ends, and refuses the part of ASGI that does. So it is handled in front
+    of Django, and the client is closed in the event loop of its connections, after the last request was answered.
+    Under WSGI each request has an event loop of its own: the client works there too, but connects anew each time.
+    """
+    if scope["type"] != "lifespan":
+        await django_app(scope, receive, send)
+        return
+    async with client:
+        await receive()  # lifespan.startup
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+    await send({"type": "lifespan.shutdown.complete"})

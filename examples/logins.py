@@ -1,0 +1,54 @@
+"""The logins that are under way, in memory: what the login programs here share.
+
+Put this into your database, or a cache, where several processes serve the logins.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+
+CODE_LIFE = 300.0  # seconds
+ATTEMPTS = 5
+
+
+@dataclass
+class Login:
+    """One login. The code itself is not kept, only its keyed hash."""
+
+    number: str
+    digest: bytes
+    expires_at: float
+    attempts_left: int = ATTEMPTS
+
+
+class Logins:
+    """The logins that are under way, the oldest first."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._logins: dict[str, Login] = {}
+
+    def begin(self, number: str, code: str) -> str:
+        """Keep a code's hash, and return the id of the login."""
+        now = time.monotonic()
+        while self._logins and self._logins[oldest := next(iter(self._logins))].expires_at <= now:
+            del self._logins[oldest]
+        login_id = secrets.token_urlsafe(16)
+        self._logins[login_id] = Login(number, self._digest(login_id, code), now + CODE_LIFE)
+        return login_id
+
+    def verify(self, login_id: str, code: str) -> str | None:
+        """Return the number where the code is the right one, once; every other code costs one of the attempts."""
+        login = self._logins.get(login_id)
+        if login is None or login.expires_at <= time.monotonic():
+            return None
+        login.attempts_left -= 1
+        is_right = hmac.compare_digest(login.digest, self._digest(login_id, code))
+        if is_right or not login.attempts_left:
+            del self._logins[login_id]
+        return login.number if is_right else None
+
+    def _digest(self, login_id: str, code: str) -> bytes:
+        return hmac.digest(self._key, f"{login_id}:{code}".encode(errors="surrogatepass"), hashlib.sha256)
