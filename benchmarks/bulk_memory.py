@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from answering import new_client, server, write_messages
+from answering import add_server_option, new_client, server, write_messages
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages
 
@@ -52,7 +52,7 @@ async def watch(dispatcher: Dispatcher, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", choices=["nginx", "sandbox"], default="nginx")
+    add_server_option(parser)
     parser.add_argument("--messages", type=int, default=1_000_000)
     arguments = parser.parse_args()
     with server(arguments.server) as url, tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from answering import new_client, server, write_messages
+from answering import add_server_option, new_client, server, write_messages
 
 from nxotp_async import OtpMessage
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages
@@ -50,7 +50,7 @@ async def bulk(url: str, directory: Path, count: int) -> tuple[float, float, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", choices=["nginx", "sandbox"], default="nginx")
+    add_server_option(parser)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

@@ -7,12 +7,13 @@ ordinary send. The server runs in this process.
 """
 
 import asyncio
-import resource
 import sys
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
 from time import monotonic
+
+from answering import peak_kib
 
 from nxotp_async import NxOtpError, OtpClient
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS
@@ -72,11 +73,6 @@ async def serve(hostile: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> a
             writer.close()
 
     return await asyncio.start_server(handle, "127.0.0.1", 0)
-
-
-def peak_kib() -> int:
-    """Return this process's peak memory in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 async def meet(url: str) -> None:

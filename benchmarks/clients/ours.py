@@ -1,0 +1,40 @@
+"""nxotp_async: one message after the other in each of many tasks, many at once, and a file with its ledger."""
+
+import tempfile
+from pathlib import Path
+
+from answering import new_client, write_messages
+
+from clients import Job
+from nxotp_async import OtpMessage
+
+
+async def send_otp(job: Job) -> None:
+    async with new_client(job.url, job.concurrency) as client:
+
+        async def send(to: str, content: str) -> str | None:
+            return (await client.send_otp(to, content)).message_id
+
+        await job.share_out(send)
+
+
+async def send_many(job: Job) -> None:
+    async with new_client(job.url, job.concurrency) as client:
+        with job.clock():
+            messages = (OtpMessage(to, content) for to, content in job.messages())
+            async for result in client.send_many(messages):
+                job.done(result.message_id, result.elapsed)
+
+
+async def bulk(job: Job) -> None:
+    from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages  # noqa: PLC0415 - not the others'
+
+    with tempfile.TemporaryDirectory() as directory:
+        file_name = Path(directory, "otps.csv")
+        write_messages(file_name, job.sends)
+        async with new_client(job.url, job.concurrency) as client:
+            with Ledger(Path(directory, "ledger")) as ledger, open_messages(str(file_name)) as file:
+                load(ledger, file)
+                with job.clock():
+                    report = await Dispatcher(ledger, client).run()
+    job.accepted = report.counts[MessageState.ACCEPTED]
