@@ -285,16 +285,19 @@ class OtpMessage:
         self, *, cus_message_id: str, language_code: Language, dr_webhook: str | None, business_phone: str | None
     ) -> "OtpMessage":
         """Return the message with its absent fields filled in from values that are already valid."""
+        # attrs.evolve would check every field again, which takes longer than to sign the message.
         completed: OtpMessage = object.__new__(OtpMessage)
-        _set(completed, "to", self.to)
-        _set(completed, "content", self.content)
-        _set(completed, "language_code", self.language_code or language_code)
-        _set(completed, "category", self.category)
-        _set(completed, "cus_message_id", self.cus_message_id or cus_message_id)
-        _set(completed, "dr_webhook", self.dr_webhook or dr_webhook)
-        _set(completed, "api_type", self.api_type)
-        _set(completed, "business_phone", self.business_phone or business_phone)
-        _set(completed, "expires_at", self.expires_at)
+        completed.__attrs_init__(
+            self.to,
+            self.content,
+            self.language_code or language_code,
+            self.category,
+            self.cus_message_id or cus_message_id,
+            self.dr_webhook or dr_webhook,
+            self.api_type,
+            self.business_phone or business_phone,
+            self.expires_at,
+        )
         return completed
 
     def __copy__(self) -> Self:
@@ -305,11 +308,6 @@ class OtpMessage:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("an OtpMessage holds a live code and refuses to be pickled; pass its cus_message_id on instead")
-
-
-# A frozen class can only be filled in this way; attrs' own __init__ does the same. attrs.evolve would check every
-# field again, which takes longer than to sign the message.
-_set = object.__setattr__
 
 
 @attrs.frozen
