@@ -24,7 +24,7 @@ from nxotp_async import __main__, __version__
 from nxotp_async.cli import nxotp
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, Sandbox
 
-COMMANDS = ("bulk", "demo", "listen", "sandbox", "send", "sign")
+COMMANDS = ("bench", "bulk", "demo", "doctor", "listen", "sandbox", "send", "sign")
 TO = "+999 555 0100"
 CONTENT = "Your code is 482913"
 SECRET = "sandbox-access-secret"

@@ -3,8 +3,10 @@
 import click
 
 from .._version import __version__
+from .bench import bench
 from .bulk import bulk
 from .demo import demo
+from .doctor import doctor
 from .listen import listen
 from .sandbox import sandbox
 from .send import send
@@ -22,8 +24,10 @@ def nxotp() -> None:
     Try it without an account:   nxotp demo
     Send one:                    nxotp send "+999 555 0100"
     Send a whole file:           nxotp bulk run otps.csv
+    Find out why it fails:       nxotp doctor
     See what arrives:            nxotp listen
     Look into a code 1003:       nxotp sign body.json
+    Measure speed and latency:   nxotp bench
 
     The account comes from NXOTP_ACCESS_KEY, NXOTP_ACCESS_SECRET and NXOTP_APPKEY, or is asked for. Every
     setting of OtpClient has its variable, such as NXOTP_BASE_URL.
@@ -34,5 +38,5 @@ def nxotp() -> None:
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for command in (demo, send, bulk, listen, sandbox, sign):
+for command in (demo, doctor, send, bulk, listen, sandbox, sign, bench):
     nxotp.add_command(command)

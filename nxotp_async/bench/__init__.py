@@ -1,0 +1,11 @@
+"""The load benchmark: a closed loop and an open one, latencies without coordinated omission, reports to compare.
+
+It needs ``pip install 'nxotp_async[bench]'``.
+"""
+
+from .benchmark import Benchmark, made_up_messages
+from .comparison import Comparison, compare
+from .plan import Plan
+from .report import Arrivals, Machine, Report
+
+__all__ = ["Arrivals", "Benchmark", "Comparison", "Machine", "Plan", "Report", "compare", "made_up_messages"]

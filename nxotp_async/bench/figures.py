@@ -1,0 +1,113 @@
+"""A report as a list of figures to show, and what to know before believing them."""
+
+from collections.abc import Iterator
+
+import attrs
+
+from .histogram import Percentiles
+from .report import Arrivals, Report
+
+__all__ = ["Figure", "caveats", "described", "figures"]
+
+
+@attrs.frozen
+class Figure:
+    """A number with its name.
+
+    Attributes:
+        name: What it is.
+        value: The number, or ``None`` where there is none.
+        unit: What it is counted in; empty where it is a plain number.
+    """
+
+    name: str
+    value: float | None
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """The number with its unit, to three digits at least."""
+        if self.value is None:
+            return "-"
+        decimals = 0 if not self.unit or abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2
+        return f"{self.value:,.{decimals}f} {self.unit}".rstrip()
+
+
+def figures(report: Report) -> list[Figure]:
+    """Return every figure of a report, the most asked for first."""
+    return [
+        *_percentiles("latency", report.latency, "p50", "p90", "p99", "p999", "max"),
+        Figure("throughput", report.throughput, "messages/s"),
+        Figure("completed", report.completed),
+        Figure("accepted", report.accepted),
+        Figure("rejected", report.rejected),
+        Figure("not sent", report.not_sent),
+        Figure("unknown", report.unknown),
+        *(Figure(f"failed with {reason}", number) for reason, number in report.failures.items()),
+        Figure("retries", report.retries),
+        *([] if report.arrivals is None else _arrivals(report.arrivals)),
+        Figure("CPU per send", report.cpu_per_send, "µs"),
+        Figure("CPU, of one processor", report.cpu_share * 100, "%"),
+        *_percentiles("event-loop lag", report.loop_lag, "p50", "p99", "max"),
+    ]
+
+
+def _percentiles(name: str, values: Percentiles | None, *shares: str) -> Iterator[Figure]:
+    for share in shares:
+        label = "p99.9" if share == "p999" else share
+        yield Figure(f"{name} {label}", None if values is None else getattr(values, share), "ms")
+
+
+def _arrivals(arrivals: Arrivals) -> Iterator[Figure]:
+    yield Figure("arrivals due", arrivals.due)
+    yield Figure("arrivals dropped", arrivals.dropped)
+    yield Figure(f"arrivals late by more than {arrivals.late_after:g} ms", arrivals.late)
+    yield Figure("worst lateness", arrivals.worst_lateness, "ms")
+
+
+def described(report: Report) -> str:
+    """Say in a sentence what the run did."""
+    plan, most = report.plan, f"{report.concurrency:,} in flight"
+    load = (
+        f"closed loop, {most}" if plan.rate is None else f"open loop, {plan.rate:,g} arrivals a second, {most} at most"
+    )
+    extent = f"{plan.count:,} messages" if plan.duration is None else f"{plan.duration:,g} s"
+    target = f" against {report.target}" if report.target else ""
+    return f"{load}, {extent} after a warm-up of {plan.warm_up:g} s{target}"
+
+
+def caveats(report: Report) -> list[str]:
+    """Say what a reader has to know before believing the figures."""
+    return [*_of_the_run(report), *_of_the_load(report)]
+
+
+def _of_the_run(report: Report) -> Iterator[str]:
+    if report.interrupted:
+        yield f"interrupted after {report.seconds:.1f} s; {report.in_flight:,} messages in flight are not counted"
+    if not report.completed:
+        yield "no message was completed: there is nothing to tell"
+    elif failed := report.completed - report.accepted:
+        yield f"{failed:,} of {report.completed:,} messages were not accepted; their latencies are among the others"
+
+
+def _of_the_load(report: Report) -> Iterator[str]:
+    arrivals, rate = report.arrivals, report.plan.rate
+    if arrivals is None or rate is None:
+        return
+    if arrivals.dropped:
+        yield (
+            f"{arrivals.dropped:,} of {arrivals.due:,} arrivals were dropped, because {report.plan.max_pending:,} were "
+            "pending (max_pending); the latencies tell of the others only, and the truth is worse"
+        )
+    if arrivals.late:
+        yield (
+            f"{arrivals.late:,} of {arrivals.due:,} arrivals began more than {arrivals.late_after:g} ms late: "
+            "this process was busy; the latencies include that delay"
+        )
+    # Of a server that keeps up, the outcomes are as many as the arrivals, only that the first one takes its time.
+    first = next((second.p50 for second in report.timeline if second.p50 is not None), 0.0) / 1000
+    if report.seconds >= 1 and report.throughput * report.seconds < 0.95 * rate * (report.seconds - first):
+        yield (
+            f"{report.throughput:,.0f} of {rate:,g} messages a second were completed: the queue grew as long as "
+            "messages arrived, and the latencies would have grown on with it"
+        )

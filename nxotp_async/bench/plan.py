@@ -1,0 +1,74 @@
+"""What a run of the benchmark is asked to do."""
+
+import math
+from typing import Final
+
+import attrs
+
+__all__ = ["Plan"]
+
+_LONGEST_RUN: Final = 86_400.0  # seconds
+_DEFAULT_DURATION: Final = 10.0  # seconds
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """How to load, and for how long.
+
+    Without a rate the loop is closed: as many messages are in flight as the client has permits, and the next one
+    starts when one has ended. With a rate it is open: messages arrive on a schedule, whatever becomes of the others.
+
+    Attributes:
+        rate: Arrivals a second, or ``None`` for the closed loop.
+        count: Messages to measure, or ``None`` to go by the duration.
+        duration: Seconds to measure; 10 where neither it nor a count is given.
+        warm_up: Seconds of the same load before, which count for nothing.
+        max_pending: Arrivals of the open loop that may be without an outcome; those beyond it are dropped, and counted.
+
+    Raises:
+        ValueError: A value is out of its range; the text names it.
+    """
+
+    rate: float | None = attrs.field(default=None)
+    count: int | None = attrs.field(default=None)
+    duration: float | None = attrs.field()
+    warm_up: float = attrs.field(default=2.0)
+    max_pending: int = attrs.field(default=10_000)
+
+    @duration.default
+    def _default_duration(self) -> float | None:
+        return _DEFAULT_DURATION if self.count is None else None
+
+    def __attrs_post_init__(self) -> None:
+        if self.count is not None and self.duration is not None:
+            raise ValueError("count and duration exclude each other")
+        if self.count is None and self.duration is None:
+            raise ValueError("either count or duration must be given")
+        if self.count is not None and self.count < 1:
+            raise ValueError("count must be 1 at least")
+        if self.duration is not None and not 0 < self.duration <= _LONGEST_RUN:
+            raise ValueError(f"duration must be more than 0, and {_LONGEST_RUN:,.0f} seconds at most")
+        if self.rate is not None and not 0.001 <= self.rate <= 100_000:
+            raise ValueError("rate must be 0.001 to 100,000 messages a second")
+        if not 0 <= self.warm_up <= _LONGEST_RUN:
+            raise ValueError(f"warm_up must be 0 to {_LONGEST_RUN:,.0f} seconds")
+        if self.max_pending < 1:
+            raise ValueError("max_pending must be 1 at least")
+
+    @property
+    def arrivals(self) -> int | None:
+        """How many messages begin, or ``None`` where that depends on the answers."""
+        if self.rate is None or self.duration is None:
+            return self.count
+        return math.ceil(round(self.duration * self.rate, 6))  # 0.1 s at 30/s: 3 arrivals, not 3.0000000000000004
+
+    @property
+    def window(self) -> float:
+        """Seconds in which messages begin; infinite where that depends on the answers."""
+        if self.duration is not None:
+            return self.duration
+        return math.inf if self.rate is None or self.count is None else self.count / self.rate
+
+    def due(self, place: int) -> float:
+        """Return when a message is due, in seconds after the start; in a closed loop it always is."""
+        return 0.0 if self.rate is None else place / self.rate

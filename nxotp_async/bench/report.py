@@ -1,0 +1,166 @@
+"""What a run has measured, as plain data: for people, for machines, and for comparing two of them."""
+
+import asyncio
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Final
+
+import attrs
+import cattrs
+import orjson
+from cattrs.preconf.orjson import make_converter
+
+from .._version import __version__
+from .histogram import Histogram, Percentiles
+from .plan import Plan
+from .recorder import Second
+
+__all__ = ["Arrivals", "Machine", "Report"]
+
+_SCHEMA: Final = 1
+
+
+@attrs.frozen
+class Arrivals:
+    """How well an open loop kept its schedule.
+
+    Attributes:
+        due: Arrivals that were due: those that began, and those that were dropped.
+        late: Those that began more than ``late_after`` after their time.
+        late_after: Milliseconds.
+        worst_lateness: Milliseconds the latest of all began after its time.
+        dropped: Those that were never sent, because ``max_pending`` others had no outcome yet.
+    """
+
+    due: int
+    late: int
+    late_after: float
+    worst_lateness: float
+    dropped: int
+
+
+@attrs.frozen
+class Machine:
+    """Where a run took place. It does not tell the machine's name.
+
+    Attributes:
+        platform: The operating system and processor.
+        cpus: How many processors it has.
+        python: The version of Python.
+        event_loop: asyncio or uvloop, and its version.
+        aiohttp: Its version.
+        nxotp_async: Its version.
+    """
+
+    platform: str
+    cpus: int
+    python: str
+    event_loop: str
+    aiohttp: str
+    nxotp_async: str
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """Describe this machine, and the running event loop."""
+        library = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        event_loop = f"uvloop {version('uvloop')}" if library == "uvloop" else "asyncio"
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        return cls(platform.platform(), os.cpu_count() or 1, python, event_loop, version("aiohttp"), __version__)
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What a run of the benchmark has measured. All durations are in milliseconds where nothing else is said.
+
+    Attributes:
+        started: When the measured part began.
+        target: What was loaded, in words.
+        concurrency: The client's permits: requests in flight at the most.
+        plan: What the run was asked to do.
+        interrupted: Whether it was stopped before its end.
+        in_flight: Messages in flight when it was interrupted; what became of them is unknown.
+        seconds: How long messages were due, in seconds.
+        drain_seconds: How long the last of them took after that, in seconds.
+        completed: Messages with an outcome.
+        throughput: Messages a second that got their outcome while messages were due.
+        accepted: The vendor accepted them.
+        rejected: The vendor said no.
+        not_sent: They provably never left.
+        unknown: They may have been accepted.
+        failures: How many failed for which reason: the vendor's code, or the error's class name.
+        retries: Attempts beyond the first.
+        latency: Of all messages with an outcome, good or bad; ``None`` where there are none.
+        histogram: The same in full, as `Histogram.encode` writes it.
+        loop_lag: How late the event loop got round to what was due.
+        arrivals: How well the open loop kept its schedule; ``None`` for a closed one.
+        cpu_per_send: CPU time of this process for each message, in microseconds, the benchmark's own included.
+        cpu_share: The share of one processor this process kept busy.
+        timeline: What ended in each second.
+        machine: Where it took place.
+        schema: The version of this format.
+    """
+
+    started: datetime
+    target: str
+    concurrency: int
+    plan: Plan
+    interrupted: bool
+    in_flight: int
+    seconds: float
+    drain_seconds: float
+    completed: int
+    throughput: float
+    accepted: int
+    rejected: int
+    not_sent: int
+    unknown: int
+    failures: dict[str, int]
+    retries: int
+    latency: Percentiles | None
+    histogram: str
+    loop_lag: Percentiles | None
+    arrivals: Arrivals | None
+    cpu_per_send: float | None
+    cpu_share: float
+    timeline: list[Second]
+    machine: Machine
+    schema: int = _SCHEMA
+
+    def latencies(self) -> Histogram:
+        """Return the latencies of all messages, decoded."""
+        return Histogram.decode(self.histogram)
+
+    def to_json(self) -> bytes:
+        """Return the report as JSON."""
+        return _converter.dumps(self, option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Report":
+        """Return the report that was written as JSON.
+
+        Raises:
+            ValueError: It is none, or one of a later version; the text says what is wrong.
+        """
+        try:
+            data = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"it is no JSON: {error}") from None
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if not isinstance(schema, int):
+            raise ValueError("it is no report of nxotp bench")  # noqa: TRY004 - the text is wrong, not its type
+        if schema != _SCHEMA:
+            raise ValueError(f"it is of version {schema}; this release reads version {_SCHEMA}")
+        try:
+            report = _converter.structure(data, cls)
+            report.latencies()
+        except cattrs.BaseValidationError as error:
+            raise ValueError("; ".join(cattrs.transform_error(error, path="report"))) from None
+        except Exception as error:  # what the histogram's decoder raises is not documented
+            raise ValueError(f"its histogram cannot be decoded: {type(error).__name__}") from None
+        return report
+
+
+_converter: Final = make_converter(forbid_extra_keys=True)
+_converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value).astimezone(UTC))

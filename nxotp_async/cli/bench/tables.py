@@ -1,0 +1,62 @@
+"""What the benchmark prints."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ...bench import Report, compare
+from ...bench.figures import caveats, described, figures
+from ..common import EXIT_USAGE, fail, print_data, stderr
+
+__all__ = ["print_comparison", "print_report", "read_report", "say_caveats"]
+
+
+def read_report(path: Path) -> Report:
+    """Read the report that a run has written as JSON."""
+    try:
+        return Report.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        fail(f"{path} cannot be read: {error}", EXIT_USAGE)
+
+
+def print_report(report: Report) -> None:
+    """Print every figure, and what to know before believing them."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for figure in figures(report):
+        table.add_row(figure.name, figure.text)
+    print_data(described(report))
+    _print(table)
+    say_caveats(report)
+
+
+def say_caveats(report: Report) -> None:
+    """Say what to know before believing the figures."""
+    _warn(caveats(report))
+
+
+def print_comparison(first: Report, second: Report) -> None:
+    """Print every figure of both, and what makes them hard to compare."""
+    rows, differences = compare(first, second)
+    table = Table("", "first", "second", "change", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(row.first.name, row.first.text, row.second.text, row.change)
+    _print(table)
+    _warn(f"not comparable: {difference}" for difference in differences)
+
+
+def _print(table: Table) -> None:
+    text = io.StringIO()
+    Console(file=text, highlight=False, markup=False, width=100).print(table)
+    print_data("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        stderr.print(f"nxotp: {text}", style="bold yellow", markup=False, soft_wrap=True)

@@ -1,0 +1,190 @@
+"""What ``nxotp bench`` loads: a sandbox in its own process, a server on loopback, or, if told so twice, a real host."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+import click
+
+from ...bench import Plan, made_up_messages
+from ...client import OtpClient
+from ...demo import DemoError, read_recipients
+from ...errors import ConfigurationError
+from ...messages import OtpMessage
+from ...sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
+from ...sandbox.process import sandbox_process
+from ..common import ask_key
+
+__all__ = ["Target", "choose_target"]
+
+_REFUSAL: Final = (
+    "{host} is not loopback: every message of the benchmark would be a real WhatsApp message to a real person, and "
+    "cost real money. Leave --base-url out to load a sandbox. To send them all the same, say --yes-send-real-messages, "
+    "with --recipients FILE, --count and --rate, so that it is known who gets how many, and how fast"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """What is loaded, and with what.
+
+    Attributes:
+        name: It in words.
+        messages: What to send.
+        concurrency: Requests in flight at the most.
+        client: What sends; ``None`` for a sandbox, whose address is not known yet.
+        sandbox_options: The sandbox's own.
+    """
+
+    name: str
+    messages: list[OtpMessage]
+    concurrency: int
+    client: OtpClient | None = None
+    sandbox_options: tuple[str, ...] = ()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[OtpClient]:
+        """Yield the client, of a sandbox that runs as long as the block where nothing else is loaded.
+
+        Raises:
+            ChildProcessError: The sandbox did not start.
+        """
+        if self.client is not None:
+            async with self.client:
+                yield self.client
+        else:
+            async with sandbox_process(*self.sandbox_options) as url, _local_client(url, self.concurrency) as client:
+                yield client
+
+
+def choose_target(
+    plan: Plan,
+    *,
+    concurrency: int,
+    base_url: str | None,
+    real: bool,
+    recipients: Path | None,
+    sandbox: dict[str, object],
+) -> Target:
+    """Return the target that the options name.
+
+    Raises:
+        click.UsageError: They contradict each other, or would send real messages to somebody unasked.
+        ConfigurationError: The account of a real host is missing or wrong.
+    """
+    given = {name: value for name, value in sandbox.items() if value is not None}
+    messages = made_up_messages() if recipients is None else _read(recipients)
+    if base_url is None:
+        if real:
+            raise click.UsageError("--yes-send-real-messages means nothing without the --base-url of a real host")
+        settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
+        return Target(
+            name=f"sandbox ({settings})" if settings else "sandbox",
+            messages=messages,
+            concurrency=concurrency,
+            sandbox_options=tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
+        )
+    if given:
+        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is the sandbox's, which --base-url replaces")
+    host = _host(base_url)
+    if _is_loopback(host):
+        if real:
+            raise click.UsageError(
+                f"--yes-send-real-messages means nothing to {host}: loopback gets the sandbox's keys"
+            )
+        client = _checked_local_client(base_url, concurrency)
+    else:
+        _check_real(host, plan, real=real, recipients=None if recipients is None else len(messages))
+        client = _real_client(base_url, concurrency)
+    return Target(name=_origin(base_url), messages=messages, concurrency=concurrency, client=client)
+
+
+def _read(recipients: Path) -> list[OtpMessage]:
+    try:
+        return read_recipients(recipients)
+    except DemoError as error:
+        raise click.UsageError(f"--recipients: {error}") from None
+
+
+def _host(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+    except ValueError:
+        raise click.UsageError("--base-url must be a plain URL, http://127.0.0.1:8099 for example") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.UsageError("--base-url must be a plain URL, http://127.0.0.1:8099 for example")
+    return parts.hostname
+
+
+def _origin(base_url: str) -> str:
+    """Leave out the path, which may hold a secret: this goes into reports."""
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_real(host: str, plan: Plan, *, real: bool, recipients: int | None) -> None:
+    if not real:
+        raise click.UsageError(_REFUSAL.format(host=host))
+    if recipients is None or plan.count is None or plan.rate is None:
+        raise click.UsageError("real messages need all of --recipients FILE, --count and --rate: nothing is made up")
+    if plan.warm_up:
+        raise click.UsageError("--warm-up would send real messages that are not counted: leave it out")
+    if plan.count > recipients:
+        raise click.UsageError(
+            f"--count is {plan.count}, but --recipients names {recipients}: nobody gets a message twice"
+        )
+
+
+def _real_client(base_url: str, concurrency: int) -> OtpClient:
+    access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
+    return OtpClient(
+        access_key=access_key,
+        access_secret=access_secret,
+        appkey=appkey,
+        base_url=base_url,
+        max_concurrency=concurrency,
+    )
+
+
+def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
+    try:
+        return _local_client(base_url, concurrency)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--base-url: {error}") from None
+
+
+def _local_client(base_url: str, concurrency: int) -> OtpClient:
+    """Return a client of the sandbox's account. Nothing of a real one is sent to loopback, which may be a tunnel."""
+    with _without_settings():
+        return OtpClient(
+            access_key=SANDBOX_CREDENTIALS.access_key,
+            access_secret=SANDBOX_CREDENTIALS.access_secret,
+            appkey=SANDBOX_CREDENTIALS.appkey,
+            business_phone=SANDBOX_BUSINESS_PHONE,
+            base_url=base_url,
+            max_concurrency=concurrency,
+        )
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Leave the environment's settings out of it: a rate limit or proxy of the real account's would be measured."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("NXOTP_")}
+    for name in settings:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(settings)

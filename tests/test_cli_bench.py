@@ -1,0 +1,581 @@
+"""``nxotp bench``."""
+
+import asyncio
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+from support import sandbox_in_a_thread
+
+from nxotp_async import Clock, NotSentError
+from nxotp_async.bench import Benchmark, Plan, Report
+from nxotp_async.bench.recorder import Recorder
+from nxotp_async.cli import nxotp
+from nxotp_async.cli.bench import bench, view
+from nxotp_async.cli.bench.target import choose_target
+from nxotp_async.sandbox import Sandbox
+
+# The package of the command line has a command of the same name.
+run_module = importlib.import_module("nxotp_async.cli.bench.run")
+target_module = importlib.import_module("nxotp_async.cli.bench.target")
+
+OTP = "73915508"
+SECRET = "s3cr3t-c4n4ry"
+NUMBERS = ("999555017342", "999555017343")
+HEADER = "to,content,language_code,category\n"
+REAL = "https://api2.nxcloud.com"
+ACCOUNT = {"NXOTP_ACCESS_KEY": "key", "NXOTP_ACCESS_SECRET": SECRET, "NXOTP_APPKEY": "appkey"}
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def live() -> Iterator[Sandbox]:
+    """A sandbox beside the test, for commands that run a loop of their own."""
+    with sandbox_in_a_thread() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def recipients() -> str:
+    rows = "".join(f"{number},Your code is {OTP},en,\n" for number in NUMBERS)
+    Path("people.csv").write_text(HEADER + rows, encoding="utf-8")
+    return "people.csv"
+
+
+def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
+    """Run the command in this process, and check that nothing it prints holds what must not be seen."""
+    result = CliRunner().invoke(nxotp, ["bench", *arguments], env=env, prog_name="nxotp")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert_clean(result.output)
+    return result
+
+
+def assert_clean(text: str) -> None:
+    assert OTP not in text
+    assert SECRET not in text
+    assert not any(number in text for number in NUMBERS)
+    assert not re.search(r"\b999555\d+", text)
+
+
+def load(sandbox: Sandbox, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
+    """Load the sandbox with a few messages, without a warm-up."""
+    return invoke("--base-url", sandbox.url, "--warm-up", "0", *arguments, env=env)
+
+
+# ---------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", [(), ("compare",)])
+def test_help_is_to_be_had_everywhere(command: tuple[str, ...]) -> None:
+    result = invoke(*command, "--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: {' '.join(('nxotp', 'bench', *command))} ")
+
+
+def test_every_option_explains_itself() -> None:
+    for command in (bench, *bench.commands.values()):
+        assert command.help
+        for parameter in command.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+# ---------------------------------------------------------------------------------------------- a run
+
+
+def test_a_closed_loop_prints_its_figures(live: Sandbox) -> None:
+    result = load(live, "--count", "40", "--concurrency", "4")
+    assert (result.exit_code, result.stderr) == (0, "")
+    heading, *rows = result.stdout.splitlines()
+    assert heading == f"closed loop, 4 in flight, 40 messages after a warm-up of 0 s against {live.url}"
+    shown = dict(re.split(r"\s{2,}", row) for row in rows)
+    assert (shown["completed"], shown["accepted"], shown["unknown"]) == ("40", "40", "0")
+    assert shown["throughput"].endswith(" messages/s")
+    assert shown["latency p99.9"].endswith(" ms")
+    assert live.counts["messages"] == 40
+    assert live.max_in_flight <= 4
+
+
+def test_an_open_loop_writes_both_files_and_prints_its_arrivals(live: Sandbox) -> None:
+    result = load(live, "--count", "20", "--rate", "1000", "--json", "a.json", "--html", "a.html")
+    assert result.exit_code == 0
+    assert re.search(r"^arrivals dropped +0$", result.stdout, re.MULTILINE)
+    report = Report.from_json(Path("a.json").read_bytes())
+    assert (report.accepted, report.interrupted, report.concurrency) == (20, False, 64)
+    assert report.plan == Plan(rate=1000, count=20, warm_up=0)
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert "open loop, 1,000 arrivals a second" in page
+    assert_clean(Path("a.json").read_text(encoding="utf-8"))
+    assert_clean(page)
+
+
+def test_the_warm_up_and_the_duration_are_those_asked_for(live: Sandbox) -> None:
+    result = invoke("--base-url", live.url, "--warm-up", "0.1", "--duration", "0.2", "--rate", "100", "--json", "-")
+    report = Report.from_json(result.stdout_bytes)
+    assert report.accepted == 20
+    assert live.counts["messages"] == 30
+    assert (report.plan.warm_up, report.plan.duration, report.plan.count) == (0.1, 0.2, None)
+
+
+def test_json_on_standard_output_takes_the_tables_place(live: Sandbox) -> None:
+    result = load(live, "--count", "5", "--json", "-")
+    assert json.loads(result.stdout)["accepted"] == 5
+
+
+def test_the_sandbox_of_its_own_gets_its_options() -> None:
+    result = invoke(
+        *("--count", "20", "--warm-up", "0", "--fault-rate", "1", "--seed", "-3", "--latency", "0.02"),
+        *("--max-pending", "20", "--json", "a.json"),
+        env={"NXOTP_DEADLINE": "0.001", "NXOTP_BASE_URL": REAL},
+    )
+    report = Report.from_json(Path("a.json").read_bytes())
+    assert report.target == "sandbox (latency 0.02, fault rate 1.0, seed -3)"
+    assert report.failures.keys() <= {"-1", "9001"}
+    assert (report.completed, report.rejected) == (20, 20)
+    assert report.latency is not None
+    assert report.latency.p50 >= 20
+    assert result.exit_code == 1  # no message was accepted
+    assert "nxotp: 20 of 20 messages were not accepted" in result.stderr
+
+
+def test_loopback_gets_nothing_of_a_real_account_and_its_settings_are_not_measured(live: Sandbox) -> None:
+    env = {**ACCOUNT, "NXOTP_RATE_LIMIT": "0.001", "NXOTP_PROXY": "http://127.0.0.1:1", "NXOTP_TIMEOUT": "0.0001"}
+    result = load(live, "--count", "10", env=env)
+    assert result.exit_code == 0
+    assert live.counts["messages"] == 10
+    assert not any(SECRET in str(request.headers) + request.body.decode() for request in live.requests)
+
+
+def test_recipients_of_ones_own_are_sent_to_and_shown_nowhere(live: Sandbox, recipients: str) -> None:
+    files = ("--json", "a.json", "--html", "a.html")
+    result = load(live, "--count", "5", "--recipients", recipients, *files)
+    assert result.exit_code == 0
+    assert [message.to for message in live.messages].count(NUMBERS[0]) == 3
+    assert {message.otp for message in live.messages} == {OTP}
+    for file in ("a.json", "a.html"):
+        assert_clean(Path(file).read_text(encoding="utf-8"))
+
+
+def test_dropped_arrivals_are_told_loudly(live: Sandbox) -> None:
+    result = load(live, "--count", "50", "--rate", "100000", "--max-pending", "1")
+    assert result.exit_code == 0
+    due, dropped = (
+        int(re.search(rf"^arrivals {which} +(\d+)$", result.stdout, re.MULTILINE)[1])  # type: ignore[index] # it stands there
+        for which in ("due", "dropped")
+    )
+    assert due == 50
+    assert dropped > 0
+    assert f"nxotp: {dropped} of 50 arrivals were dropped, because 1 were pending" in result.stderr
+
+
+def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
+    result = invoke("--base-url", "http://127.0.0.1:1", "--count", "1", "--warm-up", "0")
+    assert result.exit_code == 1
+    assert re.search(r"^failed with NotSentError +1$", result.stdout, re.MULTILINE)
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--count", "5", "--duration", "5"), "count and duration exclude each other"),
+        (("--count", "0"), "'--count'"),
+        (("--duration", "0"), "'--duration'"),
+        (("--duration", "nan"), "duration must be more than 0"),
+        (("--rate", "0"), "'--rate'"),
+        (("--rate", "nan"), "rate must be 0.001 to 100,000"),
+        (("--rate", "fast"), "'--rate'"),
+        (("--concurrency", "0"), "'--concurrency'"),
+        (("--warm-up", "-1"), "'--warm-up'"),
+        (("--max-pending", "0"), "'--max-pending'"),
+        (("--fault-rate", "2"), "'--fault-rate'"),
+        (("--json", "no/such/a.json"), "--json: no/such/a.json cannot be written: No such file or directory"),
+        (("--json", "."), "--json: . cannot be written: Is a directory"),
+        (("--html", "no/such/a.html"), "--html: no/such/a.html cannot be written: No such file or directory"),
+        (("--recipients", "nobody.csv"), "'nobody.csv' does not exist"),
+        (("--base-url", "nonsense"), "--base-url must be a plain URL"),
+        (("--base-url", ""), "--base-url must be a plain URL"),
+        (("--base-url", "http://[::1"), "--base-url must be a plain URL"),
+        (("--base-url", "ftp://127.0.0.1"), "--base-url must be a plain URL"),
+        (("--base-url", "http://127.0.0.1/a b"), "--base-url: base_url"),
+        (("--base-url", "http://127.0.0.1", "--latency", "1"), "--latency is the sandbox's, which --base-url replaces"),
+        (("--base-url", "http://127.0.0.1", "--fault-rate", "0"), "--fault-rate is the sandbox's"),
+        (("--yes-send-real-messages",), "means nothing without the --base-url of a real host"),
+        (("--base-url", "http://[::1]:80", "--yes-send-real-messages"), "means nothing to ::1"),
+        (("--rate", "5", "compare", "a", "b"), "--rate: a run's options mean nothing to compare"),
+        (("--json", "a.json", "compare", "a", "b"), "--json: a run's options mean nothing to compare"),
+        (("--nonsense",), "No such option"),
+        (("compare", "a"), "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_makes_no_sense_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], problem: str
+) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    Path("a").touch()
+    Path("b").touch()
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert problem in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+
+
+def test_checking_a_file_leaves_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    Path("a.json").write_text("an earlier run", encoding="utf-8")
+    assert invoke("--json", "a.json", "--base-url", "nonsense").exit_code == 2
+    assert Path("a.json").read_text(encoding="utf-8") == "an earlier run"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_file_that_fails_in_the_end_is_named(live: Sandbox) -> None:
+    result = load(live, "--count", "5", "--json", "/dev/full")
+    assert result.exit_code == 3
+    assert "nxotp: /dev/full cannot be written: No space left on device" in result.stderr
+    assert "accepted" in result.stdout
+
+
+def test_recipients_that_are_no_messages_are_refused() -> None:
+    Path("people.csv").write_text(f"{HEADER}{NUMBERS[0]},{OTP}9,en,\n", encoding="utf-8")
+    result = invoke("--recipients", "people.csv")
+    assert result.exit_code == 2
+    assert "--recipients: people.csv, line 2: content holds a run of more than 8 digits" in result.stderr
+
+
+@pytest.mark.parametrize(("module", "name"), [("hdrh", "hdrhistogram"), ("matplotlib", "matplotlib")])
+def test_without_the_extra_it_says_what_to_install(module: str, name: str) -> None:
+    program = (
+        f"import sys, importlib.util; sys.modules[{module!r}] = None\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name == {module!r} else find(name)\n"
+        "from nxotp_async.__main__ import main; main()"
+    )
+    arguments = ["bench", "--count", "1", "--html", "a.html"]
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (process.returncode, process.stdout) == (3, "")
+    assert re.fullmatch(rf"nxotp: {name} is not installed: .* pip install 'nxotp_async\[bench\]'\n", process.stderr)
+    assert not Path("a.html").exists()
+
+
+def test_another_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'nonsense'", name="nonsense")
+
+    monkeypatch.setattr(run_module, "run_bench", fail)
+    with pytest.raises(ModuleNotFoundError, match="nonsense"):
+        invoke("--count", "1")
+
+
+def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    result = invoke("--count", "1")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "nxotp: the sandbox process did not start" in result.stderr
+
+
+def test_the_command_line_loads_nothing_of_the_benchmark_before_it_is_used() -> None:
+    probe = "import sys, nxotp_async.cli; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"hdrh", "matplotlib", "nxotp_async.bench"} & set(loaded)
+
+
+# ---------------------------------------------------------------------------------------------- real hosts
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        REAL,
+        "https://127.0.0.1.example.com",
+        "http://example.com",
+        "https://localhost.example.com",
+        "https://0x7f.1",
+        "https://10.0.0.1",
+    ],
+)
+def test_a_real_host_is_refused_with_what_would_happen(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    result = invoke("--base-url", url, "--count", "5", env=ACCOUNT)
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = " ".join(result.stderr.split())
+    for words in ("is not loopback", "real WhatsApp message to a real person", "cost real money"):
+        assert words in said
+    for option in ("--yes-send-real-messages", "--recipients FILE", "--count", "--rate"):
+        assert option in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--count", "2", "--rate", "1"), "need all of --recipients FILE, --count and --rate"),
+        (("--recipients", "people.csv", "--rate", "1"), "need all of"),
+        (("--recipients", "people.csv", "--rate", "1", "--duration", "2"), "need all of"),
+        (("--recipients", "people.csv", "--count", "2"), "need all of"),
+        (("--recipients", "people.csv", "--count", "2", "--rate", "1", "--warm-up", "1"), "leave it out"),
+        (("--recipients", "people.csv", "--count", "3", "--rate", "1"), "names 2: nobody gets a message twice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_real_messages_need_to_know_who_gets_how_many(
+    monkeypatch: pytest.MonkeyPatch, recipients: str, arguments: tuple[str, ...], problem: str
+) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    result = invoke("--base-url", REAL, "--yes-send-real-messages", *arguments, env=ACCOUNT)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert problem in result.stderr
+
+
+def test_real_messages_need_an_account(monkeypatch: pytest.MonkeyPatch, recipients: str) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    asked = ("--recipients", recipients, "--count", "2", "--rate", "1", "--yes-send-real-messages")
+    result = invoke("--base-url", REAL, *asked)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "access_key is missing" in result.stderr
+
+
+def test_with_all_that_real_messages_go_to_the_recipients_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, recipients: str
+) -> None:
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    plan = Plan(rate=1, count=2, warm_up=0)
+    target = choose_target(
+        plan, concurrency=3, base_url=f"{REAL}/", real=True, recipients=Path(recipients), sandbox={"latency": None}
+    )
+    assert target.client is not None
+    assert (repr(target.client), target.client.max_concurrency) == (f"<OtpClient {REAL}/api/wa/otp>", 3)
+    assert tuple(message.to for message in target.messages) == NUMBERS
+    assert target.name == REAL
+    assert_clean(repr(target))
+
+
+def test_real_messages_are_announced_and_not_preceded_by_a_warm_up(
+    monkeypatch: pytest.MonkeyPatch, recipients: str, live: Sandbox
+) -> None:
+    monkeypatch.setattr(target_module, "_is_loopback", lambda _: False)
+    env = {
+        "NXOTP_ACCESS_KEY": live.credentials.access_key,
+        "NXOTP_ACCESS_SECRET": live.credentials.access_secret,
+        "NXOTP_APPKEY": live.credentials.appkey,
+    }
+    asked = ("--recipients", recipients, "--count", "2", "--rate", "100", "--yes-send-real-messages")
+    result = invoke("--base-url", live.url, *asked, env=env)
+    assert result.exit_code == 0
+    assert f"sending 2 real messages through {live.url}\n" in result.stderr
+    assert tuple(sorted(message.to for message in live.messages)) == NUMBERS
+
+
+# ---------------------------------------------------------------------------------------------- comparing
+
+
+def write_report(name: str, sandbox: Sandbox, *arguments: str) -> None:
+    assert load(sandbox, "--count", "10", "--json", name, *arguments).exit_code == 0
+
+
+def test_two_runs_are_compared_and_what_differs_is_said(live: Sandbox) -> None:
+    write_report("a.json", live)
+    write_report("b.json", live, "--concurrency", "2")
+    result = invoke("compare", "a.json", "b.json")
+    assert result.exit_code == 0
+    heading, *rows = result.stdout.splitlines()
+    assert heading.split() == ["first", "second", "change"]
+    assert re.fullmatch(r"latency p50 +[\d.,]+ ms +[\d.,]+ ms +([+-][\d.]+ %|x [\d.,]+)", rows[0])
+    assert [re.split(r"\s{2,}", row)[1:] for row in rows if row.startswith("accepted ")] == [["10", "10", "+0.0 %"]]
+    assert result.stderr == "nxotp: not comparable: concurrency: 64 in the first, 2 in the second\n"
+    assert invoke("compare", "a.json", "a.json").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "other.json cannot be read: it is no JSON"),
+        ('{"schema": 99}', "other.json cannot be read: it is of version 99"),
+        ('{"schema": 1}', "other.json cannot be read: required field missing"),
+    ],
+)
+def test_what_is_no_report_is_not_compared(live: Sandbox, text: str, problem: str) -> None:
+    write_report("a.json", live)
+    Path("other.json").write_text(text, encoding="utf-8")
+    for order in (("a.json", "other.json"), ("other.json", "a.json")):
+        result = invoke("compare", *order)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert problem in result.stderr
+
+
+# ---------------------------------------------------------------------------------------------- being interrupted
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start the command as a process of its own, and leave none behind."""
+    with contextlib.ExitStack() as stack:
+        # A shell has its background jobs ignore Ctrl-C, and what they start would ignore it too.
+        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+
+        def start(*arguments: str) -> Any:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "nxotp_async", "bench", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                )
+            )
+            watchdog = threading.Timer(60, process.kill)
+            watchdog.start()
+            stack.callback(watchdog.cancel)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@posix
+@pytest.mark.parametrize(("name", "load"), [("SIGINT", ("--rate", "200")), ("SIGTERM", ("--concurrency", "4"))])
+def test_a_signal_ends_the_run_and_reports_it(start: Start, name: str, load: tuple[str, ...]) -> None:
+    processes: list[subprocess.Popen[str]] = []
+    requests = 0
+
+    def due() -> float:
+        nonlocal requests
+        requests += 1
+        if requests == 60:
+            processes[0].send_signal(signal.Signals[name])
+        return time.time()
+
+    with sandbox_in_a_thread(clock=due) as sandbox:
+        files = ("--json", "a.json", "--html", "a.html")
+        processes.append(start("--base-url", sandbox.url, "--warm-up", "0", "--duration", "3600", *load, *files))
+        out, err = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 130
+    report = Report.from_json(Path("a.json").read_bytes())
+    assert report.interrupted
+    assert 0 < report.completed <= sandbox.counts["messages"]
+    assert re.search(rf"^completed +{report.completed:,}$", out, re.MULTILINE)
+    assert re.match(r"nxotp: interrupted after \d+\.\d s; \d+ messages in flight are not counted\n", err)
+    assert "interrupted after" in Path("a.html").read_text(encoding="utf-8")
+    for text in (out, err):
+        assert "Traceback" not in text
+        assert_clean(text)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_signal_leaves_no_sandbox_behind(start: Start) -> None:
+    process = start("--duration", "3600")
+    while not (sandboxes := children(process.pid)):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert not any(Path("/proc", pid).exists() for pid in sandboxes)
+
+
+def children(parent: int) -> set[str]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            _, _, after_name = stat.read_text().rpartition(") ")
+            if after_name.split()[1] == str(parent):
+                found.add(stat.parent.name)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- the live view
+
+
+class FakeRun:
+    """A benchmark whose seconds pass as the view sleeps. Each step: messages, their latency, failures, drops."""
+
+    def __init__(self, plan: Plan, steps: list[tuple[int, float, int, int]]) -> None:
+        self.plan = plan
+        self.recorder: Recorder | None = None
+        self.now = 1000.0
+        self._clock = Clock(monotonic=self.monotonic)
+        self._steps = iter(steps)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        if self.recorder is None and self.now > 1000:  # one second of warming up
+            self.recorder = Recorder(self._clock, self.plan.window)
+        step = next(self._steps, None) if self.recorder or self.now > 1000 else (0, 0.0, 0, 0)
+        if step is None:
+            raise asyncio.CancelledError
+        if self.recorder is not None:
+            completed, latency, failed, self.recorder.dropped = step
+            self.recorder.begun += completed + 1
+            for place in range(completed):
+                self.recorder.add(latency, 1, NotSentError() if place < failed else None)
+        self.now += seconds
+
+
+async def shown_by(monkeypatch: pytest.MonkeyPatch, run: FakeRun, *, terminal: bool) -> str:
+    shown = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(view, "stderr", Console(file=shown, width=150, force_terminal=terminal, highlight=False))
+    monkeypatch.setattr(view, "monotonic", run.monotonic)
+    monkeypatch.setattr(view, "asyncio", SimpleNamespace(sleep=run.sleep))
+    with view.BenchView(cast("Benchmark", run)) as shows, pytest.raises(asyncio.CancelledError):
+        await shows.follow()
+    return shown.getvalue()
+
+
+async def test_off_a_terminal_a_line_is_shown_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(Plan(rate=50, duration=60), [(50, 0.25, 0, 0)] * 22)
+    lines = (await shown_by(monkeypatch, run, terminal=False)).splitlines()
+    assert lines == [
+        "9 s: 50/s  p50 250.0 ms  p99 250.0 ms  pending 9",
+        "19 s: 50/s  p50 250.0 ms  p99 250.0 ms  pending 19",
+    ]
+
+
+async def test_a_short_run_says_nothing_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(Plan(rate=50, duration=5), [(50, 0.25, 0, 0)] * 5)
+    assert await shown_by(monkeypatch, run, terminal=False) == ""
+
+
+@pytest.mark.parametrize("plan", [Plan(rate=50, duration=4), Plan(count=150)], ids=["open", "closed"])
+async def test_on_a_terminal_the_last_second_is_shown(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    run = FakeRun(plan, [(50, 0.25, 0, 0), (0, 0.0, 0, 0), (100, 0.5, 7, 3)])
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", await shown_by(monkeypatch, run, terminal=True))
+    for text in (
+        "warming up",
+        "50/s  p50 250.0 ms  p99 250.0 ms  pending 1",
+        "0/s  pending 2",
+        "100/s  p50 500.0 ms  p99 500.0 ms  pending 3  failed 7  dropped 3",
+    ):
+        assert text in shown
+    assert os.environ["TERM"] == "xterm"
