@@ -18,7 +18,7 @@ from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
 
-__all__ = ["DEFAULT_BASE_URL", "Settings"]
+__all__ = ["DEFAULT_BASE_URL", "Settings", "is_loopback"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -129,12 +129,13 @@ def _base_url(value: object) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https: over plain http anybody on the way can read the codes")
     return value.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as far as its name or address tells without asking the DNS."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -379,7 +379,7 @@ def test_with_all_that_real_messages_go_to_the_recipients_of_the_file(
 def test_real_messages_are_announced_and_not_preceded_by_a_warm_up(
     monkeypatch: pytest.MonkeyPatch, recipients: str, live: Sandbox
 ) -> None:
-    monkeypatch.setattr(target_module, "_is_loopback", lambda _: False)
+    monkeypatch.setattr(target_module, "is_loopback", lambda _: False)
     env = {
         "NXOTP_ACCESS_KEY": live.credentials.access_key,
         "NXOTP_ACCESS_SECRET": live.credentials.access_secret,

@@ -5,7 +5,6 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import aiohttp
 import attrs
 import orjson
 
+from ..settings import is_loopback
 from ..signing import Credentials, signed_text
 
 __all__ = ["CallbackPlan", "CallbackPusher"]
@@ -120,7 +120,7 @@ class CallbackPusher:
     async def announce(self, fields: dict[str, Any], message_id: str) -> None:
         """Push the callbacks of a message that went out; those that come early, before this returns."""
         url = fields.get("dr_webhook") or self._plan.webhook
-        if url is None or not _is_loopback(url):
+        if url is None or not _is_near(url):
             self._counts["callbacks without an address"] += 1
             return
         callbacks = [
@@ -240,9 +240,8 @@ class CallbackPusher:
         }
 
 
-def _is_loopback(url: str) -> bool:
+def _is_near(url: str) -> bool:
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False

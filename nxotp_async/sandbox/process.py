@@ -1,7 +1,7 @@
 """The sandbox in a process of its own: what is measured or shown shares no event loop and no lock with it."""
 
 import asyncio
-import subprocess
+import subprocess  # nosec B404
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +22,9 @@ async def sandbox_process(*options: str) -> AsyncIterator[str]:
     """
     arguments = ["-m", "nxotp_async", "sandbox", "--port", "0", "--until-eof", "--json", *options]
     try:
-        # asyncio's own way can be cancelled when the process is there already, and nobody knows of it.
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - it does not wait; the program is this one
+        # It does not wait, and the program is this one. asyncio's own way can be cancelled when the process is there
+        # already, and nobody knows of it.
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 # nosec B603
             [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:

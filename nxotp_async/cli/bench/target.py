@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from ...errors import ConfigurationError
 from ...messages import OtpMessage
 from ...sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
 from ...sandbox.process import sandbox_process
+from ...settings import is_loopback
 from ..common import ask_key
 
 __all__ = ["Target", "choose_target"]
@@ -92,7 +92,7 @@ def choose_target(
     if given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is the sandbox's, which --base-url replaces")
     host = _host(base_url)
-    if _is_loopback(host):
+    if is_loopback(host):
         if real:
             raise click.UsageError(
                 f"--yes-send-real-messages means nothing to {host}: loopback gets the sandbox's keys"
@@ -125,13 +125,6 @@ def _origin(base_url: str) -> str:
     """Leave out the path, which may hold a secret: this goes into reports."""
     parts = urlsplit(base_url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_real(host: str, plan: Plan, *, real: bool, recipients: int | None) -> None:
