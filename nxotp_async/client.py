@@ -33,7 +33,7 @@ class OtpClient:
     loops, one after the other or in several threads: each loop has its own connections, permits and rate limit.
 
     Every argument that is not given is read from its environment variable, ``NXOTP_`` and the argument's name in
-    capitals (``NXOTP_ACCESS_KEY``); ``retry``, ``session``, ``transport`` and ``clock`` have none.
+    capitals (``NXOTP_ACCESS_KEY``); ``retry``, ``session``, ``transport``, ``clock`` and the hooks have none.
 
     Args:
         access_key: The account's key. Required.
@@ -149,6 +149,9 @@ class OtpClient:
         Args:
             on_attempt: Called after every POST that was not cancelled.
             on_result: Called with what became of every message that was not cancelled.
+
+        Raises:
+            ConfigurationError: One cannot be called, or would have to be awaited.
         """
         self._shared.hooks.add(on_attempt, on_result)
 

@@ -101,7 +101,6 @@ def _write_to_log(level: int, result: SendResult) -> None:
         "cus_message_id": cus_message_id,
         "recipient": mask_number(result.message.to),
         "status": result.status.value,
-        "message_id": result.message_id,
         "vendor_code": error.code if isinstance(error, ApiError) else None,
         "attempts": result.attempts,
         "elapsed": result.elapsed,

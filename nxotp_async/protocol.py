@@ -27,6 +27,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 
 _MAX_RAW_CHARS = 4096
 _MAX_CODE = 999_999  # the vendor's have five digits at the most; from seven on, a number could be the recipient's
+_NO_CODE = "the answer has no code that could be the vendor's"
 
 # ---------------------------------------------------------------------------------------------- message → request
 
@@ -111,6 +112,8 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
     if 200 <= status < 300 and (accepted := _DOCUMENTED_SUCCESS.fullmatch(body)):
         return accepted[1].decode()
     reply = _read_reply(body)
+    if reply.code is not None and _is_private(reply.code, hide):
+        reply = attrs.evolve(reply, code=None, problem=_NO_CODE)
     failure = _classify(status, reply)
     if failure is None:
         return reply.message_id
@@ -173,7 +176,7 @@ def _read_reply(body: bytes) -> _Reply:
     message_id = _first_id(data)
     code = answer.get("code")
     if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
-        return _Reply(None, message_id, problem="the answer has no code that could be the vendor's")
+        return _Reply(None, message_id, problem=_NO_CODE)
     if code == 0 and message_id:
         return _Reply(code, message_id)
     text = _text(answer.get("message")) or _text(answer.get("msg"))
@@ -249,6 +252,8 @@ def _api_error(
         told = vendor_message and vendor_message.lower() not in summary.lower()
         return failure(f"{summary}: {vendor_message}" if told else summary, hint=known.advice, **facts)
     meta_code = _integer(reply.meta.get("code"))
+    if meta_code is not None and _is_private(meta_code, hide):
+        meta_code = None
     meta_text = redact(_text(reply.meta.get("message")), hide)[:500]
     error_data = reply.meta.get("error_data")
     return failure(
@@ -276,8 +281,8 @@ def _text(value: object) -> str:
 
 def _integer(value: object) -> int | None:
     if type(value) is int:
-        return value
-    if isinstance(value, str) and len(value) <= 9 and value.isascii() and value.isdigit():
+        return value if abs(value) <= _MAX_CODE else None
+    if isinstance(value, str) and len(value) <= 6 and value.isascii() and value.isdigit():
         return int(value)
     return None
 
@@ -313,6 +318,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 _CODE = re.compile(r"[0-9]{4,}")
 # A phone number, with or without the punctuation people put between its digits.
 _NUMBER = re.compile(r"\d(?:\W{0,3}\d){6,}")
+
+
+def _is_private(number: int, hide: tuple[str, ...]) -> bool:
+    """Whether a number is the message's own code, and none of the vendor's."""
+    runs = (run for text in hide for run in _CODE.findall(text))
+    return ResponseCode.find(number) is None and any(run.lstrip("0") == str(abs(number)) for run in runs)
 
 
 def redact(text: str, hide: tuple[str, ...] = ()) -> str:

@@ -278,6 +278,12 @@ def _classify(error: Exception, may_have_left: bool, url: str, timeout: float) -
             return NotSentError(f"the name {host} was not found", temporary=True, hint="check base_url and the DNS")
         case aiohttp.ClientSSLError():
             return NotSentError(f"no TLS connection to {host}: {_reason(error)}", temporary=True)
+        case aiohttp.ClientProxyConnectionError():
+            return NotSentError(f"no connection to the proxy: {_reason(error)}", temporary=True)
+        case aiohttp.ClientHttpProxyError():
+            return NotSentError(
+                f"the proxy answered HTTP {error.status}", hint="check the proxy's URL, user and password"
+            )
         case aiohttp.ClientConnectorError():
             return NotSentError(f"no connection to {host}: {_reason(error)}", temporary=True)
         case TimeoutError():

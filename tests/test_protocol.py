@@ -721,6 +721,29 @@ def test_the_code_inside_a_hidden_content_is_hidden_on_its_own() -> None:
     assert [text for text in every_text(error) if CODE in text] == []
 
 
+def test_a_number_that_is_the_messages_code_is_no_vendor_code() -> None:
+    hide = ("Your code is 482913.",)
+    outcome = decode(200, {}, refused(482913), hide=hide)
+    assert isinstance(outcome, OutcomeUnknownError)
+    assert "482913" not in str(outcome)
+    meta = {"error": {"code": "482913", "message": "no"}}
+    error = refusal(refused(9099, data=meta), hide=hide)
+    assert isinstance(error, MetaError)
+    assert error.meta_code is None
+    assert "482913" not in str(error)
+
+
+def test_a_documented_code_counts_also_where_it_is_the_messages_code() -> None:
+    assert refusal(refused(9005), hide=("Your code is 9005.",)).code == 9005
+
+
+@pytest.mark.parametrize("code", [1_000_000, "1000000", -1_000_000])
+def test_what_could_be_a_number_is_no_code_of_metas(code: int | str) -> None:
+    error = refusal(refused(9099, data={"error": {"code": code, "message": "no"}}))
+    assert isinstance(error, MetaError)
+    assert error.meta_code is None
+
+
 def test_hidden_texts_are_starred_in_a_page_of_html() -> None:
     assert refusal(f"<p>no route for {CODE}, {NUMBER}</p>".encode(), 404, hide=(CODE,)).raw == (
         "<p>no route for ***, ***</p>"

@@ -370,6 +370,23 @@ async def test_a_proxy_that_is_asked_for_is_used() -> None:
     assert proxy.requests[0].startswith(b"POST http://127.0.0.1:")
 
 
+async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
+    proxy = f"http://127.0.0.1:{closed_port()}"
+    async with new_client("https://otp.invalid", proxy=proxy, clock=instant_clock()) as client:
+        with pytest.raises(NotSentError, match="no connection to the proxy: ") as caught:
+            await client.send_otp(TO, "482913")
+    assert caught.value.temporary
+
+
+async def test_a_proxy_that_wants_a_password_says_so() -> None:
+    answer = sending(http(b"", status="407 Proxy Authentication Required"))
+    async with raw_server(answer) as proxy, new_client("https://otp.invalid", proxy=proxy.url) as client:
+        with pytest.raises(NotSentError, match="the proxy answered HTTP 407") as caught:
+            await client.send_otp(TO, "482913")
+    assert not caught.value.temporary
+    assert "password" in (caught.value.hint or "")
+
+
 # ---------------------------------------------------------------------------------------------- slots
 
 

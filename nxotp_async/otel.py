@@ -1,0 +1,211 @@
+"""Spans and metrics of a client's sends, for OpenTelemetry: ``pip install "nxotp_async[otel]"``.
+
+Names are those of the semantic conventions for messaging, as far as they go; the rest begins with ``nxotp.``. No
+attribute holds a code or a number.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from time import time_ns
+from typing import Final
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, WeakSet
+
+from ._version import __version__
+from .client import OtpClient
+from .codes import ResponseCode
+from .delivery import Shared
+from .errors import ApiError, MetaError, NxOtpError
+from .hooks import Attempt
+from .messages import OtpMessage, SendResult, SendStatus
+
+try:
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
+    from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, TracerProvider, get_tracer_provider
+except ImportError as error:
+    raise ImportError(
+        'OpenTelemetry is not installed: nxotp_async.otel needs  pip install "nxotp_async[otel]"', name="opentelemetry"
+    ) from error
+
+__all__ = ["instrument"]
+
+_log = logging.getLogger("nxotp_async")
+
+_Attributes = dict[str, str | int | float | bool]
+
+# What the conventions ask of every span and duration. The destination is the request's "messaging_product": the
+# recipient, who is the real one, must not be told.
+_OPERATION: Final[Mapping[str, str]] = {
+    "messaging.system": "nxcloud",
+    "messaging.operation.name": "send",
+    "messaging.operation.type": "send",
+    "messaging.destination.name": "whatsapp",
+}
+_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # the conventions'
+
+
+def instrument(
+    client: OtpClient, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+) -> None:
+    """Have a span made, and metrics recorded, of everything that a client and its views send from now on.
+
+    A client that is instrumented already stays as it is, and a warning is logged.
+
+    Args:
+        client: Whose sends.
+        tracer_provider: Takes the spans. Default: the global one.
+        meter_provider: Takes the metrics. Default: the global one.
+
+    Raises:
+        TypeError: ``client`` is no `OtpClient`.
+    """
+    if not isinstance(client, OtpClient):
+        raise TypeError(f"client must be an OtpClient, not {type(client).__name__}")
+    shared = client._shared  # noqa: SLF001 - it outlives the client while one of its views is left
+    if any(isinstance(getattr(hook, "__self__", None), _Telemetry) for hook in shared.hooks.on_result):
+        _log.warning("%r is instrumented already; nothing was changed", client)
+        return
+    meter_provider = meter_provider or get_meter_provider()
+    meter = meter_provider.get_meter("nxotp_async", __version__)
+    tracer = (tracer_provider or get_tracer_provider()).get_tracer("nxotp_async", __version__)
+    telemetry = _Telemetry(shared, _server(client), tracer, meter)
+    client.add_hooks(on_attempt=telemetry.on_attempt, on_result=telemetry.on_result)
+    _observe(telemetry, meter_provider, meter)
+
+
+class _Telemetry:
+    """The hooks of one client. Nothing but the client and its views keeps it alive, and it keeps none of them alive."""
+
+    def __init__(self, shared: Shared, server: _Attributes, tracer: Tracer, meter: Meter) -> None:
+        self.in_flight = shared.in_flight
+        self.quota = shared.quota
+        self._tracer = tracer
+        self._operation: _Attributes = {**_OPERATION, **server}
+        # The attempts of the messages that are on their way, each with its time. Where a send is cancelled, its
+        # message dies, and they with it.
+        self._pending: WeakKeyDictionary[OtpMessage, list[tuple[int, _Attributes]]] = WeakKeyDictionary()
+        self._duration = meter.create_histogram(
+            "messaging.client.operation.duration",
+            unit="s",
+            description="Duration of messaging operation initiated by a producer or consumer client.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._messages = meter.create_counter(
+            "nxotp.client.messages", unit="{message}", description="Messages by what became of them."
+        )
+        self._attempts = meter.create_counter(
+            "nxotp.client.attempts", unit="{attempt}", description="POSTs by what came of them."
+        )
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        """Count an attempt, and keep it for the span."""
+        outcome = _outcome(attempt.status, attempt.error)
+        self._attempts.add(1, {**outcome, "nxotp.retry": attempt.number > 1})
+        if attempt.number == 1:
+            # An equal message may have been sent before and cancelled, and somebody may still hold it.
+            self._pending.pop(attempt.message, None)
+        event = {
+            "nxotp.attempt.number": attempt.number,
+            "nxotp.attempt.duration": attempt.elapsed,
+            **outcome,
+            **_details(attempt.error),
+        }
+        self._pending.setdefault(attempt.message, []).append((time_ns(), event))
+
+    def on_result(self, result: SendResult) -> None:
+        """Count a message, and make its span."""
+        outcome = _outcome(result.status, result.error)
+        self._messages.add(1, outcome)
+        failure = {} if result.error is None else {"error.type": type(result.error).__name__}
+        self._duration.record(result.elapsed, {**self._operation, **failure})
+        # A message without attempts may be refused for its twin, which is equal to it and still on its way.
+        attempts = self._pending.pop(result.message, []) if result.attempts else []
+        self._trace(result, {**outcome, **_details(result.error)}, attempts)
+
+    def _trace(self, result: SendResult, outcome: _Attributes, attempts: list[tuple[int, _Attributes]]) -> None:
+        now = time_ns()
+        span = self._tracer.start_span(
+            "send whatsapp",
+            # Not PRODUCER: the vendor answers before it ends, and no trace goes on from it at the recipient's.
+            kind=SpanKind.CLIENT,
+            attributes={
+                **self._operation,
+                # Not the id that came back: one that Meta made spells the recipient's number, in Base64.
+                "messaging.message.id": str(result.message.cus_message_id),
+                "nxotp.attempts": result.attempts,
+                **outcome,
+            },
+            start_time=now - int(result.elapsed * 1e9),
+        )
+        for at, attributes in attempts:
+            span.add_event("attempt", attributes, at)
+        if result.error is not None:
+            span.set_status(Status(StatusCode.ERROR, _meaning(result.error)))
+        span.end(now)
+
+
+def _server(client: OtpClient) -> _Attributes:
+    url = urlsplit(client._settings.url)  # noqa: SLF001 - nothing else of the settings is anybody's business
+    return {"server.address": str(url.hostname), "server.port": url.port or (80 if url.scheme == "http" else 443)}
+
+
+def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:
+    """Return what metrics may be split by: few values, whatever the vendor answers."""
+    outcome: _Attributes = {"nxotp.status": status.value}
+    if error is not None:
+        outcome["error.type"] = type(error).__name__
+    if isinstance(error, ApiError) and error.code is not None:
+        outcome["nxotp.vendor_code"] = str(error.code) if ResponseCode.find(error.code) else "_OTHER"
+    return outcome
+
+
+def _details(error: NxOtpError | None) -> _Attributes:
+    """Return what spans tell besides. No text of the vendor's is among it."""
+    details: _Attributes = {}
+    if isinstance(error, ApiError):
+        details["http.response.status_code"] = error.http_status
+    if isinstance(error, MetaError) and error.meta_code is not None:
+        details["nxotp.meta_code"] = str(error.meta_code)
+    return details
+
+
+def _meaning(error: NxOtpError) -> str | None:
+    """Return what the vendor's code means. The error's own text could quote the vendor's."""
+    known = ResponseCode.find(error.code) if isinstance(error, ApiError) and error.code is not None else None
+    return None if known is None else f"code {known.value}, {known.meaning}"
+
+
+# ---------------------------------------------------------------------------------------------- what is going on now
+
+# The first client of a provider registers the instruments, and they tell of all of its clients: a second instrument
+# of the same name would be ignored.
+_instrumented: WeakKeyDictionary[MeterProvider, "WeakSet[_Telemetry]"] = WeakKeyDictionary()
+
+
+def _observe(telemetry: _Telemetry, provider: MeterProvider, meter: Meter) -> None:
+    clients = _instrumented.get(provider)
+    if clients is not None:
+        clients.add(telemetry)
+        return
+    clients = _instrumented[provider] = WeakSet({telemetry})
+
+    def in_flight(_: CallbackOptions) -> Iterable[Observation]:
+        counts = [len(client.in_flight) for client in clients]
+        return [Observation(sum(counts))] if counts else []
+
+    def retry_tokens(_: CallbackOptions) -> Iterable[Observation]:
+        tokens = [client.quota.tokens for client in clients]
+        return [Observation(min(tokens))] if tokens else []
+
+    meter.create_observable_up_down_counter(
+        "nxotp.client.in_flight",
+        callbacks=[in_flight],
+        unit="{message}",
+        description="Messages on their way, those that wait for a permit or a retry included.",
+    )
+    meter.create_observable_gauge(
+        "nxotp.client.retry_tokens",
+        callbacks=[retry_tokens],
+        unit="{token}",
+        description="What is left of the retry quota, of the client that has the least.",
+    )
