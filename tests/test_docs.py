@@ -1,0 +1,207 @@
+"""The documentation says what the code does, its links lead somewhere, and it builds without a warning."""
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import click
+import pytest
+
+from nxotp_async import ApiError, ConfigurationError, Language, OtpClient, ResponseCode, RetryPolicy
+from nxotp_async.bulk.verdicts import Verdict, judge
+from nxotp_async.cli import nxotp
+from nxotp_async.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [page for folder in (ROOT, DOCS, DOCS / "reference", ROOT / "examples") for page in sorted(folder.glob("*.md"))]
+
+# The modules whose names users import.
+PUBLIC: Final = (
+    "",
+    ".bench",
+    ".bulk",
+    ".callbacks",
+    ".doctor",
+    ".otel",
+    ".receivers",
+    ".sandbox",
+    ".testing",
+    ".tracking",
+)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+# ---------------------------------------------------------------------------------------------- links
+
+FENCE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(prose(page))}
+
+
+@every_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{path} has no heading for #{anchor}"
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table that begins with this cell."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith(f"| {heading} |")]
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def what_follows(code: ResponseCode) -> str:
+    if code is ResponseCode.WHATSAPP_ERROR:
+        return "as [Meta's code](#9099-whatsapps-own) says"
+    if code is ResponseCode.TIMESTAMP_EXPIRED:
+        return "tried once more, where the clocks explain it"
+    error = code.error_class(code=int(code))
+    verdict = judge(error, refusals=1, expired=False, policy=RetryPolicy(), reject_on=())
+    return {Verdict.AGAIN: "tried again", Verdict.PAUSE: "a bulk run is paused", Verdict.DONE: "rejected"}[verdict]
+
+
+def test_the_page_of_codes_tells_of_every_code_what_the_library_knows() -> None:
+    failures = sorted(set(ResponseCode) - {ResponseCode.SUCCESS})
+    assert table("codes.md", "code") == [
+        [str(int(code)), f"**{code.meaning}**: {code.advice}", f"`{code.error_class.__name__}`", what_follows(code)]
+        for code in failures
+    ]
+
+
+def test_the_page_of_codes_names_the_temporary_codes_of_meta() -> None:
+    *temporary, (_, _, other) = table("codes.md", "Meta's code")
+    assert {int(code) for codes, _, _ in temporary for code in codes.split(", ")} == RetryPolicy().transient_meta_codes
+    assert all(what.startswith("tried again") for _, _, what in temporary)
+    assert other == "rejected"
+
+
+def test_every_language_is_on_its_page() -> None:
+    cells = [cell for row in table("languages.md", "code") for cell in row]
+    pairs = {(code.strip("`"), label) for code, label in zip(cells[::2], cells[1::2], strict=True) if code}
+    assert pairs == {(str(language), language.label) for language in Language}
+
+
+SETTINGS = table("settings.md", "argument")
+ACCOUNT = {"access_key": "key", "access_secret": "secret", "appkey": "app"}
+
+
+def test_every_argument_of_the_client_is_in_the_table_of_settings() -> None:
+    assert [argument.strip("`") for argument, *_ in SETTINGS] == list(inspect.signature(OtpClient).parameters)
+
+
+@pytest.mark.parametrize(("argument", "variable"), [(row[0].strip("`"), row[1].strip("`")) for row in SETTINGS])
+def test_a_setting_has_the_variable_of_its_table(argument: str, variable: str) -> None:
+    without = {**ACCOUNT, argument: None}
+    if variable:
+        with pytest.raises(ConfigurationError, match=variable):
+            Settings.resolve(without, {variable: "\n"})
+    else:
+        Settings.resolve(without, {f"NXOTP_{argument.upper()}": "\n"})  # is not looked at
+
+
+@pytest.mark.parametrize(("argument", "default"), [(row[0].strip("`"), row[2].strip("`")) for row in SETTINGS])
+def test_a_setting_has_the_default_of_its_table(argument: str, default: str) -> None:
+    if default == "required":
+        with pytest.raises(ConfigurationError, match="is missing"):
+            Settings.resolve({**ACCOUNT, argument: None}, {})
+        return
+    settings = attrs.asdict(Settings.resolve(ACCOUNT, {}), recurse=False)
+    settings["base_url"] = settings["url"].removesuffix("/api/wa/otp")
+    value = settings.get(argument)
+    expected = {"none": None, "RetryPolicy()": RetryPolicy()}
+    assert value == expected[default] if default in expected else str(value).removesuffix(".0") == default
+
+
+# ---------------------------------------------------------------------------------------------- the site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as `make docs` builds it."""
+    pytest.importorskip("sphinx", reason="the group docs is not installed")
+    built = tmp_path_factory.mktemp("site")
+    # Sphinx itself is not measured.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--fresh-env", "--jobs=auto", DOCS, built],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return built
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda name: f"nxotp_async{name}")
+def test_every_public_name_is_in_the_reference(site: Path, module: str) -> None:
+    from sphinx.util.inventory import InventoryFile
+
+    inventory: Any = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+    documented = {name for kind, names in inventory.data.items() if kind.startswith("py:") for name in names}
+    module = f"nxotp_async{module}"
+    missing = {f"{module}.{name}" for name in importlib.import_module(module).__all__} - documented
+    assert not missing
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            yield from commands(child, f"{name} {child.name}")
+
+
+def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    for name, command in commands(nxotp, "nxotp"):
+        assert f"<h2>{name}<" in page
+        for option in command.params:
+            assert all(spelling in page for spelling in option.opts if spelling.startswith("-"))
+
+
+def test_the_site_asks_the_network_for_nothing(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="(?:https?:)?//', text), page.name
+    for style in site.rglob("*.css"):
+        assert not re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//""", style.read_text(encoding="utf-8")), style
+
+
+def test_the_reference_hides_how_errors_are_made(site: Path) -> None:
+    page = (site / "reference" / "errors.html").read_text(encoding="utf-8")
+    assert ApiError.__name__ in page
+    assert "Unpack" not in page
