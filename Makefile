@@ -1,14 +1,18 @@
 # make demo    a thousand OTPs through a sandbox: no account, no network
 # make test    everything that must pass: lint, types, tests with coverage
-# make lint    format, lint and types only
-# make bench   speed and memory; takes a while, and nothing fails for being slow
+# make lint    format, lint, types and security only
+# make test-lowest, make test-newest   the tests with the lowest and with the newest versions of what is depended on
+# make audit   known vulnerabilities of what is installed; needs the network
+# make bench   speed and memory, beside other clients too; some minutes, and nothing fails for being slow
+# make performance   docs/performance.md, all of it measured anew; takes about half an hour
+# make docs    the documentation as a site, in docs/_build; a warning is an error
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format bench kills clean
+.PHONY: demo test test-lowest test-newest lint audit format bench bench-clients performance docs kills clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
@@ -20,15 +24,43 @@ test: lint
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# TESTS=... runs some of them only.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest $(TESTS)
+
+# Made anew each time: the newest versions are others tomorrow.
+test-newest:
+	$(call install-for-tests,.venv-newest,,--group dev --group docs)
+	.venv-newest/bin/python -m pytest $(TESTS)
+
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml nxotp_async _nxotp_async_pytestplugin.py examples
 
-bench: .venv/installed-dev
+audit: .venv/installed-dev
+	$(BIN)/python tests/audit.py
+
+bench: .venv/installed-dev bench-clients
+	$(BIN)/python benchmarks/one_at_a_time.py --pairs 10
+	$(BIN)/python benchmarks/bulk_in_web_app.py --messages 10000 --rounds 2 --idle 5
+	$(BIN)/python benchmarks/send_many_memory.py --many 100000
+	$(BIN)/python benchmarks/import_cost.py --rounds 15
 	$(BIN)/python benchmarks/hostile_answers.py
-	$(BIN)/python benchmarks/bulk_overhead.py --server sandbox
-	$(BIN)/python benchmarks/bulk_memory.py --server sandbox --messages 200000
+	$(BIN)/python benchmarks/bulk_overhead.py --rounds 3
+	$(BIN)/python benchmarks/bulk_memory.py --messages 100000
+
+bench-clients: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/compare_clients.py --sends 4000 --rounds 3
+
+performance: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/write_page.py docs/performance.md
+
+docs: .venv/installed-dev
+	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --jobs auto --quiet docs docs/_build
+	@echo "docs/_build/index.html"
 
 kills: .venv/installed-dev
 	$(BIN)/python tests/kills.py --messages 10000 --kills 100
@@ -48,5 +80,28 @@ format: .venv/installed-dev
 	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel]' --group dev --group docs
 	touch $@
 
+.venv-lowest/installed: pyproject.toml constraints-lowest.txt
+	$(call install-for-tests,.venv-lowest,--constraint constraints-lowest.txt,--group test)
+	touch $@
+
+define install-for-tests
+@echo "installing into $(1) ..."
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --upgrade pip
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) \
+	--editable '.[bench,cli,fast,otel]' $(3)
+endef
+
+# niquests would bring its own HTTP library in under the name of urllib3, and requests would run on that: built from
+# source with this variable, it leaves urllib3 alone.
+.venv-bench/installed: pyproject.toml constraints.txt benchmarks/constraints.txt
+	@echo "installing into .venv-bench ..."
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	URLLIB3_NO_OVERRIDE=1 .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --constraint benchmarks/constraints.txt --no-binary urllib3-future \
+		--editable '.[bench,cli,fast]' --group benchmarks
+	touch $@
+
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .venv-lowest .venv-newest .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -412,7 +412,7 @@ async def test_a_message_that_never_left_is_logged_with_its_facts(
     await failure_of(client.send_otp(TO, "482913", expires_at=datetime.fromtimestamp(clock.now - 1, UTC)))
     (record,) = [record for record in caplog.records if record.name == "nxotp_async"]
     assert record.levelno == logging.INFO
-    assert [getattr(record, name) for name in EXTRAS[2:]] == ["not_sent", None, None, 0, 0.0]
+    assert [getattr(record, name) for name in EXTRAS[2:]] == ["not_sent", None, 0, 0.0]
 
 
 async def test_a_retry_is_logged_for_debugging(
