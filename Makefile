@@ -11,6 +11,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A process for each processor; the tests of a file stay together, and share its fixtures.
+PARALLEL := -n auto --dist loadfile
 
 .PHONY: demo test test-lowest test-newest lint audit format bench bench-clients performance docs kills clean
 .DELETE_ON_ERROR:
@@ -20,18 +22,18 @@ demo: .venv/installed-cli
 
 test: lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # TESTS=... runs some of them only.
 test-lowest: .venv-lowest/installed
-	.venv-lowest/bin/python -m pytest $(TESTS)
+	.venv-lowest/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 # Made anew each time: the newest versions are others tomorrow.
 test-newest:
 	$(call install-for-tests,.venv-newest,,--group dev --group docs)
-	.venv-newest/bin/python -m pytest $(TESTS)
+	.venv-newest/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check

@@ -1,0 +1,93 @@
+"""What type checkers see of `sandbox` and `testing`. Nothing here is ever run."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from nxotp_async import Clock, Credentials, OtpClient, Transport
+from nxotp_async.sandbox import (
+    MAGIC_RECIPIENTS,
+    SANDBOX_BUSINESS_PHONE,
+    SANDBOX_CREDENTIALS,
+    CallbackPlan,
+    Fault,
+    FaultKind,
+    ReceivedRequest,
+    Sandbox,
+)
+from nxotp_async.testing import (
+    NO_PAUSES,
+    MemoryTransport,
+    UnpooledTransport,
+    assert_nothing_sent,
+    assert_otp_sent,
+    serve_in_thread,
+)
+
+
+async def a_sandbox() -> None:
+    Sandbox(port=8080, fault_rate=0.1, faults=[Fault.hang()], seed=1, latency=1, echo_message_id=False, keep=10)
+    Sandbox(callbacks=CallbackPlan(webhook="http://127.0.0.1:8000/", statuses=["sent"], algorithm="md5"))
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        assert_type(sandbox, Sandbox)
+        assert_type(client, OtpClient)
+        assert_type(sandbox.url, str)
+        assert_type(sandbox.environ, dict[str, str])
+        assert_type(sandbox.max_in_flight, int)
+        assert_type(sandbox.messages, list[ReceivedRequest])
+        assert_type(sandbox.messages_to("+999 555 0100"), list[ReceivedRequest])
+        assert_type(sandbox.requests, deque[ReceivedRequest])
+        assert_type(sandbox.counts, Counter[str])
+        assert_type(sandbox.script(Fault.answer(9005), Fault.http(429, retry_after=1)), None)
+    assert_type(await sandbox.callbacks_settled(), None)
+    assert_type(await sandbox.start(), None)
+    assert_type(await sandbox.stop(), None)
+
+
+def a_request(request: ReceivedRequest) -> None:
+    assert_type(request.arrived_at, float)
+    assert_type(request.headers, Mapping[str, str])
+    assert_type(request.to, str)
+    assert_type(request.content, str)
+    assert_type(request.otp, str | None)
+    assert_type(request.cus_message_id, str | None)
+    assert_type(request.message_id, str | None)
+    assert_type(request.ts, int)
+    assert_type(request.code, int)
+    assert_type(request.fault, FaultKind)
+    assert_type(request.body, bytes)
+    assert_type(request.fields, Mapping[str, Any])
+
+
+def faults() -> None:
+    assert_type(Fault.answer(9005), Fault)
+    assert_type(Fault.meta(131056), Fault)
+    assert_type(Fault.http(429, retry_after=1), Fault)
+    assert_type(Fault.slow(2.5), Fault)
+    assert_type(Fault.disconnect_before_reading(), Fault)
+    assert_type(Fault.disconnect_after_reading(), Fault)
+    assert_type(Fault.truncated(), Fault)
+    assert_type(Fault.wrong_types(), Fault)
+    assert_type(Fault.without_id(), Fault)
+    assert_type(Fault.drip(), Fault)
+    assert_type(Fault.huge(size=10), Fault)
+    assert_type(Fault.hang(), Fault)
+    assert_type(Fault.hang().accepts, bool)
+    assert_type(MAGIC_RECIPIENTS["999000009005"], Fault)
+    assert_type(SANDBOX_CREDENTIALS, Credentials)
+    Sandbox(callbacks=CallbackPlan(failed=0.1, delay=1, early=0.5, shuffle=True, copies=2, loss=0.1, forged=0.1))
+    number: str = SANDBOX_BUSINESS_PHONE
+    del number
+
+
+async def in_tests() -> None:
+    with serve_in_thread(Sandbox()) as sandbox:
+        assert_type(sandbox, Sandbox)
+        assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
+    vendor = MemoryTransport()
+    assert_type(vendor.client(), OtpClient)
+    assert_type(assert_nothing_sent(vendor), None)
+    assert_type(vendor.reachable, bool)
+    transports: list[Transport] = [vendor, UnpooledTransport()]
+    clock: Clock = NO_PAUSES
+    OtpClient(transport=transports[0], clock=clock)
