@@ -20,12 +20,15 @@ def nxotp_sandbox() -> "Iterator[Sandbox]":
     """A running sandbox of NXCloud's API, for this test alone; ``OtpClient()`` uses it until the test ends.
 
     For that the ``NXOTP_`` variables of the environment are set to its address and account, and all others are unset.
-    It runs in a thread of its own, so the test, and the application, may run in any event loop, or in none.
+    A client that was made before cannot reach another machine until then, either. The sandbox runs in a thread of its
+    own, so the test, and the application, may run in any event loop, or in none.
     """
     from nxotp_async.sandbox import Sandbox  # noqa: PLC0415 - see above
-    from nxotp_async.testing import serve_in_thread  # noqa: PLC0415
+    from nxotp_async.sessions import SessionPool  # noqa: PLC0415
+    from nxotp_async.testing import loopback_only, serve_in_thread  # noqa: PLC0415
 
     with serve_in_thread(Sandbox()) as sandbox, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionPool, "post", loopback_only(SessionPool.post))
         for name in [name for name in os.environ if name.startswith("NXOTP_")]:
             patch.delenv(name)
         for name, value in sandbox.environ.items():

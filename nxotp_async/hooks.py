@@ -1,5 +1,6 @@
 """What a client tells of its sends while they happen: to the application's hooks, and to the log."""
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable
@@ -88,11 +89,16 @@ def _check(name: str, hook: object) -> None:
         )
 
 
-def _call(hook: Callable[[Any], None], event: object) -> None:
+def _call(hook: Callable[[Any], Any], event: object) -> None:
     try:
-        hook(event)
-    except Exception:
+        answer = hook(event)
+    # A hook is no coroutine: what it raises was not meant for the task that sends.
+    except (Exception, asyncio.CancelledError):
         _log.exception("a hook failed; the send it was told of is not affected")
+        return
+    if inspect.iscoroutine(answer):
+        answer.close()
+        _log.error("a hook returned a coroutine, which nobody awaits: let it start a task")
 
 
 def _write_to_log(level: int, result: SendResult) -> None:

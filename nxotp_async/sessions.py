@@ -113,7 +113,7 @@ class SessionPool:
                     response.release()
         except Exception as error:
             slot.failures += 1
-            failure = _classify(error, payload.may_have_left, url, timeout)
+            failure = _classify(error, payload.may_have_left, url, timeout, self._proxy)
         else:
             slot.failures = 0
             return answer
@@ -259,7 +259,7 @@ async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
     return bytes(parts)
 
 
-def _classify(error: Exception, may_have_left: bool, url: str, timeout: float) -> TransportError:
+def _classify(error: Exception, may_have_left: bool, url: str, timeout: float, proxy: str | None) -> TransportError:
     """Say on which side of the first byte an attempt broke, and, before it, whether another attempt may help."""
     if may_have_left:
         what = f"no answer within {timeout:.3g} s" if isinstance(error, TimeoutError) else _reason(error)
@@ -267,30 +267,39 @@ def _classify(error: Exception, may_have_left: bool, url: str, timeout: float) -
             f"{what}, after the request was on its way",
             hint="the message may have been accepted; wait for its status callback before you send another",
         )
-    host = _parsed(url).host
+    peer = _parsed(url).host_port_subcomponent or ""
+    if proxy is not None:
+        peer += f" through the proxy {_parsed(proxy).host}"
+    return _not_sent(error, peer, timeout)
+
+
+def _not_sent(error: Exception, peer: str, timeout: float) -> NotSentError:
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return NotSentError(
-                f"the certificate of {host} was refused: {_reason(error)}",
+                f"the certificate of {peer} was refused: {_reason(error)}",
                 hint="check base_url, this machine's clock and its certificate authorities",
             )
         case aiohttp.ClientConnectorDNSError():
-            return NotSentError(f"the name {host} was not found", temporary=True, hint="check base_url and the DNS")
-        case aiohttp.ClientSSLError():
-            return NotSentError(f"no TLS connection to {host}: {_reason(error)}", temporary=True)
-        case aiohttp.ClientProxyConnectionError():
-            return NotSentError(f"no connection to the proxy: {_reason(error)}", temporary=True)
-        case aiohttp.ClientHttpProxyError():
             return NotSentError(
-                f"the proxy answered HTTP {error.status}", hint="check the proxy's URL, user and password"
+                f"the name {error.host} was not found", temporary=True, hint="check base_url, any proxy, and the DNS"
             )
+        case aiohttp.ClientSSLError():
+            return NotSentError(f"no TLS connection to {peer}: {_reason(error)}", temporary=True)
+        case aiohttp.ClientHttpProxyError():
+            hint = "check the proxy's user and password" if error.status == 407 else "the proxy did not reach base_url"
+            return NotSentError(f"no connection to {peer}: the proxy answered HTTP {error.status}", hint=hint)
         case aiohttp.ClientConnectorError():
-            return NotSentError(f"no connection to {host}: {_reason(error)}", temporary=True)
+            return NotSentError(
+                f"no connection to {peer}: {_reason(error)}",
+                temporary=True,
+                hint="check base_url, and what listens there",
+            )
         case TimeoutError():
-            return NotSentError(f"no connection to {host} within {timeout:.3g} s", temporary=True)
+            return NotSentError(f"no connection to {peer} within {timeout:.3g} s", temporary=True)
         case aiohttp.ClientConnectionError():
-            return NotSentError(f"the connection to {host} was lost before the request left", temporary=True)
-    return NotSentError(f"the request to {host} could not be made: {_reason(error)}")
+            return NotSentError(f"the connection to {peer} was lost before the request left", temporary=True)
+    return NotSentError(f"the request to {peer} could not be made: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

@@ -5,9 +5,10 @@ The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytes
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
@@ -20,6 +21,7 @@ from .sandbox.emulator import Emulator, ReceivedRequest
 from .sandbox.faults import FaultKind
 from .sandbox.server import Sandbox
 from .sessions import Answer, SessionPool
+from .settings import is_loopback
 
 __all__ = [
     "NO_PAUSES",
@@ -27,6 +29,7 @@ __all__ = [
     "UnpooledTransport",
     "assert_nothing_sent",
     "assert_otp_sent",
+    "loopback_only",
     "serve_in_thread",
 ]
 
@@ -68,6 +71,26 @@ def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+_Post = Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]]
+
+
+def loopback_only(post: _Post) -> _Post:
+    """Return a `SessionPool.post` that refuses every host but this machine."""
+
+    async def refuse_others(
+        pool: SessionPool, url: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Answer:
+        host = urlsplit(url).hostname or ""
+        if not is_loopback(host):
+            raise NotSentError(
+                f"a test uses the sandbox, and this client would send to {host}: it was made before the test began",
+                hint="let the application make its client when it starts, in its lifespan for example",
+            )
+        return await post(pool, url, body, headers, timeout)
+
+    return refuse_others
 
 
 class UnpooledTransport:

@@ -108,7 +108,7 @@ class RawServer:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+                length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
                 self.requests.append(head + await reader.readexactly(length))
                 await self._answer(writer)
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -354,6 +354,27 @@ async def test_the_retry_quota_can_be_read(client: OtpClient, sandbox: Sandbox) 
     assert client.retry_tokens == RetryQuota.CAPACITY - 2 * RetryQuota.COST + 1
 
 
+async def test_a_hook_that_raises_cancelled_error_cancels_nothing(
+    sandbox: Sandbox, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    async with sandbox.client(clock=clock.clock, on_result=lambda _: cancelled.result()) as client:
+        assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+    assert "a hook failed" in caplog.text
+
+
+async def test_a_hook_that_returns_a_coroutine_is_told_of(
+    sandbox: Sandbox, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tell(result: SendResult) -> None:
+        raise AssertionError("nobody awaits it")
+
+    async with sandbox.client(clock=clock.clock, on_result=partial(lambda hook, result: hook(result), tell)) as client:
+        assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+    assert "a hook returned a coroutine, which nobody awaits" in caplog.text
+
+
 # ---------------------------------------------------------------------------------------------- the log
 
 EXTRAS = ("cus_message_id", "recipient", "status", "vendor_code", "attempts", "elapsed")

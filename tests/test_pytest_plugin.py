@@ -64,9 +64,11 @@ def test_pytest_finds_it_in_what_is_published() -> None:
 # ---------------------------------------------------------------------------------------------- kinds of tests
 
 SYNCHRONOUS = """
-    import asyncio, os, threading
-    from nxotp_async import OtpClient
+    import asyncio, os, pytest, threading
+    from nxotp_async import NotSentError, OtpClient
     from nxotp_async.testing import assert_nothing_sent, assert_otp_sent
+
+    TOO_EARLY = OtpClient(access_key="a", access_secret="s", appkey="k", base_url="https://otp.invalid")
 
     def test_an_application_in_this_thread(nxotp_sandbox):
         asyncio.run(OtpClient().send_otp("+999 555 0100", "482913"))
@@ -78,6 +80,10 @@ SYNCHRONOUS = """
         application.start()
         assert_otp_sent(nxotp_sandbox, "+999 555 0100", within=20)
         application.join()
+
+    def test_a_client_made_too_early_reaches_nobody(nxotp_sandbox):
+        with pytest.raises(NotSentError, match="was made before the test began"):
+            asyncio.run(TOO_EARLY.send_otp("+999 555 0100", "482913"))
 
     def test_a_client_in_one_loop_after_the_other(nxotp_sandbox, nxotp_client):
         for _ in range(2):
@@ -109,7 +115,7 @@ COROUTINES = """
 
 
 def test_it_serves_synchronous_tests(runner: Runner) -> None:
-    runner.passes(SYNCHRONOUS, 3)
+    runner.passes(SYNCHRONOUS, 4)
 
 
 MARKS = {

@@ -68,7 +68,7 @@ async def test_a_server_that_takes_no_connections_was_not_sent_to() -> None:
             blocker.setblocking(False)
             blocker.connect_ex(address)
         async with new_client(f"http://127.0.0.1:{address[1]}", timeout=0.2, retry=ONCE) as client:
-            with pytest.raises(NotSentError, match=r"no connection to 127\.0\.0\.1 within 0\.2 s") as caught:
+            with pytest.raises(NotSentError, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.2 s") as caught:
                 await client.send_otp(TO, "482913")
         for blocker in blockers:
             blocker.close()
@@ -153,8 +153,8 @@ async def test_a_keep_alive_connection_known_to_be_dead_is_not_written_to() -> N
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_the_side_of_the_first_byte_decides(error: Exception, temporary: bool) -> None:
-    before = _classify(error, may_have_left=False, url="https://otp.example/", timeout=1)
-    after = _classify(error, may_have_left=True, url="https://otp.example/", timeout=1)
+    before = _classify(error, may_have_left=False, url="https://otp.example/", timeout=1, proxy=None)
+    after = _classify(error, may_have_left=True, url="https://otp.example/", timeout=1, proxy=None)
     assert isinstance(before, NotSentError)
     assert before.temporary is temporary
     assert isinstance(after, OutcomeUnknownError)
@@ -252,7 +252,7 @@ async def test_a_bad_certificate_is_refused_and_not_tried_again(
 
 async def test_certificates_are_verified_by_default(authority: trustme.CA) -> None:
     async with tls_server(authority.issue_cert("localhost")) as url, new_client(url) as client:
-        with pytest.raises(NotSentError, match="certificate of localhost was refused"):
+        with pytest.raises(NotSentError, match=r"certificate of localhost:\d+ was refused"):
             await client.send_otp(TO, "482913")
 
 
@@ -373,7 +373,9 @@ async def test_a_proxy_that_is_asked_for_is_used() -> None:
 async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
     async with new_client("https://otp.invalid", proxy=proxy, clock=instant_clock()) as client:
-        with pytest.raises(NotSentError, match="no connection to the proxy: ") as caught:
+        with pytest.raises(
+            NotSentError, match=r"no connection to otp\.invalid through the proxy 127\.0\.0\.1: "
+        ) as caught:
             await client.send_otp(TO, "482913")
     assert caught.value.temporary
 
@@ -381,7 +383,9 @@ async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
 async def test_a_proxy_that_wants_a_password_says_so() -> None:
     answer = sending(http(b"", status="407 Proxy Authentication Required"))
     async with raw_server(answer) as proxy, new_client("https://otp.invalid", proxy=proxy.url) as client:
-        with pytest.raises(NotSentError, match="the proxy answered HTTP 407") as caught:
+        with pytest.raises(
+            NotSentError, match=r"no connection to otp\.invalid .*: the proxy answered HTTP 407"
+        ) as caught:
             await client.send_otp(TO, "482913")
     assert not caught.value.temporary
     assert "password" in (caught.value.hint or "")

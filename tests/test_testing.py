@@ -64,6 +64,13 @@ def sandbox(served: Sandbox) -> Sandbox:
     return served
 
 
+async def test_what_is_no_fault_is_refused_at_once() -> None:
+    transport = MemoryTransport()
+    with pytest.raises(TypeError, match=r"expected a Fault, Fault\.answer\(9005\) for example, not int"):
+        transport.script(Fault.answer(-1), 9005)  # type: ignore[arg-type] # what is tested
+    assert (await transport.client().send_otp("+999 555 0100", "482913")).attempts == 1
+
+
 # ---------------------------------------------------------------------------------------------- a sandbox in a thread
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from ..doctor import Check, Finding, Status, examine, is_local, send_one
 from ..errors import AccountError, AuthenticationError, InvalidMessageError, OutcomeUnknownError
 from ..messages import mask_number, parse_number
-from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_UNKNOWN, print_data, print_json, run, stderr
+from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_UNKNOWN, EXIT_USAGE, print_data, print_json, run, stderr
 
 __all__ = ["doctor"]
 
@@ -55,7 +55,7 @@ def doctor(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
     examined, because something before it failed, is skipped: mend the first failure first.
 
     \b
-    Exit codes: 0 sending should work, 1 the network or the vendor refuses, 2 wrong usage,
+    Exit codes: 0 sending should work, 1 the network or the vendor refuses, 2 wrong usage, or no yes to the OTP,
     3 the settings, the account or the clock are wrong, 6 the OTP may have been accepted,
     130 interrupted.
     """  # noqa: D301 - click wants the backspace character itself
@@ -76,8 +76,14 @@ def doctor(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
         ]
         print_json({"ready": code == 0, "findings": fields})
     else:
-        print_data("ready to send" if code == 0 else "not ready: begin with the first that FAILED")
+        print_data(_verdict(code))
     sys.exit(code)
+
+
+def _verdict(code: int) -> str:
+    if code == EXIT_USAGE:
+        return "nothing was sent"
+    return "ready to send" if code == 0 else "not ready: begin with the first that FAILED"
 
 
 def _send(findings: list[Finding], to: str, yes: bool) -> Finding:
@@ -95,7 +101,8 @@ def _agreed(to: str) -> bool:
 def _exit_code(findings: list[Finding]) -> int:
     failed = [finding for finding in findings if finding.status is Status.FAILED]
     if not failed:
-        return 0
+        # Whoever asks for a message must not take its absence for a success.
+        return EXIT_USAGE if any(f.check is Check.SEND and f.status is Status.SKIPPED for f in findings) else 0
     for finding in failed:
         match finding:
             case Finding(check=Check.SETTINGS | Check.CLOCK) | Finding(error=AccountError() | AuthenticationError()):

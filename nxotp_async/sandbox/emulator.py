@@ -139,7 +139,14 @@ class Emulator:
         return {**account, "business_phone": self._business_phones[0]} if self._business_phones else account
 
     def script(self, *faults: Fault) -> None:
-        """Let the next requests meet these faults, one each."""
+        """Let the next requests meet these faults, one each.
+
+        Raises:
+            TypeError: One is no `Fault`; nothing was added.
+        """
+        for fault in faults:
+            if not isinstance(fault, Fault):
+                raise TypeError(f"expected a Fault, Fault.answer(9005) for example, not {type(fault).__name__}")
         self._plan.script(faults)
 
     @property

@@ -13,7 +13,7 @@ def bulk() -> None:
     """Send a whole file of messages; nothing is lost, nothing is sent twice.
 
     \b
-    nxotp bulk run otps.csv          send it; the ledger is otps.csv.ledger
+    nxotp bulk run otps.csv              send it; the ledger is otps.csv.ledger
     nxotp bulk resume otps.csv.ledger    go on after a crash, a kill or Ctrl-C
     nxotp bulk status otps.csv.ledger    what became of it, and what to do next
     nxotp bulk export otps.csv.ledger    one row of results for each row of the file
