@@ -36,7 +36,7 @@ class Lane:
     """
 
     def __init__(self, max_concurrency: int, rate_limit: float | None) -> None:
-        self.permits = asyncio.Semaphore(max_concurrency)
+        self.permits: asyncio.Semaphore = asyncio.Semaphore(max_concurrency)
         self.limiter: AsyncLimiter | None = None if rate_limit is None else _smooth_limiter(rate_limit)
         self.asleep = 0
         self.streams: set[Stream] = set()
@@ -61,7 +61,7 @@ class Skew:
     WINDOW: Final = 60.0  # seconds the vendor allows ("API Interface Invocation Convention")
 
     def __init__(self) -> None:
-        self.offset = 0.0
+        self.offset: float = 0.0
 
     def explains(self, *, claimed: float, sent: float, received: float, headers: Mapping[str, str]) -> bool:
         """Learn from a refused timestamp, and return whether the two clocks explain the refusal.

@@ -12,6 +12,7 @@ from support import ACCEPTED, new_client
 
 from nxotp_async import Clock, NotSentError, OtpClient, OtpMessage, OutcomeUnknownError
 from nxotp_async.bench import Benchmark, Plan, Report, made_up_messages
+from nxotp_async.bench.figures import caveats
 from nxotp_async.bench.histogram import Histogram
 from nxotp_async.bench.recorder import Recorder, Second
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, Fault, Sandbox
@@ -271,6 +272,8 @@ def test_every_outcome_is_counted_by_status_and_reason(load: dict[str, float]) -
     report = measured(vendor, plan(count=10, **load), messages=messages)
     assert (report.completed, report.accepted, report.rejected, report.not_sent, report.unknown) == (10, 7, 1, 1, 1)
     assert report.failures == {"9015": 1, "NotSentError": 1, "OutcomeUnknownError": 1}
+    assert report.examples["NotSentError"] == "refused"
+    assert report.examples.keys() == report.failures.keys()
     assert report.retries == 2
     assert vendor.posts == 12
     assert sum(second.failed for second in report.timeline) == 3
@@ -369,6 +372,17 @@ def test_a_warm_up_that_is_interrupted_has_measured_nothing() -> None:
     assert report.interrupted
     assert (report.completed, report.latency, report.timeline) == (0, None, [])
     assert (report.throughput, report.cpu_per_send, report.loop_lag) == (0.0, None, None)
+    assert (report.seconds, report.drain_seconds, report.cpu_share) == (0.0, 0.0, 0.0)
+
+
+def test_a_server_that_cannot_keep_up_is_told_from_one_whose_last_messages_are_tried_again() -> None:
+    slow = measured(Vendor(2 * TICK), plan(rate=RATE, duration=8), permits=1)
+    assert any("the queue grew" in caveat for caveat in caveats(slow))
+    vendor = Vendor()
+    vendor.outcomes = {message.to: [BUSY, BUSY] for message in made_up_messages(4 * RATE)[::3]}
+    retried = measured(vendor, plan(rate=RATE, duration=4))
+    assert retried.throughput < 0.9 * RATE
+    assert not any("the queue grew" in caveat for caveat in caveats(retried))
 
 
 # ---------------------------------------------------------------------------------------------- plans

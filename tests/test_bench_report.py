@@ -61,6 +61,13 @@ def failing(**fields: Any) -> Report:
     return usual(accepted=66, rejected=30, not_sent=4, failures=failures, **fields)
 
 
+def overloaded(*medians: float, **fields: Any) -> Report:
+    """Return a run of so many seconds with these median latencies."""
+    timeline = [Second(place, 100, 0, median, median) for place, median in enumerate(medians)]
+    plan = Plan(rate=500.0, duration=len(medians))
+    return usual(**{"timeline": timeline, "seconds": float(len(medians)), "plan": plan, **fields})
+
+
 def empty() -> Report:
     return report_of(throughput=0.0, timeline=[], arrivals=None, cpu_per_send=None, interrupted=True)
 
@@ -213,6 +220,13 @@ def test_a_run_is_told_in_a_sentence(fields: dict[str, Any], text: str) -> None:
 def test_a_good_run_has_no_caveats() -> None:
     assert caveats(usual()) == []
     assert caveats(usual(throughput=10.0, plan=Plan(count=100), arrivals=None)) == []
+    # Outcomes are missing, but the latency does not grow: the last messages wait for another attempt.
+    assert caveats(overloaded(300.0, 300.0, 300.0, 300.0, throughput=400.0)) == []
+    assert caveats(overloaded(100.0, 400.0, 400.0, 400.0, throughput=400.0)) == []
+    # The latency grows, but no outcome is missing.
+    assert caveats(overloaded(300.0, 300.0, 300.0, 600.0, throughput=475.0)) == []
+    # Two seconds are too few to tell.
+    assert caveats(overloaded(100.0, 400.0, throughput=300.0)) == []
     # Answers that take 300 ms: in 2 s come those of 1.7 s.
     assert caveats(usual(throughput=425.0, timeline=[Second(0, 100, 0, 300.0, 310.0)])) == []
 
@@ -220,7 +234,18 @@ def test_a_good_run_has_no_caveats() -> None:
 @pytest.mark.parametrize(
     ("report", "start"),
     [
-        (usual(interrupted=True, in_flight=1234), "interrupted after 2.0 s; 1,234 messages in flight are not counted"),
+        (
+            usual(interrupted=True, in_flight=1234, drain_seconds=0.0),
+            "interrupted after 2.0 s; 1,234 messages in flight are not counted",
+        ),
+        (
+            usual(interrupted=True, in_flight=5),
+            "interrupted after 2.0 s and 0.2 s of waiting for the last outcomes; 5 messages in flight are not counted",
+        ),
+        (
+            failing(examples={"9001": "busy (wait)"}),
+            "9001, for example: busy (wait)",
+        ),
         (report_of(), "no message was completed"),
         (failing(), "34 of 100 messages were not accepted"),
         (
@@ -228,13 +253,45 @@ def test_a_good_run_has_no_caveats() -> None:
             "50 of 150 arrivals were dropped, because 10,000 were pending",
         ),
         (usual(arrivals=Arrivals(100, 7, 10.0, 0.0, 0)), "7 of 100 arrivals began more than 10 ms late"),
-        (usual(throughput=470.0), "470 of 500 messages a second were completed: the queue grew"),
+        (
+            overloaded(100.0, 200.0, 300.0, 400.0, throughput=440.0),
+            "440 of 500 messages a second were completed: the queue grew",
+        ),
     ],
-    ids=["interrupted", "nothing", "failures", "dropped", "late", "too slow"],
+    ids=[
+        "interrupted",
+        "interrupted while draining",
+        "an example",
+        "nothing",
+        "failures",
+        "dropped",
+        "late",
+        "too slow",
+    ],
 )
 def test_what_a_reader_has_to_know_is_said(report: Report, start: str) -> None:
     (caveat,) = [text for text in caveats(report) if text.startswith(start)]
     assert caveat in caveats(report)
+
+
+def test_an_interrupted_warm_up_has_one_caveat() -> None:
+    report = report_of(seconds=0.0, drain_seconds=0.0, throughput=0.0, timeline=[], interrupted=True)
+    assert caveats(report) == ["interrupted in the warm-up: nothing was measured"]
+
+
+def test_a_queue_is_not_told_of_together_with_drops() -> None:
+    arrivals = Arrivals(150, 0, 10.0, 0.0, 50)
+    (caveat,) = caveats(overloaded(100.0, 200.0, 300.0, 400.0, throughput=440.0, arrivals=arrivals))
+    assert "dropped" in caveat
+
+
+def test_without_an_outcome_in_the_window_there_is_no_throughput() -> None:
+    shown = {figure.name: figure.text for figure in figures(usual(throughput=0.0))}
+    assert shown["throughput"] == "-"
+
+
+def test_a_report_without_examples_is_read() -> None:
+    assert Report.from_json(changed(examples=...)) == usual()
 
 
 # ---------------------------------------------------------------------------------------------- comparing

@@ -147,7 +147,7 @@ def test_json_on_standard_output_takes_the_tables_place(live: Sandbox) -> None:
 def test_the_sandbox_of_its_own_gets_its_options() -> None:
     result = invoke(
         *("--count", "20", "--warm-up", "0", "--fault-rate", "1", "--seed", "-3", "--latency", "0.02"),
-        *("--max-pending", "20", "--json", "a.json"),
+        *("--json", "a.json"),
         env={"NXOTP_DEADLINE": "0.001", "NXOTP_BASE_URL": REAL},
     )
     report = Report.from_json(Path("a.json").read_bytes())
@@ -194,6 +194,8 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
     result = invoke("--base-url", "http://127.0.0.1:1", "--count", "1", "--warm-up", "0")
     assert result.exit_code == 1
     assert re.search(r"^failed with NotSentError +1$", result.stdout, re.MULTILINE)
+    assert "nxotp: NotSentError, for example: " in result.stderr
+    assert "nxotp: nothing was accepted: try  nxotp doctor\n" in result.stderr
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -212,7 +214,13 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
         (("--concurrency", "0"), "'--concurrency'"),
         (("--warm-up", "-1"), "'--warm-up'"),
         (("--max-pending", "0"), "'--max-pending'"),
+        (("--max-pending", "5"), "--max-pending means nothing without --rate"),
         (("--fault-rate", "2"), "'--fault-rate'"),
+        (("--fault-rate", "nan"), "'--fault-rate': nan is no finite number"),
+        (("--latency", "nan"), "'--latency': nan is no finite number"),
+        (("--latency", "inf"), "'--latency'"),
+        (("--html", "-"), "--html: a page goes to a file"),
+        (("--json", "x", "--html", "./x"), "--json and --html name the same file"),
         (("--json", "no/such/a.json"), "--json: no/such/a.json cannot be written: No such file or directory"),
         (("--json", "."), "--json: . cannot be written: Is a directory"),
         (("--html", "no/such/a.html"), "--html: no/such/a.html cannot be written: No such file or directory"),
@@ -220,6 +228,8 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
         (("--base-url", "nonsense"), "--base-url must be a plain URL"),
         (("--base-url", ""), "--base-url must be a plain URL"),
         (("--base-url", "http://[::1"), "--base-url must be a plain URL"),
+        (("--base-url", f"http://me:{SECRET}@127.0.0.1"), "http://127.0.0.1:8099 for example"),
+        (("--base-url", f"http://127.0.0.1/?key={SECRET}"), "http://127.0.0.1:8099 for example"),
         (("--base-url", "ftp://127.0.0.1"), "--base-url must be a plain URL"),
         (("--base-url", "http://127.0.0.1/a b"), "--base-url: base_url"),
         (("--base-url", "http://127.0.0.1", "--latency", "1"), "--latency is the sandbox's, which --base-url replaces"),
@@ -245,6 +255,15 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(
     assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
 
 
+@pytest.mark.parametrize("option", ["--latency", "--fault-rate", "--callback-delay", "--failed-rate", "--clock-offset"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_the_sandbox_refuses_what_is_no_finite_number(monkeypatch: pytest.MonkeyPatch, option: str, value: str) -> None:
+    monkeypatch.setattr(importlib.import_module("nxotp_async.cli.sandbox"), "run", None)
+    result = CliRunner().invoke(nxotp, ["sandbox", option, value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {value} is n" in result.stderr
+
+
 def test_checking_a_file_leaves_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "run", None)
     Path("a.json").write_text("an earlier run", encoding="utf-8")
@@ -258,6 +277,17 @@ def test_a_file_that_fails_in_the_end_is_named(live: Sandbox) -> None:
     assert result.exit_code == 3
     assert "nxotp: /dev/full cannot be written: No space left on device" in result.stderr
     assert "accepted" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@pytest.mark.parametrize("arguments", [("--json", "-"), ("--html", "a.html")], ids=" ".join)
+def test_a_standard_output_that_is_full_fails_the_run(live: Sandbox, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "nxotp_async", "bench", "--base-url", live.url, "--warm-up", "0", "--count", "5"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run([*command, *arguments], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert process.returncode == 3
+    assert b"cannot write to standard output: No space left on device" in process.stderr
+    assert Path("a.html").exists() is ("a.html" in arguments)
 
 
 def test_recipients_that_are_no_messages_are_refused() -> None:
@@ -350,6 +380,18 @@ def test_real_messages_need_to_know_who_gets_how_many(
     result = invoke("--base-url", REAL, "--yes-send-real-messages", *arguments, env=ACCOUNT)
     assert (result.exit_code, result.stdout) == (2, "")
     assert problem in result.stderr
+
+
+def test_nobody_gets_a_real_message_twice(monkeypatch: pytest.MonkeyPatch, recipients: str) -> None:
+    monkeypatch.setattr(run_module, "run", None)
+    with Path(recipients).open("a", encoding="utf-8") as file:
+        file.write(f"+{NUMBERS[0][:3]} {NUMBERS[0][3:]},Your code is {OTP},en,\n")
+    asked = ("--recipients", recipients, "--count", "1", "--rate", "1", "--yes-send-real-messages")
+    result = invoke("--base-url", REAL, *asked, env=ACCOUNT)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--recipients names numbers more than once (1, 99********42 for example): leave one row of each" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_real_messages_need_an_account(monkeypatch: pytest.MonkeyPatch, recipients: str) -> None:
@@ -488,6 +530,27 @@ def test_a_signal_ends_the_run_and_reports_it(start: Start, name: str, load: tup
     for text in (out, err):
         assert "Traceback" not in text
         assert_clean(text)
+
+
+@posix
+def test_a_signal_in_the_warm_up_says_that_nothing_was_measured(start: Start) -> None:
+    processes: list[subprocess.Popen[str]] = []
+    requests = 0
+
+    def due() -> float:
+        nonlocal requests
+        requests += 1
+        if requests == 20:
+            processes[0].send_signal(signal.SIGINT)
+        return time.time()
+
+    with sandbox_in_a_thread(clock=due) as sandbox:
+        processes.append(start("--base-url", sandbox.url, "--warm-up", "3600", "--rate", "100", "--json", "a.json"))
+        out, err = processes[0].communicate(timeout=60)
+    assert (processes[0].returncode, out) == (130, "")
+    assert err == "nxotp: interrupted in the warm-up: nothing was measured\n"
+    report = Report.from_json(Path("a.json").read_bytes())
+    assert (report.interrupted, report.seconds, report.drain_seconds) == (True, 0.0, 0.0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")

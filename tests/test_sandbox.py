@@ -839,7 +839,7 @@ WITHOUT_END = ("999300000006", "999300000008", "999300000009")
 
 
 async def send_to(number: str, sandbox: Sandbox, clock: ManualClock) -> SendResult:
-    timeout = 0.2 if number in WITHOUT_END else 10.0
+    timeout = 1.0 if number in WITHOUT_END else 10.0
     client = sandbox.client(clock=clock.clock, timeout=timeout, retry=RetryPolicy(max_attempts=1))
     async with client:
         (result,) = await client.send_batch([OtpMessage(number, CODE)])

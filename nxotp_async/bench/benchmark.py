@@ -87,6 +87,8 @@ class Benchmark:
     def report(self) -> Report:
         """Return what was measured so far. It is marked as interrupted where the run has not come to its end."""
         recorder = self.recorder or Recorder(self._clock, self.plan.window)
+        elapsed = 0.0 if self.recorder is None else recorder.elapsed
+        seconds = min(elapsed, self.plan.window)
         latencies, failed, completed = recorder.latencies(), recorder.failed, recorder.completed
         return Report(
             started=datetime.fromtimestamp(self._started_at, UTC),
@@ -95,22 +97,23 @@ class Benchmark:
             plan=self.plan,
             interrupted=not self._finished,
             in_flight=recorder.pending,
-            seconds=recorder.seconds,
-            drain_seconds=recorder.elapsed - recorder.seconds,
+            seconds=seconds,
+            drain_seconds=elapsed - seconds,
             completed=completed,
-            throughput=recorder.on_time / recorder.seconds if recorder.seconds else 0.0,
+            throughput=recorder.on_time / seconds if seconds else 0.0,
             accepted=completed - failed.total(),
             rejected=failed[SendStatus.REJECTED],
             not_sent=failed[SendStatus.NOT_SENT],
             unknown=failed[SendStatus.UNKNOWN],
             failures=dict(recorder.failures.most_common()),
+            examples=dict(recorder.examples),
             retries=recorder.retries,
             latency=latencies.percentiles(),
             histogram=latencies.encode(),
             loop_lag=self._lag.percentiles(),
             arrivals=None if self.plan.rate is None else _arrivals(recorder),
             cpu_per_send=recorder.cpu_seconds / completed * 1e6 if completed else None,
-            cpu_share=recorder.cpu_seconds / recorder.elapsed if recorder.elapsed else 0.0,
+            cpu_share=recorder.cpu_seconds / elapsed if elapsed else 0.0,
             timeline=recorder.timeline,
             machine=Machine.here(),
         )

@@ -1,6 +1,7 @@
 """A report as a list of figures to show, and what to know before believing them."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
@@ -8,6 +9,9 @@ from .histogram import Percentiles
 from .report import Arrivals, Report
 
 __all__ = ["Figure", "caveats", "described", "figures"]
+
+_SHORTFALL: Final = 0.05  # what is missing of the outcomes, and how fast the latency grows, where a queue grows
+_FEWEST_SECONDS: Final = 3  # in which a queue's growth can be told from chance
 
 
 @attrs.frozen
@@ -37,7 +41,8 @@ def figures(report: Report) -> list[Figure]:
     """Return every figure of a report, the most asked for first."""
     return [
         *_percentiles("latency", report.latency, "p50", "p90", "p99", "p999", "max"),
-        Figure("throughput", report.throughput, "messages/s"),
+        # Where messages were due for a shorter time than the first one took, there is none to tell.
+        Figure("throughput", report.throughput or None, "messages/s"),
         Figure("completed", report.completed),
         Figure("accepted", report.accepted),
         Figure("rejected", report.rejected),
@@ -82,32 +87,57 @@ def caveats(report: Report) -> list[str]:
 
 
 def _of_the_run(report: Report) -> Iterator[str]:
+    if report.interrupted and not report.seconds:
+        yield "interrupted in the warm-up: nothing was measured"
+        return
     if report.interrupted:
-        yield f"interrupted after {report.seconds:.1f} s; {report.in_flight:,} messages in flight are not counted"
+        passed = f"{report.seconds:.1f} s"
+        if report.drain_seconds:
+            passed += f" and {report.drain_seconds:.1f} s of waiting for the last outcomes"
+        yield f"interrupted after {passed}; {report.in_flight:,} messages in flight are not counted"
     if not report.completed:
         yield "no message was completed: there is nothing to tell"
     elif failed := report.completed - report.accepted:
         yield f"{failed:,} of {report.completed:,} messages were not accepted; their latencies are among the others"
+    for reason, text in report.examples.items():
+        yield f"{reason}, for example: {text}"
 
 
 def _of_the_load(report: Report) -> Iterator[str]:
     arrivals, rate = report.arrivals, report.plan.rate
     if arrivals is None or rate is None:
         return
-    if arrivals.dropped:
-        yield (
-            f"{arrivals.dropped:,} of {arrivals.due:,} arrivals were dropped, because {report.plan.max_pending:,} were "
-            "pending (max_pending); the latencies tell of the others only, and the truth is worse"
-        )
     if arrivals.late:
         yield (
             f"{arrivals.late:,} of {arrivals.due:,} arrivals began more than {arrivals.late_after:g} ms late: "
             "this process was busy; the latencies include that delay"
         )
-    # Of a server that keeps up, the outcomes are as many as the arrivals, only that the first one takes its time.
-    first = next((second.p50 for second in report.timeline if second.p50 is not None), 0.0) / 1000
-    if report.seconds >= 1 and report.throughput * report.seconds < 0.95 * rate * (report.seconds - first):
+    if arrivals.dropped:
+        yield (
+            f"{arrivals.dropped:,} of {arrivals.due:,} arrivals were dropped, because {report.plan.max_pending:,} were "
+            "pending (max_pending); the latencies tell of the others only, and the truth is worse"
+        )
+    elif _queue_grew(report, rate):
         yield (
             f"{report.throughput:,.0f} of {rate:,g} messages a second were completed: the queue grew as long as "
             "messages arrived, and the latencies would have grown on with it"
         )
+
+
+def _queue_grew(report: Report, rate: float) -> bool:
+    """Tell whether outcomes are missing, and the median latency still grew in the second half of the run.
+
+    Outcomes alone are missing, too, where the last messages wait for another attempt. In a queue that grows without
+    end the latency grows each second by the share of the arrivals that is not served in it.
+    """
+    medians = [
+        (row.second, row.p50 / 1000)
+        for row in report.timeline
+        if row.p50 is not None and row.second + 1 <= report.seconds
+    ]
+    if len(medians) < _FEWEST_SECONDS:
+        return False
+    (_, first), (middle, before), (last, after) = medians[0], medians[len(medians) // 2], medians[-1]
+    # Of a server that keeps up, the outcomes are as many as the arrivals, only that the first one takes its time.
+    missing = report.throughput * report.seconds < (1 - _SHORTFALL) * rate * (report.seconds - first)
+    return missing and after - before > _SHORTFALL * (last - middle)

@@ -46,6 +46,7 @@ class Recorder:
         on_time: Those that had it within the window.
         failed: How many of them were not accepted, by their status.
         failures: The same by reason: the vendor's code, or the error's class name.
+        examples: What the first error of each reason says.
         retries: Attempts beyond the first.
         late: Arrivals that began more than `LATE_AFTER` after their time.
         worst_lateness: Seconds the latest of all began after its time.
@@ -59,6 +60,7 @@ class Recorder:
         self.on_time = 0
         self.failed: Counter[SendStatus] = Counter()
         self.failures: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
         self.retries = 0
         self.late = 0
         self.worst_lateness = 0.0
@@ -116,7 +118,9 @@ class Recorder:
         if error is not None:
             self._failed_now += 1
             self.failed[SendStatus.of(error)] += 1
-            self.failures[_reason(error)] += 1
+            self.failures[reason := _reason(error)] += 1
+            if reason not in self.examples:
+                self.examples[reason] = str(error)
 
     def last_second(self) -> Second | None:
         """Return the second that has passed last, if one has."""

@@ -90,6 +90,7 @@ class Report:
         not_sent: They provably never left.
         unknown: They may have been accepted.
         failures: How many failed for which reason: the vendor's code, or the error's class name.
+        examples: What the first error of each reason says; it holds no secret, code or full number.
         retries: Attempts beyond the first.
         latency: Of all messages with an outcome, good or bad; ``None`` where there are none.
         histogram: The same in full, as `Histogram.encode` writes it.
@@ -126,6 +127,7 @@ class Report:
     cpu_share: float
     timeline: list[Second]
     machine: Machine
+    examples: dict[str, str] = attrs.field(factory=dict)
     schema: int = _SCHEMA
 
     def latencies(self) -> Histogram:

@@ -44,8 +44,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
-        self.path = None if path is None else Path(path)
-        self.commits = 0
+        self.path: Path | None = None if path is None else Path(path)
+        self.commits: int = 0
         self._commits_in_log = 0
         self._looked_through = 0  # the place up to which the queue has been looked through in this run
         self._name = "the temporary ledger" if path is None else str(path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,19 @@ import orjson
 from ..sandbox import MAGIC_RECIPIENTS, CallbackPlan, Fault, Sandbox
 from .common import EXIT_CONFIGURATION, fail, run, stderr
 
-__all__ = ["sandbox"]
+__all__ = ["FiniteRange", "sandbox"]
+
+_YEAR: Final = 31_536_000  # seconds
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; "nan" is none, nor is infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in FloatRange
+        """Return the number, as `FloatRange` does."""
+        if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return float(super().convert(value, param, ctx))
 
 
 def _parse_fault(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Fault]:
@@ -53,7 +66,7 @@ def _fault(text: str) -> Fault:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8099, show_default=True, help="0 takes a free one.")
 @click.option(
-    "--fault-rate", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of requests that go wrong."
+    "--fault-rate", type=FiniteRange(0, 1), default=0.0, show_default=True, help="Share of requests that go wrong."
 )
 @click.option(
     "--fault",
@@ -64,14 +77,20 @@ def _fault(text: str) -> Fault:
     "Default: -1 and 9001.",
 )
 @click.option("--seed", type=int, help="Makes the faults repeatable.")
-@click.option("--latency", type=click.FloatRange(0, 60), default=0.0, show_default=True, help="Seconds per answer.")
-@click.option("--clock-offset", type=float, default=0.0, show_default=True, help="Seconds its clock is ahead.")
+@click.option("--latency", type=FiniteRange(0, 60), default=0.0, show_default=True, help="Seconds per answer.")
+@click.option(
+    "--clock-offset",
+    type=FiniteRange(-_YEAR, _YEAR),
+    default=0.0,
+    show_default=True,
+    help="Seconds its clock is ahead.",
+)
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
 @click.option("--webhook", help="Push them here where a message has none; implies --callbacks.")
-@click.option("--callback-delay", type=click.FloatRange(0, 60), default=0.5, show_default=True, help="Seconds before.")
+@click.option("--callback-delay", type=FiniteRange(0, 60), default=0.5, show_default=True, help="Seconds before.")
 @click.option(
-    "--failed-rate", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of deliveries that fail."
+    "--failed-rate", type=FiniteRange(0, 1), default=0.0, show_default=True, help="Share of deliveries that fail."
 )
 @click.option("--unsigned-callbacks", is_flag=True, help="Push them without a signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as JSON, and nothing else.")

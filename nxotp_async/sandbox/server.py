@@ -82,7 +82,7 @@ class Sandbox(Emulator):
             keep=keep,
             clock=clock,
         )
-        self.max_in_flight = 0
+        self.max_in_flight: int = 0
         self._host = host
         self._port = port
         self._pusher: CallbackPusher | None = None

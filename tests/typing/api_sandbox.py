@@ -1,7 +1,7 @@
 """What type checkers see of `sandbox` and `testing`. Nothing here is ever run."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, assert_type
 
 from nxotp_async import Clock, Credentials, OtpClient, Transport
@@ -15,12 +15,14 @@ from nxotp_async.sandbox import (
     ReceivedRequest,
     Sandbox,
 )
+from nxotp_async.sessions import Answer, SessionPool
 from nxotp_async.testing import (
     NO_PAUSES,
     MemoryTransport,
     UnpooledTransport,
     assert_nothing_sent,
     assert_otp_sent,
+    loopback_only,
     serve_in_thread,
 )
 
@@ -84,6 +86,8 @@ async def in_tests() -> None:
     with serve_in_thread(Sandbox()) as sandbox:
         assert_type(sandbox, Sandbox)
         assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
+    post: Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]] = SessionPool.post
+    post = loopback_only(post)
     vendor = MemoryTransport()
     assert_type(vendor.client(), OtpClient)
     assert_type(assert_nothing_sent(vendor), None)

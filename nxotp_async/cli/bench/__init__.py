@@ -1,5 +1,6 @@
 """``nxotp bench``: the load benchmark. It needs an extra, which is loaded when the command runs, not before."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..common import EXIT_CONFIGURATION, fail
+from ..sandbox import FiniteRange
 
 __all__ = ["bench"]
 
@@ -42,14 +44,10 @@ def _with_the_extra() -> Iterator[None]:
 @click.option(
     "--max-pending",
     type=click.IntRange(1),
-    default=10_000,
-    show_default=True,
-    help="Arrivals without an outcome, from which on further ones are dropped, and counted as dropped.",
+    help="Arrivals without an outcome, from which on further ones are dropped, and counted. Default: 10,000.",
 )
-@click.option("--latency", type=click.FloatRange(0, 60), help="Seconds the sandbox takes for an answer.")
-@click.option(
-    "--fault-rate", type=click.FloatRange(0, 1), help="Share of requests the sandbox answers with -1 or 9001."
-)
+@click.option("--latency", type=FiniteRange(0, 60), help="Seconds the sandbox takes for an answer.")
+@click.option("--fault-rate", type=FiniteRange(0, 1), help="Share of requests the sandbox answers with -1 or 9001.")
 @click.option("--seed", type=int, help="Makes the sandbox's faults repeatable.")
 @click.option("--base-url", help="Load this in place of a sandbox: a server on loopback.")
 @click.option(
@@ -81,7 +79,7 @@ def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
     and the latencies of the open loop, where each one counts from the moment the message was due.
 
     \b
-    Exit codes: 0 measured, 1 no message was accepted, 2 wrong usage, 3 configuration or sandbox,
+    Exit codes: 0 measured, 1 no message was accepted, 2 wrong usage, 3 configuration, sandbox or output,
     130 interrupted; what was measured until then is reported.
     """  # noqa: D301 - click wants the backspace character itself
     if context.invoked_subcommand is None:
@@ -105,4 +103,5 @@ def compare(first: Path, second: Path) -> None:
     with _with_the_extra():
         from .tables import print_comparison, read_report  # noqa: PLC0415 - an extra
 
-        print_comparison(read_report(first), read_report(second))
+        if not print_comparison(read_report(first), read_report(second)):
+            sys.exit(EXIT_CONFIGURATION)

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,7 +29,7 @@ def run_bench(
     duration: float | None,
     count: int | None,
     warm_up: float | None,
-    max_pending: int,
+    max_pending: int | None,
     latency: float | None,
     fault_rate: float | None,
     seed: int | None,
@@ -39,13 +40,15 @@ def run_bench(
     html_file: str | None,
 ) -> None:
     """Run the benchmark, print and write its report, and exit. Everything that can be wrong is checked before."""
+    if max_pending is not None and rate is None:
+        raise click.UsageError("--max-pending means nothing without --rate: a closed loop drops no arrivals")
+    given: dict[str, Any] = {"duration": duration, "max_pending": max_pending}
     try:
         plan = Plan(
             rate=rate,
             count=count,
-            max_pending=max_pending,
             warm_up=(0.0 if real else _DEFAULT_WARM_UP) if warm_up is None else warm_up,
-            **({} if duration is None else {"duration": duration}),
+            **{name: value for name, value in given.items() if value is not None},
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -67,7 +70,11 @@ def run_bench(
         report = run(_measure(target, plan), interrupted="interrupted; nothing was measured")
     except ChildProcessError as error:
         fail(error, EXIT_CONFIGURATION)
-    _hand_over(report, json_file, html_file)
+    written = _hand_over(report, json_file, html_file)
+    if target.client is not None and report.completed and not report.accepted:
+        stderr.print("nxotp: nothing was accepted: try  nxotp doctor", markup=False)
+    if not written:
+        sys.exit(EXIT_CONFIGURATION)
     if report.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0 if report.accepted else EXIT_REJECTED)
@@ -78,6 +85,10 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
         raise ModuleNotFoundError(
             "matplotlib is not installed: --html needs  pip install 'nxotp_async[bench]'", name="matplotlib"
         )
+    if html_file == "-":
+        raise click.UsageError("--html: a page goes to a file: name one")
+    if json_file is not None and html_file is not None and Path(json_file).resolve() == Path(html_file).resolve():
+        raise click.UsageError("--json and --html name the same file: one would overwrite the other")
     for option, file in (("--json", json_file), ("--html", html_file)):
         if file is None or (file == "-" and option == "--json"):
             continue
@@ -110,18 +121,20 @@ async def _measure(target: Target, plan: Plan) -> Report:
                 following.cancel()
 
 
-def _hand_over(report: Report, json_file: str | None, html_file: str | None) -> None:
+def _hand_over(report: Report, json_file: str | None, html_file: str | None) -> bool:
+    """Print and write the report. Return false where standard output cannot be written."""
     if json_file == "-":
-        print_data(report.to_json())
+        written = print_data(report.to_json())
         say_caveats(report)
     else:
-        print_report(report)
+        written = print_report(report)
     if json_file not in (None, "-"):
         _write(str(json_file), report.to_json() + b"\n")
     if html_file is not None:
         from ...bench.page import html_page  # noqa: PLC0415 - matplotlib takes its time to load, and is an extra
 
         _write(html_file, html_page(report).encode())
+    return written
 
 
 def _write(file: str, data: bytes) -> None:

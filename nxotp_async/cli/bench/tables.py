@@ -22,16 +22,19 @@ def read_report(path: Path) -> Report:
         fail(f"{path} cannot be read: {error}", EXIT_USAGE)
 
 
-def print_report(report: Report) -> None:
-    """Print every figure, and what to know before believing them."""
+def print_report(report: Report) -> bool:
+    """Print every figure, and what to know before believing them; return false where stdout cannot be written."""
+    if not report.seconds:
+        say_caveats(report)
+        return True
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
     for figure in figures(report):
         table.add_row(figure.name, figure.text)
-    print_data(described(report))
-    _print(table)
+    written = _print(table, described(report))
     say_caveats(report)
+    return written
 
 
 def say_caveats(report: Report) -> None:
@@ -39,22 +42,23 @@ def say_caveats(report: Report) -> None:
     _warn(caveats(report))
 
 
-def print_comparison(first: Report, second: Report) -> None:
-    """Print every figure of both, and what makes them hard to compare."""
+def print_comparison(first: Report, second: Report) -> bool:
+    """Print every figure of both, and what makes them hard to compare. Return as `print_report` does."""
     rows, differences = compare(first, second)
     table = Table("", "first", "second", "change", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(row.first.name, row.first.text, row.second.text, row.change)
-    _print(table)
+    written = _print(table)
     _warn(f"not comparable: {difference}" for difference in differences)
+    return written
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, *heading: str) -> bool:
     text = io.StringIO()
     Console(file=text, highlight=False, markup=False, width=100).print(table)
-    print_data("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    return print_data("\n".join([*heading, *(line.rstrip() for line in text.getvalue().splitlines())]))
 
 
 def _warn(texts: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """What ``nxotp bench`` loads: a sandbox in its own process, a server on loopback, or, if told so twice, a real host."""
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from ...bench import Plan, made_up_messages
 from ...client import OtpClient
 from ...demo import DemoError, read_recipients
 from ...errors import ConfigurationError
-from ...messages import OtpMessage
+from ...messages import OtpMessage, mask_number
 from ...sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
 from ...sandbox.process import sandbox_process
 from ...settings import is_loopback
@@ -99,7 +100,7 @@ def choose_target(
             )
         client = _checked_local_client(base_url, concurrency)
     else:
-        _check_real(host, plan, real=real, recipients=None if recipients is None else len(messages))
+        _check_real(host, plan, real=real, messages=None if recipients is None else messages)
         client = _real_client(base_url, concurrency)
     return Target(name=_origin(base_url), messages=messages, concurrency=concurrency, client=client)
 
@@ -112,12 +113,17 @@ def _read(recipients: Path) -> list[OtpMessage]:
 
 
 def _host(base_url: str) -> str:
+    problem = click.UsageError(
+        "--base-url must be a plain URL without a user, password, query or fragment, http://127.0.0.1:8099 for example"
+    )
     try:
         parts = urlsplit(base_url)
     except ValueError:
-        raise click.UsageError("--base-url must be a plain URL, http://127.0.0.1:8099 for example") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise click.UsageError("--base-url must be a plain URL, http://127.0.0.1:8099 for example")
+        raise problem from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise problem
+    if parts.query or parts.fragment:
+        raise problem
     return parts.hostname
 
 
@@ -127,16 +133,21 @@ def _origin(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _check_real(host: str, plan: Plan, *, real: bool, recipients: int | None) -> None:
+def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage] | None) -> None:
     if not real:
         raise click.UsageError(_REFUSAL.format(host=host))
-    if recipients is None or plan.count is None or plan.rate is None:
+    if messages is None or plan.count is None or plan.rate is None:
         raise click.UsageError("real messages need all of --recipients FILE, --count and --rate: nothing is made up")
     if plan.warm_up:
         raise click.UsageError("--warm-up would send real messages that are not counted: leave it out")
-    if plan.count > recipients:
+    if repeated := [number for number, times in Counter(message.to for message in messages).items() if times > 1]:
         raise click.UsageError(
-            f"--count is {plan.count}, but --recipients names {recipients}: nobody gets a message twice"
+            f"--recipients names numbers more than once ({len(repeated)}, {mask_number(repeated[0])} for example): "
+            "leave one row of each, nobody gets a message twice"
+        )
+    if plan.count > len(messages):
+        raise click.UsageError(
+            f"--count is {plan.count}, but --recipients names {len(messages)}: nobody gets a message twice"
         )
 
 
