@@ -432,6 +432,25 @@ def test_a_run_with_lost_answers_knows_of_every_message_in_the_end(
     assert CONTENT.encode() not in Path("otps.csv.ledger").read_bytes()
 
 
+def test_no_trace_of_a_code_is_left_when_callbacks_settle_messages_after_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown_when_forgetting = []
+    forget_codes = Ledger.forget_codes
+
+    def forget(ledger: Ledger) -> None:
+        unknown_when_forgetting.append(ledger.counts()[MessageState.UNKNOWN])
+        forget_codes(ledger)
+
+    monkeypatch.setattr(Ledger, "forget_codes", forget)
+    faults = {"fault_rate": 1.0, "faults": (Fault.disconnect_after_reading(),)}
+    with sandbox_in_a_thread(callbacks=DELIVERED, **faults) as sandbox:
+        result = invoke("bulk", "run", otps(*GOOD[:5]), *listening(), env=account_of(sandbox))
+    assert result.exit_code == 0, result.stderr
+    at_the_end_of_the_run, after_the_last_callback = unknown_when_forgetting
+    assert at_the_end_of_the_run >= after_the_last_callback == 0
+
+
 @pytest.mark.parametrize("number", [GOOD[0], LOST], ids=["answered", "lost"])
 @pytest.mark.parametrize(
     ("status", "error", "reason"),

@@ -210,6 +210,8 @@ class Sending:
             if self.listen is None or report.stopped:
                 return report
             await self._wait_for_callbacks(ledger, interruption.told)
+        # Callbacks have settled messages, and erased their codes, since the run ended.
+        await asyncio.to_thread(ledger.forget_codes)
         return attrs.evolve(report, counts=ledger.counts())
 
     async def _wait_for_callbacks(self, ledger: Ledger, told: asyncio.Event) -> None:
