@@ -24,8 +24,8 @@ def nxotp_sandbox() -> "Iterator[Sandbox]":
     own, so the test, and the application, may run in any event loop, or in none.
     """
     from nxotp_async.sandbox import Sandbox  # noqa: PLC0415 - see above
-    from nxotp_async.sessions import SessionPool  # noqa: PLC0415
     from nxotp_async.testing import loopback_only, serve_in_thread  # noqa: PLC0415
+    from nxotp_async.transports import SessionPool  # noqa: PLC0415
 
     with serve_in_thread(Sandbox()) as sandbox, pytest.MonkeyPatch.context() as patch:
         patch.setattr(SessionPool, "post", loopback_only(SessionPool.post))

@@ -31,11 +31,12 @@ from .languages import Language
 from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector, Summary
 from .retry import RetryPolicy
-from .sessions import Transport
 from .signing import Credentials, sign, verify
+from .transports import Answer, Transport
 
 __all__ = [
     "AccountError",
+    "Answer",
     "ApiError",
     "ApiType",
     "Attempt",

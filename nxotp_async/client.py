@@ -10,16 +10,16 @@ from typing import Any, Self
 import aiohttp
 
 from .clocks import Clock
-from .delivery import Delivery, Lane, Shared
+from .delivery import Delivery, Lane, Shared, import_what_sending_needs
 from .errors import ConfigurationError, InvalidMessageError, without_frames
 from .hooks import AttemptHook, ResultHook
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
 from .results import ResultCollector
 from .retry import RetryPolicy
-from .sessions import SessionPool, Transport
 from .settings import Settings
 from .streaming import as_completed
+from .transports import SessionPool, Transport
 
 __all__ = ["OtpClient"]
 
@@ -50,6 +50,8 @@ class OtpClient:
         deadline: Seconds for all attempts of a message together, waiting for a permit and for the rate limit
             included. Default: 30.
         retry: What is tried again. Default: ``RetryPolicy()``.
+        keepalive_timeout: Seconds a connection may idle before it is not used again. Default: 15. What the server
+            says of it, or does, shortens the time by itself.
         proxy: URL of an HTTP proxy. The environment's ``HTTPS_PROXY`` and the like are never used by themselves.
         session: An ``aiohttp.ClientSession`` of the application: borrowed, never closed. Its default headers and its
             middlewares take part in every request.
@@ -77,6 +79,7 @@ class OtpClient:
         timeout: float | None = None,
         deadline: float | None = None,
         retry: RetryPolicy | None = None,
+        keepalive_timeout: float | None = None,
         proxy: str | None = None,
         session: aiohttp.ClientSession | None = None,
         transport: Transport | None = None,
@@ -97,6 +100,7 @@ class OtpClient:
             "timeout": timeout,
             "deadline": deadline,
             "retry": retry,
+            "keepalive_timeout": keepalive_timeout,
             "proxy": proxy,
             "session": session,
             "transport": transport,
@@ -104,18 +108,20 @@ class OtpClient:
         }
         # This frame is in the error's traceback, and a secret may have come as any of its arguments.
         del access_key, access_secret, appkey, business_phone, base_url, dr_webhook, language_code
-        del max_concurrency, rate_limit, timeout, deadline, proxy
+        del max_concurrency, rate_limit, timeout, deadline, keepalive_timeout, proxy
         settings = _settings_or_error(given)
         del given
         if isinstance(settings, ConfigurationError):
             del self  # has no repr yet
             raise settings
         self._settings = settings
+        import_what_sending_needs(rate_limit=settings.rate_limit)
         clock = clock or Clock()
         pool = transport or SessionPool(
             max_connections=settings.max_concurrency,
             proxy=settings.proxy,
             session=session,
+            keepalive_timeout=settings.keepalive_timeout,
             monotonic=clock.monotonic,
         )
         self._shared = Shared(pool, clock)

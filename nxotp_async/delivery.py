@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -13,16 +14,28 @@ from .hooks import Hooks
 from .messages import OtpMessage, SendResult, SendStatus
 from .protocol import decode, encode, request_headers, server_time
 from .retry import RetryQuota, retrying
-from .sessions import Transport
 from .settings import Settings
 from .streaming import Stream
+from .transports import Answer, Transport
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
-__all__ = ["Delivery", "Lane", "Shared", "Skew"]
+__all__ = ["Delivery", "Lane", "Shared", "Skew", "import_what_sending_needs"]
 
 _log = logging.getLogger("nxotp_async")
+
+
+def import_what_sending_needs(*, rate_limit: float | None) -> None:
+    """Import what takes too long for ``import nxotp_async``, before the first send needs it.
+
+    A program that has no file descriptors left cannot import anything, and must still be told what became of its
+    messages.
+    """
+    import tenacity  # noqa: F401, PLC0415
+
+    if rate_limit is not None:
+        import aiolimiter  # noqa: F401, PLC0415
 
 
 class Lane:
@@ -87,6 +100,25 @@ class Skew:
         return True
 
 
+class AcceptedIds:
+    """The message ids of the latest messages that were accepted, and whose they are.
+
+    An answer with another message's id was not meant for this one.
+    """
+
+    MANY: Final = 10_000
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, str] = OrderedDict()
+
+    def owner(self, message_id: str, cus_message_id: str) -> str:
+        """Return the ``cus_message_id`` of the message that this id was given to first."""
+        owner = self._owners.setdefault(message_id, cus_message_id)
+        if len(self._owners) > self.MANY:
+            self._owners.popitem(last=False)
+        return owner
+
+
 @attrs.frozen
 class Shared:
     """What all sends of a client share, whatever their event loop.
@@ -97,6 +129,7 @@ class Shared:
         quota: Limits the retries.
         skew: The vendor's clock.
         in_flight: The ``cus_message_id`` of every message on its way, with a mark of whose it is.
+        accepted_ids: The message ids of the latest accepted messages.
         hooks: Who is told of attempts and results.
     """
 
@@ -105,6 +138,7 @@ class Shared:
     quota: RetryQuota = attrs.Factory(RetryQuota)
     skew: Skew = attrs.Factory(Skew)
     in_flight: dict[str, object] = attrs.Factory(dict)
+    accepted_ids: AcceptedIds = attrs.Factory(AcceptedIds)
     hooks: Hooks = attrs.Factory(Hooks)
 
 
@@ -120,6 +154,8 @@ class Delivery:
         "_gave_up",
         "_lane",
         "_message",
+        "_paused",
+        "_posts",
         "_settings",
         "_shared",
         "_started_at",
@@ -136,6 +172,8 @@ class Delivery:
         self._started_at = shared.clock.monotonic()
         self._deadline_at = self._started_at + settings.deadline
         self._attempts = 0
+        self._paused = 0.0  # seconds between attempts
+        self._posts = 0  # those attempts after which something may have left
         self._tokens = 0  # taken from the retry quota
         self._clock_explains = False  # the last refusal
         self._corrected = False  # the timestamp, once
@@ -211,16 +249,15 @@ class Delivery:
 
     async def _post(self, now: float) -> str | NxOtpError:
         """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
-        shared, settings, message = self._shared, self._settings, self._message
+        shared, settings = self._shared, self._settings
         timeout = min(settings.timeout, self._deadline_at - now)
         sent = shared.clock.time()
         ts = int((sent + shared.skew.offset) * 1000)
         headers = request_headers(self._body, ts=ts, credentials=settings.credentials)
         self._attempts += 1
         try:
-            status, answer_headers, answer = await shared.transport.post(settings.url, self._body, headers, timeout)
-            secrets = (message.content, message.to, settings.credentials.access_secret)
-            outcome = decode(status, answer_headers, answer, hide=secrets)
+            answer = await shared.transport.post(settings.url, self._body, headers, timeout)
+            outcome = self._understand(answer)
         except TransportError as error:
             if timeout < settings.timeout and self._time_left() <= 0:
                 self._gave_up = f"the deadline of {settings.deadline:g} s ran out during attempt {self._attempts}"
@@ -236,10 +273,33 @@ class Delivery:
         if isinstance(outcome, TimestampExpiredError):
             received = shared.clock.time()
             self._clock_explains = not self._corrected and shared.skew.explains(
-                claimed=ts / 1000, sent=sent, received=received, headers=answer_headers
+                claimed=ts / 1000, sent=sent, received=received, headers=answer.headers
             )
             self._corrected = True
         return outcome
+
+    def _understand(self, answer: Answer) -> str | NxOtpError:
+        """Return the message id or the error that an answer stands for.
+
+        Only an acceptance is known by its id to be this request's own answer. After any other one the connection
+        carries no further request, which could take a second copy of that answer for its own.
+        """
+        message = self._message
+        secrets = (message.content, message.to, self._settings.credentials.access_secret)
+        outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
+        if isinstance(outcome, str) and self._is_anothers(outcome):
+            outcome = OutcomeUnknownError(
+                "the answer has the message id of another message",
+                hint="the message may have been accepted; wait for its status callback before you send another",
+            )
+        answer.settle(isinstance(outcome, str))
+        return outcome
+
+    def _is_anothers(self, message_id: str) -> bool:
+        own, shared = str(self._message.cus_message_id), self._shared
+        if message_id == own:
+            return False
+        return message_id in shared.in_flight or shared.accepted_ids.owner(message_id, own) != own
 
     def _time_left(self) -> float:
         """Seconds until the deadline, or until the code expires, whichever comes first."""
@@ -277,6 +337,8 @@ class Delivery:
 
     def _may_follow(self, outcome: str | NxOtpError) -> bool:
         """Whether another attempt may follow this outcome."""
+        if self._settings.retry.max_attempts == 1:
+            return False
         if isinstance(outcome, TimestampExpiredError) and self._clock_explains:
             return True
         return isinstance(outcome, NxOtpError) and self._settings.retry.retries(outcome)
@@ -286,16 +348,23 @@ class Delivery:
             return 0.0
         return self._settings.retry.pause(outcome, attempt, self._shared.clock.random())
 
-    def _gives_up(self, outcome: str | NxOtpError, attempt: int, pause: float) -> bool:
-        if attempt >= self._settings.retry.max_attempts:
+    def _gives_up(self, outcome: str | NxOtpError, pause: float) -> bool:
+        never_left = isinstance(outcome, NotSentError)
+        if not never_left:
+            self._posts += 1
+        if self._posts >= self._settings.retry.max_attempts:
+            return True
+        if never_left and self._paused + pause > self._settings.retry.reconnect_for:
             return True
         if pause >= self._time_left():
             self._gave_up = self._gave_up or f"{self._which_time()} left no time for another attempt"
             return True
-        if not self._shared.quota.take():
-            self._gave_up = "not tried again, because too many of this client's sends fail (retry quota)"
-            return True
-        self._tokens += RetryQuota.COST
+        if not never_left:
+            if not self._shared.quota.take():
+                self._gave_up = "not tried again, because too many of this client's sends fail (retry quota)"
+                return True
+            self._tokens += RetryQuota.COST
+        self._paused += pause
         _log.debug("%s: %s; again in %.2f s", self._message.cus_message_id, type(outcome).__name__, pause)
         return False
 

@@ -154,6 +154,9 @@ def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
             return error_class(code)
     if status == 429:
         return TransientApiError
+    if status == 408:
+        # What a server says on a connection that idles too long for it: it may have crossed the request on its way.
+        return OutcomeUnknownError
     if reply.code is not None and status < 500:
         return error_class(reply.code)
     if 300 <= status < 500:

@@ -61,10 +61,12 @@ class RetryPolicy:
     """What is tried again by itself. Whatever is not listed never is.
 
     Attributes:
-        max_attempts: POSTs for one message at the most, the first included.
+        max_attempts: POSTs for one message at the most, the first included. With 1 nothing is tried again.
         transient_codes: Vendor codes after which the message is sent again. They mean it was not accepted.
         transient_meta_codes: The same for Meta's codes inside 9099; the defaults are those Meta documents as
             temporary.
+        reconnect_for: Seconds of pauses, together, after which what provably never left is not tried again: after a
+            refused connection for example. Such attempts do not count as POSTs, and cost nothing of the retry quota.
         resend_unknown: Also send again what may have been accepted. The recipient can then get two messages.
         backoff_base: Seconds: the first pause is a random part of this, and every further one of twice as much.
         backoff_cap: Seconds: the longest pause the backoff chooses. A ``Retry-After`` may ask for more.
@@ -78,6 +80,7 @@ class RetryPolicy:
     transient_meta_codes: frozenset[int] = attrs.field(
         default=_TRANSIENT_META_CODES, converter=_codes, validator=_are_codes
     )
+    reconnect_for: float = attrs.field(default=10.0, validator=_is_seconds)
     resend_unknown: bool = attrs.field(default=False, validator=_is_flag)
     backoff_base: float = attrs.field(default=0.5, validator=_is_seconds)
     backoff_cap: float = attrs.field(default=10.0, validator=_is_seconds)
@@ -150,7 +153,7 @@ def retrying(
     *,
     again: Callable[[str | NxOtpError], bool],
     pause: Callable[[str | NxOtpError, int], float],
-    give_up: Callable[[str | NxOtpError, int, float], bool],
+    give_up: Callable[[str | NxOtpError, float], bool],
     sleep: Callable[[float], Awaitable[None]],
 ) -> "AsyncRetrying":
     """Return the tenacity controller for one message. Its attempts return their outcome and never raise an error.
@@ -158,7 +161,7 @@ def retrying(
     Args:
         again: Whether an outcome may be followed by another attempt.
         pause: Seconds to wait after an outcome, given the number of its attempt.
-        give_up: Whether to stop with this outcome, given the number of its attempt and the pause that would come.
+        give_up: Whether to stop with this outcome, given the pause that would come.
         sleep: Waits.
     """
     # Imported with the first retry: many programs never make one.
@@ -171,7 +174,7 @@ def retrying(
     return AsyncRetrying(
         retry=retry_if_result(again),
         wait=lambda state: pause(outcome(state), state.attempt_number),
-        stop=lambda state: give_up(outcome(state), state.attempt_number, state.upcoming_sleep),
+        stop=lambda state: give_up(outcome(state), state.upcoming_sleep),
         sleep=sleep,
         retry_error_callback=outcome,
     )

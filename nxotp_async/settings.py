@@ -37,6 +37,7 @@ class Settings:
     timeout: float
     deadline: float
     retry: RetryPolicy
+    keepalive_timeout: float
     proxy: str | None = attrs.field(repr=False)  # may hold a password
 
     @classmethod
@@ -192,6 +193,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "timeout": _positive,
     "deadline": _positive,
     "retry": _retry_policy,
+    "keepalive_timeout": _positive,
     "proxy": lambda value: parse_url(value, "it"),
 }
 _DEFAULTS: Mapping[str, Any] = {
@@ -204,5 +206,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "timeout": 10.0,
     "deadline": 30.0,
     "retry": RetryPolicy(),
+    "keepalive_timeout": 15.0,
     "proxy": None,
 }

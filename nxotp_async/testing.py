@@ -20,8 +20,8 @@ from .messages import mask_number, parse_number
 from .sandbox.emulator import Emulator, ReceivedRequest
 from .sandbox.faults import FaultKind
 from .sandbox.server import Sandbox
-from .sessions import Answer, SessionPool
 from .settings import is_loopback
+from .transports import Answer, SessionPool
 
 __all__ = [
     "NO_PAUSES",
@@ -150,7 +150,7 @@ class MemoryTransport(Emulator):
             raise _lost("the connection was reset")
         if fault.kind in (FaultKind.HANG, FaultKind.DRIP) or self._latency + fault.latency >= timeout:
             raise _lost(f"no answer within {timeout:.3g} s")
-        return self._answer(treatment)
+        return Answer(*self._answer(treatment))
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing open."""

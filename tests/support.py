@@ -1,6 +1,7 @@
 """Servers and clocks that the sandbox is too well-behaved for."""
 
 import asyncio
+import itertools
 import selectors
 import threading
 import time
@@ -31,7 +32,7 @@ from nxotp_async import (
     TransientApiError,
 )
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
-from nxotp_async.sessions import Answer
+from nxotp_async.transports import Answer
 
 # The vendor's table of failures, written down once more.
 VENDOR_FAILURES: dict[int, type[ApiError]] = {
@@ -63,6 +64,14 @@ ACCEPTED = (
     b'{"code":0,"data":{"messaging_product":"whatsapp","messages":[{"id":"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc"}]},'
     b'"message":"Request successful"}'
 )
+
+
+_numbers = itertools.count()
+
+
+def accepted() -> bytes:
+    """Return the answer to an accepted message, with an id that no other one has."""
+    return ACCEPTED.replace(b"gBGHhhdg", b"%08d" % next(_numbers))
 
 
 def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
@@ -192,20 +201,22 @@ def sandbox_in_a_thread(**options: Any) -> AbstractContextManager[Sandbox]:
 class MemoryTransport:
     """A transport without sockets: each POST meets the next outcome, and all further ones meet the last.
 
-    An outcome is an answer, or an exception to raise.
+    An outcome is an answer, or an exception to raise. Without any, every message is accepted.
     """
 
-    def __init__(self, *outcomes: Answer | Exception) -> None:
+    def __init__(self, *outcomes: Answer | tuple[int, Mapping[str, str], bytes] | Exception) -> None:
         self.posts: list[tuple[bytes, Mapping[str, str], float]] = []
-        self._outcomes = list(outcomes) or [(200, {}, ACCEPTED)]
+        self._outcomes = list(outcomes)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         self.posts.append((body, headers, timeout))
-        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
         await asyncio.sleep(0)
+        if not self._outcomes:
+            return Answer(200, {}, accepted())
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        return Answer(*outcome)
 
     async def aclose(self) -> None:
         pass

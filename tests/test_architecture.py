@@ -17,7 +17,7 @@ RANKS = [
     {"codes"},
     {"messages", "signing"},
     {"protocol", "retry", "results", "callbacks", "hooks"},
-    {"settings", "sessions", "streaming", "tracking", "receivers"},
+    {"settings", "transports", "streaming", "tracking", "receivers"},
     {"delivery"},
     {"client"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},

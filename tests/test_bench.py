@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
-from support import ACCEPTED, new_client
+from support import accepted, new_client
 
 from nxotp_async import Clock, NotSentError, OtpClient, OtpMessage, OutcomeUnknownError
 from nxotp_async.bench import Benchmark, Plan, Report, made_up_messages
@@ -16,7 +16,7 @@ from nxotp_async.bench.figures import caveats
 from nxotp_async.bench.histogram import Histogram
 from nxotp_async.bench.recorder import Recorder, Second
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, Fault, Sandbox
-from nxotp_async.sessions import Answer
+from nxotp_async.transports import Answer
 
 _T = TypeVar("_T")
 
@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 START = 4096.0  # seconds
 RATE = 64
 TICK = 1 / RATE
-REFUSED: Answer = (200, {}, b'{"code":9015,"message":"no code","data":null}')
-BUSY: Answer = (200, {}, b'{"code":9001,"message":"busy","data":null}')
+REFUSED = Answer(200, {}, b'{"code":9015,"message":"no code","data":null}')
+BUSY = Answer(200, {}, b'{"code":9001,"message":"busy","data":null}')
 
 
 class ExactLoop(asyncio.SelectorEventLoop):
@@ -77,7 +77,7 @@ class Vendor:
         await asyncio.sleep((end - loop.now if begin <= loop.now < end else 0.0) + self._takes)
         self._in_flight -= 1
         outcomes = next((every for number, every in self.outcomes.items() if number.encode() in body), [])
-        outcome = outcomes.pop(0) if outcomes else (200, {}, ACCEPTED)
+        outcome = outcomes.pop(0) if outcomes else Answer(200, {}, accepted())
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -35,7 +35,7 @@ from nxotp_async import (
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.bulk.records import Claim, Entry
 from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers
-from nxotp_async.sessions import Answer
+from nxotp_async.transports import Answer
 
 ACCEPTED, QUEUED, REJECTED = MessageState.ACCEPTED, MessageState.QUEUED, MessageState.REJECTED
 NOT_SENT, UNKNOWN, SENDING = MessageState.NOT_SENT, MessageState.UNKNOWN, MessageState.SENDING
@@ -166,7 +166,7 @@ class Vendor:
         await asyncio.sleep(self.latency)
         if isinstance(failure, Exception):
             raise failure
-        return failure or (200, {}, answers.success(f"wamid.{name}"))
+        return failure or Answer(200, {}, answers.success(f"wamid.{name}"))
 
     async def aclose(self) -> None:
         pass
@@ -177,11 +177,11 @@ class Vendor:
 
 
 def refusal(code: int) -> Answer:
-    return 200, {}, answers.failure(code)
+    return Answer(200, {}, answers.failure(code))
 
 
 def meta_refusal(code: int) -> Answer:
-    return 200, {}, answers.meta_failure(code)
+    return Answer(200, {}, answers.meta_failure(code))
 
 
 def always(failure: Answer | Exception) -> Treatment:
@@ -603,7 +603,7 @@ def test_the_rate_is_kept_by_retries_too_and_used_up(rate: float) -> None:
 
 
 THROTTLINGS = [
-    pytest.param((429, {}, b""), id="HTTP 429"),
+    pytest.param(Answer(429, {}, b""), id="HTTP 429"),
     pytest.param(meta_refusal(4), id="Meta 4"),
     pytest.param(meta_refusal(80007), id="Meta 80007"),
     pytest.param(meta_refusal(130429), id="Meta 130429"),
@@ -634,7 +634,7 @@ def test_throttling_halves_the_rate_once_a_round_and_it_grows_back(throttling: A
 
 
 def test_throttling_lowers_a_rate_that_was_not_limited() -> None:
-    vendor = Vendor(lambda post: (429, {}, b"") if post.at < 0.1 else None)
+    vendor = Vendor(lambda post: Answer(429, {}, b"") if post.at < 0.1 else None)
     with ledger_of(messages(300)) as ledger:
         ended = run(ledger, vendor, concurrency=80)
         assert ended.report.counts == {ACCEPTED: 300}
@@ -643,7 +643,7 @@ def test_throttling_lowers_a_rate_that_was_not_limited() -> None:
 
 
 def test_a_message_is_throttled_more_often_than_it_has_attempts_and_still_accepted() -> None:
-    vendor = Vendor(lambda post: (429, {}, b"") if post.attempt <= 6 else None)
+    vendor = Vendor(lambda post: Answer(429, {}, b"") if post.attempt <= 6 else None)
     with ledger_of(messages(3)) as ledger:
         ended = run(ledger, vendor, retry=RetryPolicy(max_attempts=2))
         assert ended.report.counts == {ACCEPTED: 3}
@@ -651,7 +651,7 @@ def test_a_message_is_throttled_more_often_than_it_has_attempts_and_still_accept
 
 
 def test_retry_after_holds_the_whole_run() -> None:
-    throttled = (429, {"Retry-After": "7"}, b"")
+    throttled = Answer(429, {"Retry-After": "7"}, b"")
     vendor = Vendor(lambda post: throttled if post.name == "m0" and post.attempt == 1 else None, latency=0.05)
     with ledger_of(messages(40)) as ledger:
         ended = run(ledger, vendor)
@@ -661,7 +661,7 @@ def test_retry_after_holds_the_whole_run() -> None:
 
 
 def test_a_vendor_that_throttles_everything_for_a_minute_pauses_the_run() -> None:
-    vendor = Vendor(always((429, {}, b"")))
+    vendor = Vendor(always(Answer(429, {}, b"")))
     with ledger_of(messages(200)) as ledger:
         ended = run(ledger, vendor, rate=50)
         assert isinstance(ended.report.paused, TransientApiError)
@@ -1309,7 +1309,7 @@ async def test_under_load_and_faults_of_every_kind_every_message_is_accounted_fo
 
 def luck(chance: random.Random, vendor_is_down_until: float) -> Treatment:
     outcomes: list[Answer | Exception | None] = [None] * chance.randint(1, 20)
-    outcomes += [refusal(-1), refusal(9015), meta_refusal(131056), meta_refusal(130429), (429, {}, b""), LOST]
+    outcomes += [refusal(-1), refusal(9015), meta_refusal(131056), meta_refusal(130429), Answer(429, {}, b""), LOST]
     outcomes += [refusal(9005)] * chance.randint(0, 1)
 
     def treat(post: Post) -> Answer | Exception | None:

@@ -14,7 +14,7 @@ from support import in_a_thread, instant_clock, new_client, raw_server, sandbox_
 from nxotp_async import NxOtpError, OtpClient, OtpMessage, RetryPolicy, SendStatus
 from nxotp_async.retry import RetryQuota
 from nxotp_async.sandbox import Fault, Sandbox
-from nxotp_async.sessions import SessionPool
+from nxotp_async.transports import SessionPool
 
 TO = "+999 555 0100"
 

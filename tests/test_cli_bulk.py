@@ -29,14 +29,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
-from support import ACCEPTED, sandbox_in_a_thread
+from support import accepted, sandbox_in_a_thread
 
 from nxotp_async import OtpClient
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report, load, open_messages
 from nxotp_async.cli import nxotp
 from nxotp_async.cli.bulk import bulk, progress, sending, summary
 from nxotp_async.sandbox import CallbackPlan, Fault, Sandbox
-from nxotp_async.sessions import Answer
+from nxotp_async.transports import Answer
 
 run_module = importlib.import_module("nxotp_async.cli.bulk.run")  # the package has a command of the same name
 
@@ -1121,13 +1121,13 @@ class OneRefusedAndOneWaiting:
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         self._posts += 1
         if self._posts == 1:
-            return 200, {}, b'{"code":9005,"message":"insufficient balance","data":null}'
+            return Answer(200, {}, b'{"code":9005,"message":"insufficient balance","data":null}')
         while not self._dispatchers[0].is_stopping:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         signal.raise_signal(signal.SIGINT)
         for _ in range(20):
             await asyncio.sleep(0)
-        return 200, {}, ACCEPTED
+        return Answer(200, {}, accepted())
 
     async def aclose(self) -> None:
         pass

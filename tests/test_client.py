@@ -25,6 +25,7 @@ from nxotp_async import (
     TransientApiError,
 )
 from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox
+from nxotp_async.transports import Answer
 
 TO = "+999 555 0100"
 
@@ -402,10 +403,8 @@ async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
     class Transport:
         closed = False
 
-        async def post(
-            self, url: str, body: bytes, headers: object, timeout: float
-        ) -> tuple[int, dict[str, str], bytes]:
-            return 200, {}, b'{"code":0,"data":{"messages":[{"id":"m-1"}]}}'
+        async def post(self, url: str, body: bytes, headers: object, timeout: float) -> Answer:
+            return Answer(200, {}, b'{"code":0,"data":{"messages":[{"id":"m-1"}]}}')
 
         async def aclose(self) -> None:
             self.closed = True

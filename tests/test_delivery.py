@@ -17,19 +17,21 @@ from nxotp_async import (
     OtpClient,
     OtpMessage,
     OutcomeUnknownError,
+    ResultCollector,
     RetryPolicy,
     SendResult,
     SendStatus,
     TimestampExpiredError,
     TransientApiError,
 )
+from nxotp_async.delivery import AcceptedIds
 from nxotp_async.retry import RetryQuota
 from nxotp_async.sandbox import Fault, Sandbox
-from nxotp_async.sessions import Answer
+from nxotp_async.transports import Answer
 
 TO = "+999 555 0100"
-OK: Answer = (200, {}, ACCEPTED)
-FAILED: Answer = (200, {}, b'{"code":-1,"message":"Request failed","data":null}')
+OK = Answer(200, {}, ACCEPTED)
+FAILED = Answer(200, {}, b'{"code":-1,"message":"Request failed","data":null}')
 REFUSED = NotSentError("refused", temporary=True)
 LOST = OutcomeUnknownError("lost")
 
@@ -68,16 +70,19 @@ def virtual_clock() -> Clock:
         pytest.param([FAILED], {"max_attempts": 1}, SendStatus.REJECTED, 1, id="-1, no retries"),
         pytest.param([FAILED], {"transient_codes": ()}, SendStatus.REJECTED, 1, id="-1, not transient"),
         pytest.param([REFUSED, OK], {}, SendStatus.ACCEPTED, 2, id="refused, accepted"),
-        pytest.param([REFUSED], {}, SendStatus.NOT_SENT, 3, id="refused for good"),
+        # What never left is tried again for ten seconds, however many attempts that takes.
+        pytest.param([REFUSED], {}, SendStatus.NOT_SENT, 5, id="refused for good"),
+        pytest.param([REFUSED], {"reconnect_for": 0}, SendStatus.NOT_SENT, 1, id="refused, no patience"),
+        pytest.param([REFUSED], {"max_attempts": 1}, SendStatus.NOT_SENT, 1, id="refused, no retries"),
         pytest.param([NotSentError("certificate")], {}, SendStatus.NOT_SENT, 1, id="certificate"),
         pytest.param([LOST], {}, SendStatus.UNKNOWN, 1, id="lost"),
         pytest.param([LOST, OK], {"resend_unknown": True}, SendStatus.ACCEPTED, 2, id="lost, resent, accepted"),
         pytest.param([FAILED, LOST], {}, SendStatus.UNKNOWN, 2, id="-1, lost"),
         # What an attempt left open, no later attempt can close.
         pytest.param([LOST, FAILED], {"resend_unknown": True}, SendStatus.UNKNOWN, 3, id="lost, resent, -1 for good"),
-        pytest.param([LOST, REFUSED], {"resend_unknown": True}, SendStatus.UNKNOWN, 3, id="lost, resent, refused"),
-        pytest.param([FAILED, REFUSED], {}, SendStatus.REJECTED, 3, id="-1, refused"),
-        pytest.param([REFUSED, FAILED], {}, SendStatus.REJECTED, 3, id="refused, -1"),
+        pytest.param([LOST, REFUSED], {"resend_unknown": True}, SendStatus.UNKNOWN, 5, id="lost, resent, refused"),
+        pytest.param([FAILED, REFUSED], {}, SendStatus.REJECTED, 5, id="-1, refused"),
+        pytest.param([REFUSED, FAILED], {}, SendStatus.REJECTED, 4, id="refused, -1"),
         pytest.param([ValueError("bug")], {}, SendStatus.UNKNOWN, 1, id="a transport that breaks its contract"),
     ],
 )
@@ -155,6 +160,89 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
     assert len(collector.rejected) == number
     assert len(transport.posts) == number + RetryQuota.CAPACITY // RetryQuota.COST
     assert "retry quota" in str(collector.rejected[-1].error)
+
+
+def test_a_restart_of_the_vendor_loses_no_message_of_a_stream() -> None:
+    async def main() -> tuple[ResultCollector, int]:
+        loop = asyncio.get_running_loop()
+
+        class Restarting(MemoryTransport):
+            async def post(self, *args: Any) -> Answer:
+                if 0.5 < loop.time() < 3.9:
+                    raise NotSentError("refused", temporary=True)
+                await asyncio.sleep(0.1)
+                return await super().post(*args)
+
+        async with new_client("https://otp.example", transport=Restarting(), clock=virtual_clock()) as client:
+            collector = await client.send_batch(OtpMessage(TO, "482913") for _ in range(1200))
+            return collector, client.retry_tokens
+
+    collector, tokens = in_virtual_time(main())
+    assert len(collector.accepted) == 1200
+    assert tokens == RetryQuota.CAPACITY
+
+
+async def test_an_answer_with_another_messages_id_is_unknown(clock: ManualClock) -> None:
+    settled: list[bool] = []
+
+    class SameId(MemoryTransport):
+        async def post(self, *args: Any) -> Answer:
+            return Answer(200, {}, ACCEPTED, settled.append)
+
+    async with new_client("https://otp.example", transport=SameId(), clock=clock.clock) as client:
+        results = [await outcome_on(client) for _ in range(2)]
+    assert [result.status for result in results] == [SendStatus.ACCEPTED, SendStatus.UNKNOWN]
+    assert str(results[1].error).startswith("the answer has the message id of another message")
+    assert settled == [True, False]
+
+
+async def test_an_answer_with_the_id_of_a_message_in_flight_is_unknown(clock: ManualClock) -> None:
+    """Where the vendor answers with the cus_message_id, an answer can name a message that has none yet."""
+    release = asyncio.Event()
+
+    class Crossed(MemoryTransport):
+        async def post(self, *args: Any) -> Answer:
+            if b"first" in args[1]:
+                await release.wait()
+            return Answer(200, {}, ACCEPTED.replace(b"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc", b"first"))
+
+    async with new_client("https://otp.example", transport=Crossed(), clock=clock.clock) as client:
+        first = asyncio.create_task(outcome_on(client, cus_message_id="first"))
+        while not client.in_flight:  # noqa: ASYNC110 - it takes some turns of the loop to begin
+            await asyncio.sleep(0)
+        second = await outcome_on(client, cus_message_id="second")
+        release.set()
+        assert second.status is SendStatus.UNKNOWN
+        assert (await first).status is SendStatus.ACCEPTED
+
+
+async def test_an_id_that_comes_again_for_the_same_message_is_its_own(clock: ManualClock) -> None:
+    transport = MemoryTransport(OK)
+    async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
+        for _ in range(2):
+            assert (await outcome_on(client, cus_message_id="order-1")).status is SendStatus.ACCEPTED
+
+
+async def test_only_the_latest_ids_are_kept(clock: ManualClock) -> None:
+    ids = AcceptedIds()
+    for number in range(AcceptedIds.MANY + 1):
+        assert ids.owner(f"id-{number}", "a") == "a"
+    assert ids.owner("id-0", "b") == "b"  # forgotten
+    assert ids.owner("id-2", "b") == "a"
+
+
+async def test_after_anything_but_an_acceptance_the_connection_is_given_up(clock: ManualClock) -> None:
+    settled: list[bool] = []
+    answers = [FAILED, Answer(503, {}, b""), Answer(200, {}, b"{}"), OK]
+
+    class Recording(MemoryTransport):
+        async def post(self, *args: Any) -> Answer:
+            return answers.pop(0)._replace(settle=settled.append)
+
+    policy = RetryPolicy(resend_unknown=True, max_attempts=4)
+    result = await outcome(new_client("https://otp.example", transport=Recording(), clock=clock.clock, retry=policy))
+    assert result.status is SendStatus.ACCEPTED
+    assert settled == [False, False, False, True]
 
 
 async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock: ManualClock) -> None:

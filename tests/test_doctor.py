@@ -264,7 +264,7 @@ def test_what_is_set_is_shown_as_far_as_it_may_be(set_: Set) -> None:
         "NXOTP_CALLBACK_TOKEN: set, 17 characters",
         "NXOTP_LANGUAGE_CODE: pt-br",
         "NXOTP_RATE_LIMIT: 80",
-        "not set, and need not be: NXOTP_MAX_CONCURRENCY, NXOTP_TIMEOUT, NXOTP_DEADLINE",
+        "not set, and need not be: NXOTP_MAX_CONCURRENCY, NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT",
     ]
 
 

@@ -18,6 +18,7 @@ TEMPORARY_META = (4, 80007, 130429, 131056, 131016, 131057, 133004)
 LASTING_META = (0, 1, 100, 190, 131000, 131026, 131051, 132001)
 
 ONCE, AGAIN = 1, 3
+RECONNECT = 5  # in ten seconds, with the longest pauses
 
 
 async def what_becomes_of(clock: ManualClock, outcome: Any, **policy: Any) -> tuple[SendStatus, int]:
@@ -69,13 +70,13 @@ ROWS: list[tuple[str, Any, SendStatus, int]] = [
         (f"code {code}, HTTP {status}", (status, {}, with_code(code)), SendStatus.REJECTED, ONCE)
         for code in UNTABLED
         for status in STATUSES
-        if status != 429
+        if status not in (408, 429)
     ),
     *((f"code {code}, HTTP 429", (429, {}, with_code(code)), SendStatus.REJECTED, AGAIN) for code in UNTABLED),
     *(
         (f"code {code}, HTTP {status}", (status, {}, with_code(code)), SendStatus.UNKNOWN, ONCE)
         for code in UNTABLED
-        for status in SERVER_ERRORS
+        for status in (408, *SERVER_ERRORS)
     ),
     # Accepted is only what says so in every way.
     *((f"accepted, HTTP {status}", (status, {}, ACCEPTED), SendStatus.ACCEPTED, ONCE) for status in (200, 201, 202)),
@@ -100,15 +101,15 @@ ROWS: list[tuple[str, Any, SendStatus, int]] = [
         for statuses, expected, posts in [
             ((200, 201, 204), SendStatus.UNKNOWN, ONCE),
             ((300, 301, 302, 307, 308), SendStatus.REJECTED, ONCE),
-            ((400, 401, 403, 404, 408, 413, 418, 425, 499), SendStatus.REJECTED, ONCE),
+            ((400, 401, 403, 404, 413, 418, 425, 499), SendStatus.REJECTED, ONCE),
             ((429,), SendStatus.REJECTED, AGAIN),
             (SERVER_ERRORS, SendStatus.UNKNOWN, ONCE),
-            ((100, 102, 600, 999), SendStatus.UNKNOWN, ONCE),
+            ((100, 102, 408, 600, 999), SendStatus.UNKNOWN, ONCE),
         ]
         for status in statuses
     ),
     # No answer: the side of the first byte decides.
-    ("not sent, for now", NotSentError("refused", temporary=True), SendStatus.NOT_SENT, AGAIN),
+    ("not sent, for now", NotSentError("refused", temporary=True), SendStatus.NOT_SENT, RECONNECT),
     ("not sent, for good", NotSentError("certificate"), SendStatus.NOT_SENT, ONCE),
     ("lost", OutcomeUnknownError("reset"), SendStatus.UNKNOWN, ONCE),
     ("a timeout of nobody's", TimeoutError(), SendStatus.UNKNOWN, ONCE),

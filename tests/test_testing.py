@@ -250,7 +250,7 @@ async def test_while_it_is_not_reachable_nothing_arrives(transport: MemoryTransp
     transport.reachable = False
     with pytest.raises(NotSentError) as caught:
         await client.send_otp(WRITTEN, CONTENT)
-    assert caught.value.attempts == 3
+    assert caught.value.attempts > 3
     assert not transport.requests
     transport.reachable = True
     await client.send_otp(WRITTEN, CONTENT)

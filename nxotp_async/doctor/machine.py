@@ -99,6 +99,7 @@ _SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
     "NXOTP_RATE_LIMIT": str,
     "NXOTP_TIMEOUT": str,
     "NXOTP_DEADLINE": str,
+    "NXOTP_KEEPALIVE_TIMEOUT": str,
 }
 
 

@@ -15,7 +15,6 @@ from nxotp_async.sandbox import (
     ReceivedRequest,
     Sandbox,
 )
-from nxotp_async.sessions import Answer, SessionPool
 from nxotp_async.testing import (
     NO_PAUSES,
     MemoryTransport,
@@ -25,6 +24,7 @@ from nxotp_async.testing import (
     loopback_only,
     serve_in_thread,
 )
+from nxotp_async.transports import Answer, SessionPool
 
 
 async def a_sandbox() -> None:

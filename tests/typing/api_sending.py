@@ -10,6 +10,7 @@ import aiohttp
 import nxotp_async
 from nxotp_async import (
     AccountError,
+    Answer,
     ApiError,
     ApiType,
     Attempt,
@@ -80,18 +81,17 @@ def hooks(client: OtpClient, attempts: list[Attempt], attempt: Attempt) -> None:
 class MyTransport:
     """A class of the application's is a `Transport` without inheriting from it."""
 
-    async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        return 200, headers, body
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+        return Answer(200, headers, body)
 
     async def aclose(self) -> None: ...
 
 
 async def a_transport(transport: Transport) -> None:
-    assert_type(
-        await transport.post("https://you.example/", b"{}", {}, timeout=10), tuple[int, Mapping[str, str], bytes]
-    )
+    answer = await transport.post("https://you.example/", b"{}", {}, timeout=10)
+    assert_type(answer, Answer)
+    assert_type((answer.status, answer.headers, answer.body), tuple[int, Mapping[str, str], bytes])
+    assert_type(answer.settle(True), None)
     assert_type(await transport.aclose(), None)
     await a_transport(MyTransport())
 

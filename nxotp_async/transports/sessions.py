@@ -1,4 +1,4 @@
-"""The transport: aiohttp sessions, one set per event loop, behind a single narrow method."""
+"""aiohttp's transport: sessions, one set per event loop."""
 
 import asyncio
 import math
@@ -6,46 +6,24 @@ import os
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Final, Protocol
+from typing import Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import StreamWriter
 from yarl import URL
 
-from .errors import NotSentError, OutcomeUnknownError, TransportError
-from .protocol import MAX_ANSWER_BYTES
+from ..errors import NotSentError, OutcomeUnknownError, TransportError
+from ..protocol import MAX_ANSWER_BYTES
+from .base import Answer
+from .connections import Connections, KeepAlive
+from .resolver import Resolver
+from .timeouts import LenientTimeout
 
-__all__ = ["SessionPool", "Transport"]
-
-Answer = tuple[int, Mapping[str, str], bytes]
-
-
-class Transport(Protocol):
-    """What the client needs of an HTTP library. `SessionPool` is the one for aiohttp."""
-
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
-        """POST exactly these bytes, once, and return status, headers and body.
-
-        Redirects must not be followed, and of the body not much more than 64 KiB may be read. Whatever escapes but
-        the two errors below, and cancellation, counts as `OutcomeUnknownError`.
-
-        Args:
-            url: Where to.
-            body: The bytes to send, unaltered.
-            headers: The headers to send.
-            timeout: Seconds for all of it, connecting included.
-
-        Raises:
-            NotSentError: Provably no byte of the request left.
-            OutcomeUnknownError: It may have left.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close what the running event loop has open."""
-        ...
+__all__ = ["SessionPool"]
 
 
 class SessionPool:
@@ -60,6 +38,8 @@ class SessionPool:
         proxy: An HTTP proxy's URL. The environment's proxies and netrc are never looked at.
         ssl_context: In place of aiohttp's own, which verifies certificates against the system's authorities.
         session: A session of the application: used as it is, never closed.
+        keepalive_timeout: Seconds a connection may idle before it is not used again. What the server says of it, or
+            does, shortens the time. Usual servers close theirs after 20 to 75.
         max_age: Seconds after which a session is replaced.
         max_failures: Failures in a row after which a session is replaced.
         monotonic: The clock for the sessions' age, in seconds.
@@ -73,6 +53,7 @@ class SessionPool:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         session: aiohttp.ClientSession | None = None,
+        keepalive_timeout: float = 15.0,
         max_age: float = 1800.0,
         max_failures: int = 5,
         monotonic: Callable[[], float] = time.monotonic,
@@ -81,7 +62,9 @@ class SessionPool:
         self._slot_count = slots
         self._proxy = proxy
         self._ssl_context = ssl_context
-        self._borrowed = None if session is None else _Slot(session, opened_at=math.inf)
+        self._keepalive_timeout = keepalive_timeout
+        self._keep_alive = KeepAlive(keepalive_timeout, monotonic)
+        self._borrowed = None if session is None else _Slot(session, math.inf, self._keep_alive)
         self._max_age = max_age
         self._max_failures = max_failures
         self._monotonic = monotonic
@@ -91,34 +74,14 @@ class SessionPool:
         """POST the bytes once; see `Transport.post`."""
         # Error reporters print local variables, and those of aiohttp's frames: from here on the body is an
         # object whose repr does not show it.
-        payload = _OneWriteBody(body)
+        request = _Request(_parsed(url), headers, self._proxy, body)
         del body
-        slot = self._borrowed or self._pick() or await self._open_slots()
-        slot.in_flight += 1
         try:
-            async with asyncio.timeout(timeout):
-                # Not "async with", which takes a twentieth longer.
-                response = await slot.session.post(
-                    _parsed(url),
-                    data=payload,
-                    headers=headers,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=_NO_TIMEOUT,
-                    proxy=self._proxy,
-                )
-                try:
-                    answer = response.status, response.headers, await _read_bounded(response.content)
-                finally:
-                    response.release()
+            async with LenientTimeout(timeout):
+                slot = self._borrowed or self._pick() or await self._open_slots()
+                return await slot.post(request)
         except Exception as error:
-            slot.failures += 1
-            failure = _classify(error, payload.may_have_left, url, timeout, self._proxy)
-        else:
-            slot.failures = 0
-            return answer
-        finally:
-            slot.finished_one()
+            failure = _classify(error, request.may_have_left, url, timeout, self._proxy)
         raise failure
 
     async def aclose(self) -> None:
@@ -149,7 +112,10 @@ class SessionPool:
 
     def _open(self) -> "_Slot":
         connector = aiohttp.TCPConnector(
-            limit=self._max_connections, keepalive_timeout=_KEEPALIVE, ssl=self._ssl_context or True
+            limit=self._max_connections,
+            keepalive_timeout=self._keepalive_timeout,
+            resolver=Resolver(),
+            ssl=self._ssl_context or True,
         )
         session = aiohttp.ClientSession(
             connector=connector,
@@ -157,26 +123,90 @@ class SessionPool:
             auto_decompress=False,
             trust_env=False,
         )
-        return _Slot(session, self._monotonic())
+        return _Slot(session, self._monotonic(), self._keep_alive)
 
 
-# Seconds a connection may idle. Usual servers close theirs after 20 to 75; a request written to a connection that
-# is just being closed has an unknown outcome.
-_KEEPALIVE: Final = 15.0
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # one asyncio.timeout bounds the whole attempt instead
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # one LenientTimeout bounds the whole attempt instead
+
+
+class _Request:
+    """What is posted, once: also where the first connections turn out to be over before anything is written."""
+
+    __slots__ = ("body", "headers", "may_have_left", "proxy", "url")
+
+    def __init__(self, url: URL, headers: Mapping[str, str], proxy: str | None, body: bytes) -> None:
+        self.url = url
+        self.headers = headers
+        self.proxy = proxy
+        self.body = body
+        self.may_have_left = False
 
 
 class _Slot:
-    """A session and how it fares."""
+    """A session, its connections, and how often it has failed of late."""
 
-    __slots__ = ("_idle", "failures", "in_flight", "opened_at", "session")
+    __slots__ = ("_connections", "_idle", "_keep_alive", "failures", "in_flight", "opened_at", "session")
 
-    def __init__(self, session: aiohttp.ClientSession, opened_at: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, opened_at: float, keep_alive: KeepAlive) -> None:
         self.session = session
         self.opened_at = opened_at
         self.in_flight = 0
         self.failures = 0
+        self._keep_alive = keep_alive
+        self._connections = Connections(keep_alive)
         self._idle: asyncio.Future[None] | None = None
+
+    async def post(self, request: _Request) -> Answer:
+        """Post the request on a connection that is not over."""
+        self.in_flight += 1
+        try:
+            while (answer := await self._try(request)) is None:
+                pass  # each time, a connection that was over is closed
+        except Exception:
+            self.failures += 1
+            raise
+        finally:
+            self.finished_one()
+        self.failures = 0
+        return answer
+
+    async def _try(self, request: _Request) -> Answer | None:
+        """Post the request, or return ``None`` where the connection was over before anything was written."""
+        body = _Body(request, self._connections)
+        try:
+            # Not "async with", which takes a twentieth longer.
+            response = await self.session.post(
+                request.url,
+                data=body,
+                headers=request.headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=_NO_TIMEOUT,
+                proxy=request.proxy,
+            )
+        except aiohttp.ClientConnectionError as error:
+            if body.refused_used_connection and not request.may_have_left:
+                return None
+            if body.idle is not None and isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+                self._keep_alive.closed(body.idle)
+            raise
+        if body.connection is None:
+            used = response.connection is not None and self._carries_requests(response.connection)
+            response.close()
+            if used or body.refused_used_connection:
+                return None
+            raise _UnaskedAnswerError
+        try:
+            content = await _read_bounded(response.content)
+        finally:
+            response.release()
+        if "Keep-Alive" in response.headers:
+            self._keep_alive.heed(response.headers["Keep-Alive"])
+        settle = partial(self._connections.settle, body.connection)
+        return Answer(response.status, response.headers, content, settle)
+
+    def _carries_requests(self, connection: aiohttp.connector.Connection) -> bool:
+        return connection.protocol is not None and self._connections.carries_requests(connection.protocol)
 
     def finished_one(self) -> None:
         self.in_flight -= 1
@@ -190,6 +220,7 @@ class _Slot:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
         finally:
+            self._connections.forget()
             await self.session.close()
 
 
@@ -219,28 +250,48 @@ class _LoopSessions:
             await asyncio.gather(*self._closing, *(slot.close() for slot in self.slots), return_exceptions=True)
 
 
-class _OneWriteBody(aiohttp.BytesPayload):
-    """A body that is written once at the most, and knows whether it may have left.
+class _Body(aiohttp.BytesPayload):
+    """A request's body, which is written once at the most, and to no connection that is over.
 
     aiohttp holds the headers back until the body is written, so no byte of the request leaves before that.
+
+    Attributes:
+        connection: The connection it was written to.
+        idle: The seconds that connection had idled, or ``None`` where it was new.
+        refused_used_connection: Whether it was not written, because a connection that had carried requests was over.
     """
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body, content_type="application/json")
-        self._body = body
-        self.may_have_left = False
+    def __init__(self, request: _Request, connections: Connections) -> None:
+        super().__init__(request.body, content_type="application/json")
+        self.connection: ResponseHandler | None = None
+        self.idle: float | None = None
+        self.refused_used_connection = False
+        self._request = request
+        self._connections = connections
 
     async def write_with_length(
         self,
         writer: AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002 - aiohttp has it from these very bytes
     ) -> None:
-        if self.may_have_left:
+        if self._request.may_have_left:
             raise RuntimeError("the body was written before")
-        transport = writer.transport
+        # aiohttp's client has no other writer; the abstract one lacks the attribute.
+        connection = cast("ResponseHandler", cast("StreamWriter", writer).protocol)
+        is_used = self._connections.carries_requests(connection)
+        if not self._connections.may_carry(connection):
+            self.refused_used_connection = is_used
+            raise aiohttp.ClientConnectionError("the connection is over")
+        self.idle = self._connections.idle(connection)
+        self._connections.begin(connection)
+        self.connection = connection
         # aiohttp refuses to write to a connection that has been lost meanwhile: nothing leaves then.
-        self.may_have_left = transport is not None and not transport.is_closing()
-        await writer.write(self._body)
+        self._request.may_have_left = connection.is_connected()
+        await writer.write(self._request.body)
+
+
+class _UnaskedAnswerError(aiohttp.ClientConnectionError):
+    """The server answered before the request was written."""
 
 
 @lru_cache(maxsize=16)
@@ -297,6 +348,8 @@ def _not_sent(error: Exception, peer: str, timeout: float) -> NotSentError:
             )
         case TimeoutError():
             return NotSentError(f"no connection to {peer} within {timeout:.3g} s", temporary=True)
+        case _UnaskedAnswerError():
+            return NotSentError(f"{peer} answered before the request was sent", temporary=True)
         case aiohttp.ClientConnectionError():
             return NotSentError(f"the connection to {peer} was lost before the request left", temporary=True)
     return NotSentError(f"the request to {peer} could not be made: {_reason(error)}")

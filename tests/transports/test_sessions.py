@@ -15,12 +15,13 @@ from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import aioresponses
 from conftest import ManualClock
-from support import ACCEPTED, http, instant_clock, new_client, raw_server, sending
+from support import ACCEPTED, accepted, http, instant_clock, new_client, raw_server, sending
 
 from nxotp_async import NotSentError, OtpMessage, OutcomeUnknownError, RetryPolicy, SendStatus
 from nxotp_async.errors import TransportError
 from nxotp_async.sandbox import Sandbox
-from nxotp_async.sessions import SessionPool, _classify
+from nxotp_async.transports import SessionPool
+from nxotp_async.transports.sessions import _classify
 
 TO = "+999 555 0100"
 ONCE = RetryPolicy(max_attempts=1)
@@ -43,7 +44,7 @@ async def test_a_closed_port_is_retried_and_was_not_sent() -> None:
     async with new_client(f"http://127.0.0.1:{closed_port()}", clock=instant_clock()) as client:
         collector = await client.send_batch(messages(20))
     assert len(collector.not_sent) == 20
-    assert {result.attempts for result in collector} == {3}
+    assert min(result.attempts for result in collector) > 3
     assert "Connection refused" in str(collector.not_sent[0].error)
 
 
@@ -114,7 +115,7 @@ async def test_a_keep_alive_connection_that_died_unnoticed_counts_by_the_same_ru
 
     async def answer_once(writer: asyncio.StreamWriter) -> None:
         if next(answers):
-            writer.write(http(ACCEPTED))
+            writer.write(http(accepted()))
         else:
             writer.transport.abort()
 
@@ -129,8 +130,11 @@ async def test_a_keep_alive_connection_that_died_unnoticed_counts_by_the_same_ru
 
 async def test_a_keep_alive_connection_known_to_be_dead_is_not_written_to() -> None:
     pool = SessionPool(slots=1)
-    closing = sending(http(ACCEPTED))
-    async with raw_server(closing) as server, new_client(server.url, transport=pool) as client:
+
+    async def answer_and_close(writer: asyncio.StreamWriter) -> None:
+        await sending(http(accepted()))(writer)
+
+    async with raw_server(answer_and_close) as server, new_client(server.url, transport=pool) as client:
         for _ in range(5):
             # Where its end is noticed only after the attempt began, nothing was written: it is safely tried again.
             assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -260,7 +264,7 @@ async def test_a_server_that_does_not_speak_tls_was_not_sent_to(sandbox: Sandbox
     async with new_client(sandbox.url.replace("http:", "https:"), clock=instant_clock()) as client:
         with pytest.raises(NotSentError, match="no TLS connection") as caught:
             await client.send_otp(TO, "482913")
-    assert caught.value.attempts == 3
+    assert caught.value.attempts > 3
     assert not sandbox.requests
 
 
@@ -421,7 +425,7 @@ async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(cl
     async def answer(writer: asyncio.StreamWriter) -> None:
         if len(server.requests) == 1:
             await release.wait()
-        writer.write(http(ACCEPTED))
+        writer.write(http(accepted()))
 
     pool = SessionPool(slots=1, max_age=60, monotonic=lambda: clock.now)
     async with raw_server(answer) as server, new_client(server.url, transport=pool) as client:
@@ -448,4 +452,4 @@ async def test_connections_are_kept_alive(sandbox: Sandbox, clock: ManualClock) 
 
 
 async def _answer_and_stay(writer: asyncio.StreamWriter) -> None:
-    writer.write(http(ACCEPTED))
+    writer.write(http(accepted()))
