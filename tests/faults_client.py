@@ -23,13 +23,13 @@ async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]
         for number in range(plan["messages"])
     ]
     burst = plan["concurrency"] if plan["pause"] else len(messages)
-    outcomes = []
+    outcomes: list[tuple[str | None, str, str | None]] = []
     async with new_client(
         plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=instant_clock()
     ) as client:
         for start in range(0, len(messages), burst):
-            for result in await client.send_batch(messages[start : start + burst]):
-                outcomes.append((result.message.cus_message_id, result.status.value, result.message_id))
+            results = await client.send_batch(messages[start : start + burst])
+            outcomes += [(result.message.cus_message_id, result.status.value, result.message_id) for result in results]
             if plan["pause"]:
                 await asyncio.sleep(chance.uniform(*plan["pause"]))
     return outcomes
