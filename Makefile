@@ -6,7 +6,7 @@
 # make bench   speed and memory, beside other clients too; some minutes, and nothing fails for being slow
 # make performance   docs/performance.md, all of it measured anew; takes about half an hour
 # make docs    the documentation as a site, in docs/_build; a warning is an error
-# make faults  servers that misbehave on their connections, and whether the client tells the truth all the same
+# make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
