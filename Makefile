@@ -6,6 +6,7 @@
 # make bench   speed and memory, beside other clients too; some minutes, and nothing fails for being slow
 # make performance   docs/performance.md, all of it measured anew; takes about half an hour
 # make docs    the documentation as a site, in docs/_build; a warning is an error
+# make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test test-lowest test-newest lint audit format bench bench-clients performance docs kills clean
+.PHONY: demo test test-lowest test-newest lint audit format bench bench-clients performance docs faults kills clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
@@ -63,6 +64,9 @@ performance: .venv-bench/installed
 docs: .venv/installed-dev
 	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --jobs auto --quiet docs docs/_build
 	@echo "docs/_build/index.html"
+
+faults: .venv/installed-dev
+	$(BIN)/python tests/faults.py --loop both
 
 kills: .venv/installed-dev
 	$(BIN)/python tests/kills.py --messages 10000 --kills 100
