@@ -23,7 +23,7 @@ from aiohttp import web
 from logins import CODE_LIFE, Logins
 
 from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
-from nxotp_async.receivers import aiohttp_receiver
+from nxotp_async.receivers import HANDLER_ARGS, aiohttp_receiver
 from nxotp_async.tracking import DeliveryTracker
 
 CLIENT = web.AppKey("client", OtpClient)
@@ -92,7 +92,7 @@ async def field(request: web.Request, name: str) -> str:
 
 def make_app() -> web.Application:
     """Put the application together."""
-    app = web.Application()
+    app = web.Application(handler_args=HANDLER_ARGS)  # closes connections that stay silent
     app[CLIENT] = OtpClient(deadline=8)  # seconds; somebody is waiting
     app[LOGINS] = Logins()
     app[TRACKER] = DeliveryTracker()

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from pathlib import Path
 
 
 def main() -> None:
     """Run the command line; say what to install where its extra is missing."""
+    _open_closed_streams()  # before the imports: rich looks at standard error then
     try:
         import click  # noqa: PLC0415 - the extra may not be installed
 
@@ -16,9 +16,6 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(f'{error.name} is not installed: the command line needs  pip install "nxotp_async[cli]"')
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # it was closed when this process began
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
     try:
         nxotp.main(prog_name="nxotp", standalone_mode=False)
     except click.ClickException as error:
@@ -26,6 +23,18 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:  # Ctrl-C at a prompt
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device in the place of each standard stream that was closed when this process began.
+
+    Under its own number: otherwise the next file or socket would get it, and a child process would write into that.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a number, for as long as it runs
 
 
 if __name__ == "__main__":

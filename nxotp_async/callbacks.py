@@ -76,7 +76,7 @@ def verify_callback(
     if not _same(given["sign"].lower(), digest.hexdigest()):
         raise CallbackVerificationError("the signature is wrong")
     # Last, so that only the vendor learns how far this machine's clock is off.
-    if abs(int(ts) / 1000 - (time.time() if now is None else now)) > window:
+    if not abs(int(ts) / 1000 - (time.time() if now is None else now)) <= window:
         raise CallbackVerificationError(f"the callback's ts is more than {window:g} s away", hint="set the clock (NTP)")
 
 

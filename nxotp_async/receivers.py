@@ -3,23 +3,49 @@
 import asyncio
 import hmac
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .callbacks import MAX_CALLBACK_BYTES, StatusEvent, parse_callback, verify_callback
 from .clocks import Clock
 from .errors import CallbackVerificationError, ConfigurationError
 from .signing import Credentials
 
-__all__ = ["AsgiReceiver", "EventSink", "aiohttp_receiver"]
+__all__ = ["HANDLER_ARGS", "AsgiReceiver", "EventSink", "aiohttp_receiver"]
 
 _log = logging.getLogger("nxotp_async")
 
 _READ_TIMEOUT: Final = 10.0  # seconds for the whole body
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{16,}")  # what stands in a URL as it is
+
+
+class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's log, in which what is no good HTTP is one line, and not a traceback with a part of what was sent."""
+
+    def log(self, level: int, msg: object, *args: object, exc_info: Any = None, **options: Any) -> None:  # noqa: ANN401 - as in LoggerAdapter
+        if isinstance(exc_info, HttpProcessingError):
+            level = min(level, logging.WARNING)
+            msg, args = "a request was refused, which is no good HTTP: %s", (type(exc_info).__name__,)
+            exc_info = None
+        super().log(level, msg, *args, exc_info=exc_info, **options)
+
+
+HANDLER_ARGS: Final[Mapping[str, Any]] = MappingProxyType(
+    {"keepalive_timeout": 30.0, "logger": _ServerLog(logging.getLogger("aiohttp.server"))}
+)
+"""What an aiohttp server that is open to strangers should be told, ``web.Application(handler_args=HANDLER_ARGS)``.
+
+It closes a connection on which no request has come with all its headers within 30 seconds, counted from when it was
+opened or from the last answer; aiohttp by itself waits an hour. And a request that is no good HTTP, with too many
+headers for example, is one line in the log. The application that `aiohttp_receiver` returns has it; one that it is
+mounted in needs it, because a server goes by its outermost application.
+"""
 
 
 class EventSink(Protocol):
@@ -39,6 +65,7 @@ class _Receiver:
         credentials: Credentials | None,
         token: str | None,
         allow_unsigned: bool,
+        window: object,
         clock: Clock | None,
     ) -> None:
         if credentials is None and not allow_unsigned:
@@ -52,10 +79,13 @@ class _Receiver:
             raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could make callbacks up")
         if token is not None and not _TOKEN.fullmatch(token):
             raise ConfigurationError("token must be 16 or more of the characters A-Z, a-z, 0-9, '-', '_', '.' and '~'")
+        if isinstance(window, bool) or not isinstance(window, int | float) or not 0 < window < math.inf:
+            raise ConfigurationError(f"window must be a number of seconds, more than 0 and finite, not {window!r}")
         self._sink = sink
         self._credentials = credentials
         self._token = token
         self._allow_unsigned = allow_unsigned
+        self._window = window
         self._time = (clock or Clock()).time
 
     def knows(self, path: str) -> bool:
@@ -69,7 +99,7 @@ class _Receiver:
         is_signed = any(name.lower() == "sign" for name in headers)
         if self._credentials is not None and (is_signed or not self._allow_unsigned):
             try:
-                verify_callback(headers, body, self._credentials, now=self._time())
+                verify_callback(headers, body, self._credentials, self._time(), window=self._window)
             except CallbackVerificationError as error:
                 _log.warning("a callback was refused: %s", error)
                 return 401
@@ -88,10 +118,12 @@ def aiohttp_receiver(
     *,
     token: str | None = None,
     allow_unsigned: bool = False,
+    window: float = 300.0,
     clock: Clock | None = None,
 ) -> web.Application:
     """Return an aiohttp application that receives callbacks.
 
+        app = web.Application(handler_args=HANDLER_ARGS)
         app.add_subapp("/nxcloud", aiohttp_receiver(tracker, credentials))
 
     It answers 200 when the events are stored, also for a button click, which has none; 401 where the callback is not
@@ -102,12 +134,13 @@ def aiohttp_receiver(
         credentials: The account's keys, which verify the callbacks.
         token: An unguessable last part of the path, 16 characters at least.
         allow_unsigned: Whether to take callbacks without a signature, from those who know the token.
+        window: Seconds that a callback's ``ts`` may be away from this machine's time, to either side.
         clock: The source of time for tests.
 
     Raises:
-        ConfigurationError: There is nothing to tell the vendor's callbacks from anybody's.
+        ConfigurationError: There is nothing to tell the vendor's callbacks from anybody's, or an argument is wrong.
     """
-    receiver = _Receiver(sink, credentials, token, allow_unsigned, clock)
+    receiver = _Receiver(sink, credentials, token, allow_unsigned, window, clock)
 
     async def handle(request: web.Request) -> web.Response:
         if not receiver.knows(request.match_info["token"]):
@@ -124,7 +157,7 @@ def aiohttp_receiver(
         status = await receiver.take(request.headers, body)
         return web.Response(status=status)
 
-    app = web.Application(client_max_size=MAX_CALLBACK_BYTES)
+    app = web.Application(client_max_size=MAX_CALLBACK_BYTES, handler_args=HANDLER_ARGS)
     app.router.add_post("/{token:.*}", handle)
     return app
 
@@ -145,9 +178,10 @@ class AsgiReceiver:
         *,
         token: str | None = None,
         allow_unsigned: bool = False,
+        window: float = 300.0,
         clock: Clock | None = None,
     ) -> None:
-        self._receiver = _Receiver(sink, credentials, token, allow_unsigned, clock)
+        self._receiver = _Receiver(sink, credentials, token, allow_unsigned, window, clock)
 
     async def __call__(
         self,

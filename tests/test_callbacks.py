@@ -395,7 +395,7 @@ def test_a_ts_that_is_no_time_is_refused(ts: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "window", "passes"), [
     (0, 300, True), (300, 300, True), (-300, 300, True), (300.1, 300, False), (-300.1, 300, False),
-    (10.1, 10, False), (-10, 10, True), (1e9, float("inf"), True),
+    (10.1, 10, False), (-10, 10, True), (1e9, float("inf"), True), (0, float("nan"), False),
 ])  # fmt: skip
 def test_an_old_or_early_callback_is_refused(seconds: float, window: float, passes: bool) -> None:
     if passes:

@@ -1308,24 +1308,99 @@ def test_an_export_to_a_file_is_in_the_format_of_its_name_and_private(
     assert len(Path(name).read_text().splitlines()) == 5 + (not is_json)
 
 
-def test_an_export_takes_the_place_of_the_one_before(sent: str) -> None:
-    Path("results.csv").write_text("something much longer\n" * 1000)
-    invoke("export", sent, "--output", "results.csv")
-    with Path("results.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == exported(sent)
+@pytest.mark.parametrize("name", ["results.csv", "results.ndjson"])
+@pytest.mark.parametrize("before", ["longer", "without further columns", "empty"])
+def test_an_export_takes_the_place_of_the_one_before(sent: str, name: str, before: str) -> None:
+    others = {
+        "longer": (*(f"{GOOD[0]},{CONTENT},x-{number},gold,1" for number in range(50)),),
+        "without further columns": (f"{GOOD[0]},{CONTENT},x",),
+    }
+    if before == "empty":
+        Path(name).touch()
+    else:
+        header = "to,content,cus_message_id" + (",order,status" if before == "longer" else "")
+        other = ledger_of(*others[before], header=header)
+        assert invoke("export", other, "-o", name).exit_code == 0
+    assert invoke("export", sent, "--output", name).exit_code == 0
+    assert Path(name).read_text() == invoke("export", sent, "--format", Path(name).suffix[1:]).stdout
 
 
-@pytest.mark.parametrize("path", ["no-such/results.csv", "folder"])
+RESULT_LINE = ",".join(COLUMNS)
+RESULT_ROW = json.dumps(dict.fromkeys(COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("otps.csv", None, id="the input"),
+        pytest.param("otps.rejects.csv", None, id="its rejects"),
+        pytest.param("notes.txt", "something\n", id="a text"),
+        pytest.param("notes.csv", "\n", id="an empty line"),
+        pytest.param("notes.csv", "line,cus_message_id,to\n", id="a few of the columns"),
+        pytest.param("notes.csv", f"{RESULT_LINE}x\n", id="a column whose name is longer"),
+        pytest.param("results.csv", RESULT_ROW + "\n", id="NDJSON where CSV is asked for"),
+        pytest.param("results.ndjson", f"{RESULT_LINE}\n", id="CSV where NDJSON is asked for"),
+        pytest.param("notes.ndjson", '{"line": 1}\n', id="another object"),
+        pytest.param("notes.ndjson", "[]\n", id="no object"),
+        pytest.param("notes.csv", "\x00\ufffd" * 1000, id="no text"),
+        pytest.param("notes.csv", '"' + "x" * 200_000, id="a cell without end"),
+    ],
+)
+def test_an_export_replaces_nothing_that_is_no_export_unless_forced(sent: str, name: str, text: str | None) -> None:
+    if text is not None:
+        Path(name).write_text(text)
+    before = Path(name).read_bytes()
+    result = invoke("export", sent, "-o", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    file_format = "NDJSON" if name.endswith("ndjson") else "CSV"
+    assert result.stderr == (
+        f"nxotp: {name} is there, and is not an earlier export in {file_format}: give another name, or --force\n"
+    )
+    assert Path(name).read_bytes() == before
+    assert invoke("export", sent, "-o", name, "--force").exit_code == 0
+    assert len(Path(name).read_text().splitlines()) == 5 + (file_format == "CSV")
+
+
+@posix
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_an_export_replaces_no_device_and_no_pipe(sent: str, options: tuple[str, ...]) -> None:
+    os.mkfifo("pipe")
+    result = invoke("export", sent, "-o", "pipe", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        result.stderr
+        == "nxotp: cannot write pipe: it is no regular file; redirect standard output in place of --output\n"
+    )
+    assert Path("pipe").is_fifo()
+
+
+@posix
+def test_an_export_leaves_its_neighbours_and_a_link_to_its_output_as_they_are(sent: str) -> None:
+    Path("kept").mkdir()
+    Path("results.csv").symlink_to("kept/results.csv")
+    neighbours = ["results.csv.part", "kept/results.csv.part"]
+    for name in neighbours:
+        Path(name).write_text("mine")
+    for _ in range(2):
+        assert invoke("export", sent, "-o", "results.csv").exit_code == 0
+    assert [Path(name).read_text() for name in neighbours] == ["mine", "mine"]
+    assert Path("results.csv").is_symlink()
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["results.csv", "results.csv.part"]
+
+
+@pytest.mark.parametrize("path", ["no-such/results.csv", "folder", "x" * 300, "loop"])
 def test_an_export_that_cannot_be_written_says_so(path: str) -> None:
     Path("folder").mkdir()
+    Path("loop").symlink_to("loop/loop")
     result = invoke("export", ledger_of(f"{GOOD[0]},{CONTENT},a"), "-o", path)
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(rf"nxotp: cannot write {path}: .+\n", result.stderr)
 
 
-def test_an_export_does_not_take_the_place_of_its_ledger() -> None:
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_an_export_does_not_take_the_place_of_its_ledger(options: tuple[str, ...]) -> None:
     ledger = ledger_of(f"{GOOD[0]},{CONTENT},a")
-    result = invoke("export", ledger, "-o", f"./{ledger}")
+    result = invoke("export", ledger, "-o", f"./{ledger}", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert counts_of(ledger) == {"queued": 1}
 

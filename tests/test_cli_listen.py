@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import csv
+import errno
 import hashlib
 import http.client
 import importlib
 import io
+import itertools
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -77,13 +81,18 @@ def start() -> Iterator[Start]:
         # A shell has its background jobs ignore Ctrl-C, and what they start would ignore it too.
         stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
 
-        def start(*arguments: str, env: Env = KEYS, program: tuple[str, ...] = ("-m", "nxotp_async")) -> Any:
+        def start(
+            *arguments: str,
+            env: Env = KEYS,
+            program: tuple[str, ...] = ("-m", "nxotp_async"),
+            stdout: IO[bytes] | int = subprocess.PIPE,
+        ) -> Any:
             process = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, *program, *arguments],
                     env={**os.environ, "TZ": "UTC", **env},
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
+                    stdout=stdout,
                     stderr=subprocess.PIPE,
                     encoding="utf-8",
                 )
@@ -317,6 +326,27 @@ def test_listen_refuses_wrong_usage(options: tuple[str, ...]) -> None:
     assert invoke("listen", *options, env=KEYS).exit_code == 2
 
 
+@pytest.mark.parametrize("window", ["0", "-1", "nan", "inf", "soon", "0.0"])
+@pytest.mark.parametrize("command", [("listen",), ("bulk", "run", "otps.csv"), ("bulk", "resume", "run.db")])
+def test_a_window_that_is_none_is_wrong_usage(command: tuple[str, ...], window: str) -> None:
+    otps(GOOD[0])
+    result = invoke(*command, "--window", window, env=KEYS)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Invalid value for '--window'" in result.stderr
+
+
+@posix
+def test_how_far_a_callback_may_be_away_can_be_chosen(start: Start) -> None:
+    process = start("listen", "--port", "0", "--window", "1000")
+    url, now = url_of(process), time.time()
+    body = callback("id-1", "sent")
+    assert [push(url, body, signature(body, ts=now + off)) for off in (-1100, 1100, -800, 800)] == [401, 401, 200, 200]
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 0
+    assert err.count("the callback's ts is more than 1000 s away") == 2
+
+
 AT_ONCE = """
 import os, signal
 from importlib import import_module
@@ -339,16 +369,169 @@ def test_a_signal_that_comes_as_soon_as_it_listens_ends_it_cleanly(start: Start)
 
 
 @posix
-def test_a_reader_that_has_gone_ends_it(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("stdout", "why"), [(None, "Broken pipe"), ("/dev/full", "No space left on device")], ids=["reader gone", "full"]
+)
+def test_a_callback_that_cannot_be_printed_is_not_taken_and_ends_it(start: Start, stdout: str | None, why: str) -> None:
+    with open(stdout or os.devnull, "wb") as file:  # noqa: PTH123 - a device
+        process = start("listen", "--port", "0", **({"stdout": file} if stdout else {}))
+    url = url_of(process)
+    if process.stdout is not None:
+        process.stdout.close()
+    assert push(url, callback("id-1", "sent")) == 503
+    assert process.stderr is not None
+    assert process.stderr.read() == f"nxotp: cannot write to standard output: {why}\n"
+    assert process.wait(30) == 2
+
+
+@posix
+def test_without_a_standard_output_it_does_not_begin(start: Start) -> None:
+    process = start("-m", "nxotp_async", "listen", "--port", "0", program=("-c", CLOSE_STDOUT))
+    assert finish(process) == (2, "", "nxotp: standard output is closed: callbacks could be printed nowhere\n")
+
+
+CLOSE_STDOUT = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+
+
+class SlowReader:
+    """A pipe that is full until it is read from."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.writing, b"x" * 4096)
+        os.set_blocking(self.writing, True)
+
+    def read(self) -> str:
+        """Read to the end, without what it was filled with."""
+        os.close(self.writing)
+        with os.fdopen(self.reading, encoding="utf-8") as file:
+            return file.read().lstrip("x")
+
+
+def begin_push(url: str, body: bytes) -> socket.socket:
+    """Push a callback without waiting for the answer."""
+    address = urlsplit(url)
+    lines = [f"POST {address.path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in signature(body).items()]
+    connection = socket.create_connection((address.hostname, address.port), timeout=20)
+    connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+    return connection
+
+
+def has_answer(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def answer(connection: socket.socket) -> bytes:
+    """Return the status of the answer, or nothing where there is none."""
+    with connection, contextlib.suppress(ConnectionError):
+        return connection.recv(100)[9:12]
+    return b""
+
+
+@posix
+def test_a_slow_reader_holds_up_its_callbacks_and_nobody_else(start: Start) -> None:
+    pipe = SlowReader()
+    process = start("listen", "--port", "0", "--json", stdout=pipe.writing)
+    url = url_of(process)
+    bodies = [
+        callback("id-1", "sent"),
+        callback("id-1", "sent"),
+        callback("id-2", "sent", errors=[{"title": "x" * 9000}]),
+    ]
+    pushed = [begin_push(url, body) for body in bodies]
+    for _ in range(5):
+        assert push(url, b"no JSON") == 400  # while nothing can be printed
+        assert not any(map(has_answer, pushed))
+    reading = ThreadPoolExecutor(1).submit(pipe.read)
+    assert [answer(connection) for connection in pushed] == [b"200"] * 3
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 0
+    assert sorted(json.loads(line)["message_id"] for line in reading.result().splitlines()) == ["id-1", "id-2"]
+
+
+IMPATIENT = """
+from importlib import import_module
+import_module("nxotp_async.cli.listen")._SHUTDOWN_TIMEOUT = 0.01
+import_module("nxotp_async.__main__").main()
+"""
+
+
+@posix
+def test_it_ends_where_its_reader_never_reads_and_what_was_not_printed_has_no_answer(start: Start) -> None:
+    pipe = SlowReader()
+    process = start("listen", "--port", "0", stdout=pipe.writing, program=("-c", IMPATIENT))
+    pushed = [begin_push(url, callback(f"id-{number}", "sent")) for url in [url_of(process)] for number in range(5)]
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert (code, err) == (0, "stopped\n")
+    assert [answer(connection) for connection in pushed] == [b""] * 5
+    assert pipe.read() == ""
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_what_is_answered_200_is_printed_however_it_ends(start: Start, name: str) -> None:
+    process = start("listen", "--port", "0", "--json")
+    url = url_of(process)
+    answered: list[str] = []
+
+    def push_until_it_ends(pusher: int) -> None:
+        for number in itertools.count():
+            message_id = f"{pusher}-{number}"
+            try:
+                status = push(url, callback(message_id, "sent"))
+            except (ConnectionError, http.client.HTTPException):
+                return
+            if status != 200:  # it has no time left to print
+                return
+            answered.append(message_id)
+            if len(answered) == 100:
+                process.send_signal(getattr(signal, name))
+
+    with ThreadPoolExecutor(8) as pool:
+        pushing = [pool.submit(push_until_it_ends, pusher) for pusher in range(8)]
+        _, out, err = finish(process)
+    for future in pushing:
+        future.result()
+    assert len(answered) >= 100
+    assert set(answered) <= {json.loads(line)["message_id"] for line in out.splitlines()}
+    assert err == ("" if name == "SIGKILL" else "stopped\n")
+
+
+async def test_what_could_not_be_printed_is_not_taken_for_old_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def write(_: int, data: bytes) -> int:
+        if not written:
+            written.append(b"")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    module = importlib.import_module("nxotp_async.cli.listen")
+    printer = module._Printer(as_json=True)
+    for _ in range(2):
+        with pytest.raises(web.HTTPServiceUnavailable):
+            await printer.record(StatusEvent("id-1", "sent"))
+    assert printer.stop.is_set()
+    assert written == [b""]
+
+
+@posix
+def test_nothing_that_a_callback_says_makes_a_line_or_steers_the_terminal(start: Start) -> None:
     process = start("listen", "--port", "0")
     url = url_of(process)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert push(url, callback("id-1", "sent")) == 200
-    assert process.stderr is not None
-    said = process.stderr.read()
-    assert said == "nxotp: cannot write to standard output: Broken pipe\nstopped\n"
-    assert process.wait(30) == 0
+    errors = [{"code": 1, "title": "a\nb\x1b[2J"}]
+    assert push(url, callback("id-1\r\n", "failed", errors=errors)) == 200
+    process.send_signal(signal.SIGINT)
+    _, out, _ = finish(process)
+    assert out.split() == ["08:00:00", "failed", "id-1\\r\\n", "99******00", "1", "a\\nb\\x1b[2J"]
+    assert out.count("\n") == 1
 
 
 @posix
@@ -627,6 +810,16 @@ def test_callbacks_that_cannot_be_believed_settle_nothing(path: str, options: tu
         result = invoke("bulk", *arguments, env=account_of(sandbox))
         assert sandbox.counts["callbacks pushed"] >= 2
     assert (result.exit_code, counts_of()) == (6, {"accepted": 1, "unknown": 1})
+
+
+@pytest.mark.parametrize(("options", "heard"), [((), 0), (("--window", "1000"), 1)], ids=["default", "longer"])
+def test_a_run_takes_callbacks_whose_time_is_within_the_window(options: tuple[str, ...], heard: int) -> None:
+    plan = CallbackPlan(statuses=("delivered",), early=1.0)
+    with sandbox_in_a_thread(callbacks=plan, clock_offset=800.0) as sandbox:
+        arguments = ("run", otps(GOOD[0]), *listening(wait=0), *options, "--json")
+        result = invoke("bulk", *arguments, env=account_of(sandbox))
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["receipts"]["delivered"] == heard
 
 
 @pytest.mark.parametrize("token", ["short", "with/a-slash-in-the-midst"])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -19,7 +20,7 @@ from starlette.applications import Starlette
 
 from nxotp_async import ConfigurationError, Credentials, receivers
 from nxotp_async.callbacks import MAX_CALLBACK_BYTES, StatusEvent
-from nxotp_async.receivers import AsgiReceiver, aiohttp_receiver
+from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, aiohttp_receiver
 from nxotp_async.tracking import DeliveryTracker
 
 KEYS: Final = Credentials("an-access-key", "s3cr3t-c4n4ry", "an-appkey")
@@ -299,6 +300,16 @@ async def test_the_clock_may_be_five_minutes_off(serve: Serve, http: aiohttp.Cli
         assert await post(http, url, DELIVERED, signed(DELIVERED, ts=str(ts))) == 200
 
 
+@pytest.mark.parametrize("window", [10, 0.5, 86_400.0])
+async def test_how_far_the_clock_may_be_off_can_be_chosen(
+    serve: Serve, http: aiohttp.ClientSession, window: float
+) -> None:
+    async with serve(Sink(), window=window) as url:
+        for off, status in ((window, 200), (window + 0.001, 401)):
+            for ts in (NOW_MS - round(off * 1000), NOW_MS + round(off * 1000)):
+                assert await post(http, url, DELIVERED, signed(DELIVERED, ts=str(ts))) == status
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", DELIVERED[:-1], DELIVERED[:40], b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"{" * 5000, b"statuses=1"],
@@ -503,6 +514,117 @@ async def test_broken_http_is_the_senders_fault(
     assert len(sink.events) == 1
 
 
+@pytest.fixture(params=["alone", "mounted"])
+async def served_by_aiohttp(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[str]:
+    """Return the URL of a receiver that is the whole application, or a part of one."""
+    app = aiohttp_receiver(Sink(), KEYS, clock=clock.clock)
+    path = ""
+    if request.param == "mounted":
+        app, receiver, path = web.Application(handler_args=HANDLER_ARGS), app, "/nxcloud/"
+        app.add_subapp(path, receiver)
+    async with aiohttp_server(app) as url:
+        yield url + path
+
+
+@pytest.fixture
+async def let_pass(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Awaitable[None]]:
+    """Let seconds pass for the running loop's timers."""
+    loop, passed = asyncio.get_running_loop(), 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + passed)
+
+    async def let_pass(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+        await turns()
+
+    return let_pass
+
+
+CALLBACK: Final = head(signed(DELIVERED), f"Content-Length: {len(DELIVERED)}") + DELIVERED
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([b"", b"", b""], id="silent"),
+        pytest.param([CALLBACK[:20], b"", b""], id="stops in its first line"),
+        pytest.param([CALLBACK[:60], b"", b""], id="stops in its headers"),
+        pytest.param([CALLBACK[:60], CALLBACK[60:61], CALLBACK[61:62]], id="drips"),
+        pytest.param([CALLBACK, b"", b""], id="has its answer"),
+    ],
+)
+async def test_who_begins_no_request_for_half_a_minute_is_shown_the_door(
+    served_by_aiohttp: str, let_pass: Callable[[float], Awaitable[None]], parts: list[bytes]
+) -> None:
+    url = urlsplit(served_by_aiohttp)
+    first, second, third = (part.replace(b"POST /", f"POST {url.path or '/'}".encode()) for part in parts)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(first)
+    if first.endswith(DELIVERED):
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    await turns()
+    for part, seconds in ((second, 15), (third, 14)):
+        await let_pass(seconds)
+        writer.write(part)
+        await turns()
+    assert not reader.at_eof()
+    await let_pass(1.1)
+    assert reader.at_eof()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_connection_can_be_used_again_within_half_a_minute(
+    served_by_aiohttp: str, let_pass: Callable[[float], Awaitable[None]]
+) -> None:
+    url = urlsplit(served_by_aiohttp)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    for _ in range(4):
+        await let_pass(29)
+        writer.write(CALLBACK.replace(b"POST /", f"POST {url.path or '/'}".encode()))
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        pytest.param(head({}, *(f"X-{number}: c4n4ry" for number in range(200))), id="many headers"),
+        pytest.param(head({"x": "c4n4ry" * 2000}), id="a long header"),
+        pytest.param(head({"c4n4ry" * 2000: "x"}), id="a long name"),
+        pytest.param(head({"no header c4n4ry": "x"}), id="no header"),
+        pytest.param(head({}).replace(b"POST /", b"POST /c4n4ry" + b"x" * 9000), id="a long path"),
+        pytest.param(head({}).replace(b"POST /", b"P\x00ST /c4n4ry"), id="no method"),
+        pytest.param(head({}).replace(b"HTTP/1.1", b"c4n4ry"), id="no protocol"),
+    ],
+)
+async def test_a_head_that_is_no_good_is_answered_400_and_told_in_one_line(
+    served_by_aiohttp: str, request_head: bytes, logs: pytest.LogCaptureFixture
+) -> None:
+    assert b" 400 " in await raw(served_by_aiohttp, request_head)
+    (record,) = [record for record in logs.records if record.name == "aiohttp.server"]
+    assert record.getMessage().startswith("a request was refused, which is no good HTTP: ")
+    assert (record.exc_info, record.levelno <= logging.WARNING) == (None, True)
+
+
+async def test_what_a_sink_raises_is_logged_with_its_traceback(
+    clock: ManualClock, logs: pytest.LogCaptureFixture
+) -> None:
+    async with aiohttp_server(aiohttp_receiver(Sink(_fail), KEYS, clock=clock.clock)) as url:
+        assert b" 500 " in await raw(url, CALLBACK)
+    (record,) = [record for record in logs.records if record.name == "aiohttp.server"]
+    assert record.levelno == logging.ERROR
+    assert "the store is away" in str(record.exc_text)
+
+
+async def test_a_head_that_is_too_long_for_uvicorn_is_answered_400(logs: pytest.LogCaptureFixture) -> None:
+    async with uvicorn_server(AsgiReceiver(Sink(), KEYS)) as url:
+        assert b" 400 " in await raw(url, b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"c4n4ry" * 11_000)
+    assert all(record.exc_info is None for record in logs.records)
+
+
 # ---------------------------------------------------------------------------------------------- applications
 
 
@@ -609,6 +731,12 @@ async def test_the_whole_application_starts_and_stops_with_its_server(clock: Man
         pytest.param(KEYS, {"token": "c4n4ry/0123456789"}, "16 or more of", id="a slash"),
         pytest.param(KEYS, {"token": "c4n4ry-é0123456789"}, "16 or more of", id="no ASCII"),
         pytest.param(None, {"token": "c4n4ry", "allow_unsigned": True}, "token must be", id="a short one"),
+        *(
+            pytest.param(
+                KEYS, {"window": window}, "window must be a number of seconds, more than 0 and finite", id=f"{window!r}"
+            )
+            for window in (0, -1, float("nan"), float("inf"), "300", True, None)
+        ),
     ],
 )
 def test_a_receiver_without_protection_is_not_made(
@@ -712,7 +840,7 @@ async def test_20_000_callbacks_of_any_sort_are_answered_and_only_the_signed_are
     sink = Sink()
     seen: dict[int, int] = {}
     for allow_unsigned in (False, True):
-        receiver = receivers._Receiver(sink, KEYS, TOKEN, allow_unsigned, clock.clock)
+        receiver = receivers._Receiver(sink, KEYS, TOKEN, allow_unsigned, 300.0, clock.clock)
         for _ in range(10_000):
             content = fuzzed_body(chance)
             headers, intact = fuzzed_headers(chance, content, texts)

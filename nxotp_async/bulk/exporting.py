@@ -1,7 +1,10 @@
 """What became of every row, as CSV or NDJSON: one row for each of the input, in its order."""
 
+import csv
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any, Final
 
 import orjson
@@ -10,7 +13,7 @@ from .csv_lines import csv_line
 from .files import FileFormat
 from .ledger import Ledger
 
-__all__ = ["export"]
+__all__ = ["export", "is_export"]
 
 _COLUMNS: Final = (
     "line",
@@ -27,6 +30,7 @@ _COLUMNS: Final = (
     "sent_at",
     "finished_at",
 )
+_HEAD_BYTES: Final = 1024 * 1024  # far more than the names of the columns have
 
 
 def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_number: Callable[[str], str] = str) -> int:
@@ -60,6 +64,30 @@ def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_num
             )
         write({**result, **{extra_names[name]: value for name, value in extra.items()}})
     return count
+
+
+def is_export(path: Path, file_format: FileFormat) -> bool:
+    """Return whether a file is an earlier export in this format: its first line begins with the columns of a result.
+
+    An empty file counts as one: it is the export of an empty ledger as NDJSON, and holds nothing to lose.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    try:
+        names = _names(head.decode(errors="replace"), file_format) if head else _COLUMNS
+    except (ValueError, csv.Error):
+        return False
+    return names[: len(_COLUMNS)] == _COLUMNS
+
+
+def _names(head: str, file_format: FileFormat) -> tuple[str, ...]:
+    if file_format is FileFormat.CSV:
+        return tuple(next(csv.reader(io.StringIO(head, newline=""))))
+    row = orjson.loads(head.partition("\n")[0])
+    return tuple(row) if isinstance(row, dict) else ()
 
 
 def _extra_names(columns: list[str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ __all__ = [
     "fail",
     "print_data",
     "print_json",
+    "printable",
     "run",
     "stderr",
 ]
@@ -106,6 +107,11 @@ def print_data(text: str | bytes) -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
+
+
+def printable(text: str) -> str:
+    """Return the text as one line, with what is no letter made visible, and nothing in it that steers a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def ask_key(name: str) -> str | None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import select
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from secrets import token_urlsafe
+from typing import Final
 
 import click
 import orjson
@@ -14,13 +17,16 @@ from aiohttp import web
 from ..callbacks import StatusEvent
 from ..errors import ConfigurationError
 from ..messages import mask_number
-from ..receivers import EventSink, aiohttp_receiver
+from ..receivers import aiohttp_receiver
 from ..signing import Credentials
 from ..tracking import DeliveryTracker
-from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, run, stderr
+from .common import EXIT_CONFIGURATION, EXIT_USAGE, ask_key, fail, printable, run, stderr
+from .sandbox import FiniteRange
 
 __all__ = ["callback_options", "listen", "receiving"]
 
+_SHUTDOWN_TIMEOUT: Final = 1.0  # seconds that what has come is given to be taken in and answered, in the end
+_PIECE: Final = getattr(select, "PIPE_BUF", 512)  # bytes that are written without blocking where select says so
 
 callback_options = (
     click.option(
@@ -33,25 +39,27 @@ callback_options = (
         is_flag=True,
         help="Take callbacks without a signature too, for accounts that have no signed ones; needs a token.",
     ),
+    click.option(
+        "--window",
+        type=FiniteRange(0, min_open=True),
+        default=300.0,
+        show_default=True,
+        help="Seconds that a callback's ts may be away from this machine's time.",
+    ),
 )
 """The options that say whose callbacks are believed."""
 
 
 @asynccontextmanager
-async def receiving(
-    sink: EventSink, address: tuple[str, int], credentials: Credentials | None, token: str | None, unsigned: bool
-) -> AsyncIterator[str]:
-    """Receive callbacks for as long as the block runs, and yield the URL.
+async def receiving(receiver: web.Application, address: tuple[str, int], token: str | None) -> AsyncIterator[str]:
+    """Serve a receiver for as long as the block runs, and yield its URL.
+
+    When the block ends, no connection is accepted any more; what has come is taken in and answered before it returns.
 
     Raises:
-        ConfigurationError: The callbacks could not be verified, or the address cannot be listened on.
+        ConfigurationError: The address cannot be listened on.
     """
-    runner = web.AppRunner(
-        aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned),
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=1.0,
-    )
+    runner = web.AppRunner(receiver, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_TIMEOUT)
     await runner.setup()
     try:
         try:
@@ -70,13 +78,19 @@ async def receiving(
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0 takes a free one.")
 @callback_options[0]
 @callback_options[1]
+@callback_options[2]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: bool) -> None:
+def listen(host: str, port: int, token: str | None, unsigned: bool, window: float, as_json: bool) -> None:
     """Show status callbacks as they come: which message was sent, delivered, read, or failed.
 
     They are verified with the account's keys. The vendor must be able to reach this address: put it behind your
     reverse proxy with TLS, and give its public URL as dr_webhook.
+
+    A callback is answered when it is printed, so that the vendor pushes again what could not be. One that tells
+    nothing new of its message has no line.
     """
+    if sys.__stdout__ is None:
+        fail("standard output is closed: callbacks could be printed nowhere", EXIT_USAGE)
     if unsigned and token is None:
         token = token_urlsafe(24)
     credentials = _credentials(unsigned)
@@ -86,10 +100,15 @@ def listen(host: str, port: int, token: str | None, unsigned: bool, as_json: boo
             "or say --unsigned for an account whose callbacks are not signed",
             EXIT_CONFIGURATION,
         )
+    printer = _Printer(as_json)
     try:
-        run(_listen((host, port), credentials, token, unsigned, as_json), interrupted="stopped")
+        receiver = aiohttp_receiver(printer, credentials, token=token, allow_unsigned=unsigned, window=window)
+        run(_listen(printer, receiver, (host, port), token), interrupted="stopped")
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
+    if printer.failure is not None:
+        fail(f"cannot write to standard output: {printer.failure.strerror}", EXIT_USAGE)
+    stderr.print("stopped")
 
 
 def _credentials(unsigned: bool) -> Credentials | None:
@@ -100,26 +119,71 @@ def _credentials(unsigned: bool) -> Credentials | None:
     return Credentials(access_key, access_secret) if access_key and access_secret else None
 
 
-async def _listen(
-    address: tuple[str, int], credentials: Credentials | None, token: str | None, unsigned: bool, as_json: bool
-) -> None:
-    tracker = DeliveryTracker()
-    events = tracker.events()
-    async with receiving(tracker, address, credentials, token, unsigned) as url:
-        printing = asyncio.create_task(_print_events(events, as_json))
+async def _listen(printer: "_Printer", receiver: web.Application, address: tuple[str, int], token: str | None) -> None:
+    async with receiving(receiver, address, token) as url:
         for name in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows has no signal handlers in the loop
-                asyncio.get_running_loop().add_signal_handler(name, printing.cancel)
+                asyncio.get_running_loop().add_signal_handler(name, printer.stop.set)
         stderr.print(f"listening on {url}", markup=False, soft_wrap=True)
-        with suppress(asyncio.CancelledError):
-            await printing
-    stderr.print("stopped")
+        await printer.stop.wait()
 
 
-async def _print_events(events: AsyncIterator[StatusEvent], as_json: bool) -> None:
-    async for event in events:
-        if not print_data(orjson.dumps(_fields(event)) if as_json else _line(event)):
-            return  # whoever reads has gone: to go on answering the vendor would lose what it tells
+class _Printer:
+    """An `EventSink` that takes an event in by printing it, where it is news.
+
+    Attributes:
+        stop: Set when nothing more can be printed, or from outside.
+        failure: Why nothing more can be printed.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.stop = asyncio.Event()
+        self.failure: OSError | None = None
+        self._as_json = as_json
+        self._tracker = DeliveryTracker()
+        self._turn = asyncio.Lock()
+        self._is_sound = True
+
+    async def record(self, event: StatusEvent) -> None:
+        """Print an event, or have the callback answered 503: the vendor pushes it again, perhaps when we are back."""
+        async with self._turn:  # a repetition waits until the first one is printed
+            if not self._is_sound:
+                raise web.HTTPServiceUnavailable
+            # Until it is printed. What is known to the tracker and was not printed must not be taken for old news.
+            self._is_sound = False
+            if await self._tracker.record(event):
+                try:
+                    await _write(self._line(event))
+                except OSError as error:
+                    self.failure = error
+                    self.stop.set()
+                    raise web.HTTPServiceUnavailable from None
+            self._is_sound = True
+
+    def _line(self, event: StatusEvent) -> bytes:
+        if self._as_json:
+            return orjson.dumps(_fields(event), option=orjson.OPT_APPEND_NEWLINE)
+        return f"{printable(_text(event))}\n".encode(sys.stdout.encoding, "replace")
+
+
+async def _write(data: bytes) -> None:
+    """Write to standard output, past its buffer. A reader who is slow holds up the writer, and not the event loop."""
+    number = sys.stdout.fileno()
+    while data:
+        if os.name != "nt":  # Windows can ask sockets only
+            await _until_writable(number)
+        data = data[os.write(number, data[:_PIECE]) :]
+
+
+async def _until_writable(number: int) -> None:
+    if select.select([], [number], [], 0)[1]:  # a file is so always; the loop could not wait for it
+        return
+    loop, writable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(number, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(number)
 
 
 def _fields(event: StatusEvent) -> dict[str, object]:
@@ -132,7 +196,7 @@ def _fields(event: StatusEvent) -> dict[str, object]:
     }
 
 
-def _line(event: StatusEvent) -> str:
+def _text(event: StatusEvent) -> str:
     at = event.timestamp.astimezone().strftime("%H:%M:%S") if event.timestamp else "--:--:--"
     why = "; ".join(f"{error.get('code', '')} {error.get('title', '')}".strip() for error in event.errors)
     recipient = mask_number(event.recipient) if event.recipient else ""

@@ -12,7 +12,7 @@ from .. import signing
 from ..protocol import OTP_PATH
 from ..settings import DEFAULT_BASE_URL
 from ..signing import Credentials
-from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, print_json, stderr
+from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, print_json, printable, stderr
 
 __all__ = ["sign"]
 
@@ -73,4 +73,4 @@ def _shown(body: bytes, *, reveal: bool) -> str:
     text = body.decode(errors="replace")
     if not reveal:
         text = _DIGITS.sub(lambda run: re.sub(r"\d", "*", run.group()), text)
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable(text)

@@ -16,7 +16,7 @@ from nxotp_async.callbacks import (
     reaches,
     verify_callback,
 )
-from nxotp_async.receivers import AsgiReceiver, EventSink, aiohttp_receiver
+from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, EventSink, aiohttp_receiver
 from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore, StatusStore
 
 
@@ -89,5 +89,6 @@ def receivers(tracker: DeliveryTracker, keys: Credentials, clock: Clock) -> None
     for sink in sinks:
         assert_type(aiohttp_receiver(sink, keys), web.Application)
         assert_type(AsgiReceiver(sink, keys, token="0" * 16), AsgiReceiver)
-    aiohttp_receiver(tracker, token="0" * 16, allow_unsigned=True, clock=clock)
-    AsgiReceiver(tracker, token="0" * 16, allow_unsigned=True, clock=clock)
+    aiohttp_receiver(tracker, token="0" * 16, allow_unsigned=True, window=60, clock=clock)
+    AsgiReceiver(tracker, token="0" * 16, allow_unsigned=True, window=60, clock=clock)
+    web.Application(handler_args=HANDLER_ARGS)

@@ -1,9 +1,9 @@
 """``nxotp bulk status``, ``nxotp bulk export`` and ``nxotp bulk resolve``."""
 
-import errno
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 
 from ...bulk import FileFormat, Ledger, MessageState, Report, settle
 from ...bulk import export as export_results
+from ...bulk.exporting import is_export
 from ...errors import LedgerError
 from ...messages import mask_number
 from ..common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_data, print_json, stderr
@@ -54,17 +55,19 @@ def status(ledger: Path, as_json: bool) -> None:
     help="Default: as the output's name says; csv.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="A file, made with mode 0600. Default: stdout.")
-def export(ledger: Path, file_format: FileFormat | None, output: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Replace a file that is not an earlier export, too.")
+def export(ledger: Path, file_format: FileFormat | None, output: Path | None, force: bool) -> None:
     """Write one row of results for each row of the input, in its order, with the input's own further columns.
 
-    No row holds a code. Numbers are written in full, but for a terminal.
+    No row holds a code. Numbers are written in full, but for a terminal. An output that is there already is replaced
+    where it is an earlier export in the same format, or empty.
     """
     if file_format is None:
         is_ndjson = output is not None and output.suffix in (".ndjson", ".jsonl")
         file_format = FileFormat.NDJSON if is_ndjson else FileFormat.CSV
     output = None if output == Path("-") else output
-    if output is not None and _is_ledger(output):
-        fail(f"{output} is a ledger; the results would take its place", EXIT_USAGE)
+    if output is not None:
+        _check_replaceable(output, file_format, force)
     show_number = mask_number if output is None and sys.stdout.isatty() else str
     with _opened(ledger) as opened:
         try:
@@ -89,26 +92,44 @@ def _written(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        with os.fdopen(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", newline=""
-        ) as file:
+    path = Path(os.path.realpath(path))  # a link stays one
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix="export-", suffix=".part", delete=False
+    ) as file:
+        part = Path(file.name)
+        try:
             yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            file.close()
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _check_replaceable(output: Path, file_format: FileFormat, force: bool) -> None:
+    """Exit where the results would take the place of something that is not an earlier export."""
+    try:
+        if not output.exists():
+            return
+        if not output.is_file():
+            fail(
+                f"cannot write {output}: it is no regular file; redirect standard output in place of --output",
+                EXIT_USAGE,
+            )
+        if _is_ledger(output):
+            fail(f"{output} is a ledger; the results would take its place", EXIT_USAGE)
+        replaceable = force or is_export(output, file_format)
+    except OSError as error:
+        fail(f"cannot write {output}: {error.strerror}", EXIT_USAGE)
+    if not replaceable:
+        fail(
+            f"{output} is there, and is not an earlier export in {file_format.upper()}: give another name, or --force",
+            EXIT_USAGE,
+        )
 
 
 def _is_ledger(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
-    except OSError:
-        return False
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
 
 
 @click.command()

@@ -16,6 +16,7 @@ import click
 from ...bulk import Dispatcher, Ledger, ReceiptRecorder, Report
 from ...client import OtpClient
 from ...errors import ConfigurationError
+from ...receivers import aiohttp_receiver
 from ...retry import RetryPolicy
 from ...signing import Credentials
 from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_USAGE, ask_key, fail, print_json, run, stderr
@@ -137,6 +138,7 @@ class Sending:
     dr_webhook: str | None
     token: str | None = attrs.field(repr=False)
     unsigned: bool
+    window: float
     base_url: str | None
     as_json: bool
 
@@ -195,8 +197,10 @@ class Sending:
             if self.listen is not None:
                 access_key, access_secret, _ = self._keys
                 keys = Credentials(access_key or "", access_secret or "")
-                receiver = receiving(ReceiptRecorder(ledger), self.listen, keys, self.token, self.unsigned)
-                url = await stack.enter_async_context(receiver)
+                receiver = aiohttp_receiver(
+                    ReceiptRecorder(ledger), keys, token=self.token, allow_unsigned=self.unsigned, window=self.window
+                )
+                url = await stack.enter_async_context(receiving(receiver, self.listen, self.token))
                 stderr.print(f"receiving callbacks on {url}", markup=False, soft_wrap=True)
             running = interruption.watch(asyncio.create_task(dispatcher.run()))
             with SendingProgress(dispatcher) as progress:
