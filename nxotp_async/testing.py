@@ -8,9 +8,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
+from yarl import URL
 
 from .client import OtpClient
 from .clocks import Clock
@@ -21,7 +21,7 @@ from .sandbox.emulator import Emulator, ReceivedRequest
 from .sandbox.faults import FaultKind
 from .sandbox.server import Sandbox
 from .sessions import Answer, SessionPool
-from .settings import is_loopback
+from .urls import is_loopback
 
 __all__ = [
     "NO_PAUSES",
@@ -82,7 +82,7 @@ def loopback_only(post: _Post) -> _Post:
     async def refuse_others(
         pool: SessionPool, url: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> Answer:
-        host = urlsplit(url).hostname or ""
+        host = URL(url).host or ""
         if not is_loopback(host):
             raise NotSentError(
                 f"a test uses the sandbox, and this client would send to {host}: it was made before the test began",

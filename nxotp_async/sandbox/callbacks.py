@@ -6,14 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
 import orjson
+from yarl import URL
 
-from ..settings import is_loopback
 from ..signing import Credentials, signed_text
+from ..urls import is_loopback
 
 __all__ = ["CallbackPlan", "CallbackPusher"]
 
@@ -242,6 +242,6 @@ class CallbackPusher:
 
 def _is_near(url: str) -> bool:
     try:
-        return is_loopback(urlsplit(url).hostname or "")
+        return is_loopback(URL(url).host or "")
     except ValueError:
         return False

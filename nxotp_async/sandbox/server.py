@@ -14,6 +14,7 @@ from aiohttp import web
 from ..client import OtpClient
 from ..protocol import OTP_PATH
 from ..signing import Credentials
+from ..urls import host_and_port
 from .callbacks import CallbackPlan, CallbackPusher
 from .emulator import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, Emulator
 from .faults import Fault, FaultKind
@@ -146,8 +147,7 @@ class Sandbox(Emulator):
         """The base URL to give to a client."""
         if self._runner is None:
             raise RuntimeError("the sandbox is not running: use it as 'async with Sandbox() as sandbox'")
-        host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{host_and_port(*self._runner.addresses[0][:2])}"
 
     @property
     def environ(self) -> dict[str, str]:
