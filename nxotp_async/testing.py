@@ -17,9 +17,7 @@ from .clocks import Clock
 from .codes import ResponseCode
 from .errors import NotSentError, OutcomeUnknownError
 from .messages import mask_number, parse_number
-from .sandbox.emulator import Emulator, ReceivedRequest
-from .sandbox.faults import FaultKind
-from .sandbox.server import Sandbox
+from .sandbox import FaultKind, ReceivedRequest, Sandbox
 from .sessions import Answer, SessionPool
 from .urls import is_loopback
 
@@ -111,46 +109,48 @@ class UnpooledTransport:
 # ---------------------------------------------------------------------------------------------- in memory
 
 
-class MemoryTransport(Emulator):
-    """A transport that is its own vendor: no socket, no waiting. It checks and answers as `Sandbox` does.
+class MemoryTransport:
+    """A transport to a sandbox in this process: no socket, no waiting. The sandbox need not run.
 
-        transport = MemoryTransport()
-        client = transport.client()
+        sandbox = Sandbox()
+        client = MemoryTransport(sandbox).client()
         await client.send_otp("+999 555 0100", "482913")
-        assert transport.messages[-1].otp == "482913"
+        assert sandbox.messages[-1].otp == "482913"
 
-    Its options are those of `Sandbox`, but for ``host``, ``port`` and ``callbacks``. No time passes in it: what would
-    be answered within the timeout is answered at once, and everything else times out at once.
+    No time passes in it: what would be answered within the timeout is answered at once, and everything else times
+    out at once.
+
+    Args:
+        sandbox: What answers.
 
     Attributes:
         reachable: While this is ``False`` nothing leaves: every attempt ends as `NotSentError`.
     """
 
-    reachable: bool = True
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.reachable: bool = True
+        self._sandbox = sandbox
 
     def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
         """Return a client that sends through this transport, and never pauses. The options are those of `OtpClient`."""
-        return super().client(
-            **{"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES, **options}
-        )
+        defaults = {"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES}
+        return self._sandbox.client(**{**defaults, **options})
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ARG002
         """Answer as the vendor would; see `Transport`."""
         await asyncio.sleep(0)  # as every real POST does, it lets others run
         if not self.reachable:
             raise NotSentError("no connection: reachable is False", temporary=True)
-        arrived_at, fault = self._arrive()
-        received = CIMultiDict(headers)
-        if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
-            self._drop(arrived_at, received, fault)
-            raise _lost("the connection was reset")
-        treatment = self._treat(arrived_at, received, body, fault)
-        fault = treatment.fault
-        if fault.kind in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
-            raise _lost("the connection was reset")
-        if fault.kind in (FaultKind.HANG, FaultKind.DRIP) or self._latency + fault.latency >= timeout:
-            raise _lost(f"no answer within {timeout:.3g} s")
-        return self._answer(treatment)
+
+        async def read() -> bytes:
+            return body
+
+        async with self._sandbox.receive(CIMultiDict(headers), read) as reply:
+            if reply.fault in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
+                raise _lost("the connection was reset")
+            if reply.fault in (FaultKind.HANG, FaultKind.DRIP) or reply.delay >= timeout:
+                raise _lost(f"no answer within {timeout:.3g} s")
+            return reply.answer
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing open."""
@@ -165,20 +165,18 @@ def _lost(what: str) -> OutcomeUnknownError:
 _SHOWN: Final = 10
 
 
-def assert_otp_sent(
-    vendor: Sandbox | MemoryTransport, to: str, *, code: str | None = None, within: float = 0.0
-) -> ReceivedRequest:
+def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, within: float = 0.0) -> ReceivedRequest:
     """Assert that exactly one message went out to a number, and return it: ``.otp`` is its code.
 
     A message counts when the vendor has accepted it, even where the sender never learned that. To look at one step of
-    a test only, forget the steps before it: ``vendor.requests.clear()``.
+    a test only, forget the steps before it: ``sandbox.requests.clear()``.
 
     Args:
-        vendor: A `Sandbox` or a `MemoryTransport`.
+        sandbox: What received the messages.
         to: The number, as people write it.
         code: The code it must hold. Default: any.
         within: Seconds to wait for it at the most, where the application sends in the background. The calling thread
-            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, vendor, to, within=5)``.
+            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, sandbox, to, within=5)``.
 
     Raises:
         AssertionError: The text tells what did arrive, with numbers masked and without codes.
@@ -188,11 +186,11 @@ def assert_otp_sent(
     __tracebackhide__ = True  # pytest shows the caller's line
     number = parse_number(to)
     shown = mask_number(number)
-    found = vendor.messages_to(number, within=within)
+    found = sandbox.messages_to(number, within=within)
     if not found:
-        failure = f"no OTP went to {shown}; {_arrived(vendor, number)}"
+        failure = f"no OTP went to {shown}; {_arrived(sandbox, number)}"
     elif len(found) > 1:
-        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(vendor, number)}"
+        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(sandbox, number)}"
     elif code is not None and found[0].otp != code:
         failure = f"another code than the expected one went to {shown} (codes are not shown)"
     else:
@@ -201,23 +199,23 @@ def assert_otp_sent(
     raise AssertionError(failure)
 
 
-def assert_nothing_sent(vendor: Sandbox | MemoryTransport) -> None:
+def assert_nothing_sent(sandbox: Sandbox) -> None:
     """Assert that no message went out. Requests that were refused may have come.
 
     Args:
-        vendor: A `Sandbox` or a `MemoryTransport`.
+        sandbox: What received the messages.
 
     Raises:
         AssertionError: The text tells what did arrive, with numbers masked and without codes.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    if sent := len(vendor.messages):
-        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(vendor)}")
+    if sent := len(sandbox.messages):
+        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(sandbox)}")
 
 
-def _arrived(vendor: Emulator, number: str = "") -> str:
+def _arrived(sandbox: Sandbox, number: str = "") -> str:
     """Tell what came in last, one line each."""
-    requests = vendor.requests.copy()
+    requests = sandbox.requests.copy()
     if not requests:
         return "no request arrived at all"
     heading = "what arrived:" if len(requests) <= _SHOWN else f"the last {_SHOWN} of {len(requests)} requests:"

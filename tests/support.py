@@ -30,7 +30,7 @@ from nxotp_async import (
     TimestampExpiredError,
     TransientApiError,
 )
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
+from nxotp_async.sandbox import Sandbox
 from nxotp_async.sessions import Answer
 
 # The vendor's table of failures, written down once more.
@@ -68,13 +68,6 @@ ACCEPTED = (
 def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     """Return an HTTP response as bytes."""
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
-
-
-def new_client(url: str, **options: Any) -> OtpClient:
-    """Return a client of the sandbox's account at another address."""
-    keys = SANDBOX_CREDENTIALS
-    account = {"access_key": keys.access_key, "access_secret": keys.access_secret, "appkey": keys.appkey}
-    return OtpClient(**{**account, "base_url": url, **options})
 
 
 def instant_clock() -> Clock:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from support import VENDOR_FAILURES, VirtualTimeLoop, new_client, sandbox_in_a_thread
+from support import VENDOR_FAILURES, VirtualTimeLoop, sandbox_in_a_thread
 from test_cancellation import cancelled_at
 
 from nxotp_async import (
@@ -34,7 +34,7 @@ from nxotp_async import (
 )
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.bulk.records import Claim, Entry
-from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers
+from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers, sandbox_client
 from nxotp_async.sessions import Answer
 
 ACCEPTED, QUEUED, REJECTED = MessageState.ACCEPTED, MessageState.QUEUED, MessageState.REJECTED
@@ -191,7 +191,7 @@ def always(failure: Answer | Exception) -> Treatment:
 def virtual_dispatcher(ledger: Ledger, vendor: Vendor, *, concurrency: int = 4, **options: Any) -> Dispatcher:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
-    client = new_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=concurrency)
+    client = sandbox_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=concurrency)
     dispatcher = Dispatcher(ledger, client, clock=loop.clock, **options)
     dispatcher._thread = Inline()  # type: ignore[assignment]
     return dispatcher
@@ -438,7 +438,7 @@ async def test_a_file_that_is_refused_message_by_message_for_one_reason_pauses_t
 async def test_an_argument_that_is_wrong_is_told_at_once(options: dict[str, Any]) -> None:
     (name,) = options
     with Ledger(None) as ledger:
-        async with new_client("http://127.0.0.1:9") as client:
+        async with sandbox_client("http://127.0.0.1:9") as client:
             with pytest.raises(ConfigurationError, match=f"^{name} must"):
                 Dispatcher(ledger, client, **options)
 
@@ -727,7 +727,9 @@ def test_a_code_that_expires_while_the_client_holds_it_back_is_not_sent() -> Non
     async def main() -> Report:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        client = new_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=4, rate_limit=1)
+        client = sandbox_client(
+            "https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=4, rate_limit=1
+        )
         dispatcher = Dispatcher(ledger, client, clock=loop.clock)
         dispatcher._thread = Inline()  # type: ignore[assignment]
         return await dispatcher.run()

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from click.testing import CliRunner
-from support import in_a_thread, instant_clock, new_client, raw_server
+from support import in_a_thread, instant_clock, raw_server
 
 from nxotp_async import (
     ConfigurationError,
@@ -136,8 +136,9 @@ async def echoing(respond: Callable[[bytes], bytes]) -> AsyncIterator[Any]:
 
 
 def canary_client(url: str, **options: Any) -> OtpClient:
-    defaults = {"access_secret": _Canary.secret, "clock": instant_clock(), "retry": RetryPolicy(max_attempts=2)}
-    return new_client(url, **{**defaults, **options})
+    keys = {"access_key": "key", "access_secret": _Canary.secret, "appkey": "app"}
+    defaults = {**keys, "base_url": url, "clock": instant_clock(), "retry": RetryPolicy(max_attempts=2)}
+    return OtpClient(**{**defaults, **options})
 
 
 async def failure_of(sending: Awaitable[SendResult]) -> NxOtpError:

@@ -9,11 +9,11 @@ from types import coroutine
 from typing import Any
 
 import pytest
-from support import in_a_thread, instant_clock, new_client, raw_server, sandbox_in_a_thread
+from support import in_a_thread, instant_clock, raw_server, sandbox_in_a_thread
 
 from nxotp_async import NxOtpError, OtpClient, OtpMessage, RetryPolicy, SendStatus
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 from nxotp_async.sessions import SessionPool
 
 TO = "+999 555 0100"
@@ -140,7 +140,7 @@ async def test_a_send_to_a_server_that_hangs_cancelled_anywhere_leaves_nothing_b
         await asyncio.get_running_loop().create_future()
 
     with in_a_thread(raw_server(hang)) as server:
-        async with new_client(server.url, timeout=0.5, retry=RetryPolicy(max_attempts=1)) as client:
+        async with sandbox_client(server.url, timeout=0.5, retry=RetryPolicy(max_attempts=1)) as client:
             assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
 
 

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
-from support import new_client, sandbox_in_a_thread
+from support import sandbox_in_a_thread
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, ReceiptRecorder, load, open_messages
 from nxotp_async.callbacks import StatusEvent
@@ -33,7 +33,7 @@ from nxotp_async.cli import common, nxotp
 from nxotp_async.cli.bulk import sending
 from nxotp_async.errors import LedgerError
 from nxotp_async.receivers import aiohttp_receiver
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, sandbox_client
 from nxotp_async.signing import signed_text
 
 CONTENT = "Your code is 73915508"
@@ -242,7 +242,7 @@ def test_a_sandbox_that_repeats_and_forges_its_callbacks_is_listened_to(start: S
     with sandbox_in_a_thread(callbacks=CallbackPlan(copies=3, shuffle=True, forged=1.0)) as sandbox:
 
         async def send() -> None:
-            async with new_client(sandbox.url, dr_webhook=url) as client:
+            async with sandbox_client(sandbox.url, dr_webhook=url) as client:
                 for place, number in enumerate(GOOD[:5]):
                     await client.send_otp(number, CONTENT, cus_message_id=f"id-{place}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import ManualClock
-from support import MemoryTransport, instant_clock, new_client, sandbox_in_a_thread, see_off
+from support import MemoryTransport, instant_clock, sandbox_in_a_thread, see_off
 
 from nxotp_async import (
     ConfigurationError,
@@ -24,7 +24,7 @@ from nxotp_async import (
     SendStatus,
     TransientApiError,
 )
-from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox, sandbox_client
 
 TO = "+999 555 0100"
 
@@ -411,14 +411,14 @@ async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
             self.closed = True
 
     transport = Transport()
-    async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
+    async with sandbox_client("https://otp.example", transport=transport, clock=clock.clock) as client:
         assert (await client.send_otp(TO, "482913")).message_id == "m-1"
     assert transport.closed
 
 
 @pytest.mark.parametrize("answer", [(200, None, b"{}"), (200, {}, None), None, (200, {}, b"{}", 4)])
 async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answer: Any) -> None:
-    async with new_client("https://otp.example", transport=MemoryTransport(answer)) as client:
+    async with sandbox_client("https://otp.example", transport=MemoryTransport(answer)) as client:
         (result,) = [result async for result in client.send_many(messages(1))]
     assert result.status is SendStatus.UNKNOWN
 
@@ -426,14 +426,14 @@ async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answ
 @pytest.mark.parametrize("name", ["session", "transport", "clock"])
 def test_a_seam_of_the_wrong_type_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be"):
-        new_client("https://otp.example", **{name: 5})
+        sandbox_client("https://otp.example", **{name: 5})
 
 
 async def test_session_proxy_and_transport_exclude_one_another() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigurationError, match="exclude one another"):
-            new_client("https://otp.example", session=session, proxy="http://localhost:3128")
+            sandbox_client("https://otp.example", session=session, proxy="http://localhost:3128")
 
 
 def test_the_repr_shows_where_to_and_nothing_else() -> None:
-    assert repr(new_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"
+    assert repr(sandbox_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"

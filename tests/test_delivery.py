@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 from conftest import ManualClock
-from support import ACCEPTED, MemoryTransport, VirtualTimeLoop, new_client
+from support import ACCEPTED, MemoryTransport, VirtualTimeLoop
 
 from nxotp_async import (
     Clock,
@@ -24,7 +24,7 @@ from nxotp_async import (
     TransientApiError,
 )
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 from nxotp_async.sessions import Answer
 
 TO = "+999 555 0100"
@@ -86,7 +86,7 @@ async def test_the_attempts_and_what_they_add_up_to(
 ) -> None:
     transport = MemoryTransport(*outcomes)
     result = await outcome(
-        new_client("https://otp.example", transport=transport, clock=clock.clock, retry=RetryPolicy(**policy))
+        sandbox_client("https://otp.example", transport=transport, clock=clock.clock, retry=RetryPolicy(**policy))
     )
     assert result.status is status
     assert result.attempts == len(transport.posts) == posts
@@ -97,7 +97,9 @@ async def test_the_attempts_and_what_they_add_up_to(
 async def test_backoff_is_jittered_and_doubles(clock: ManualClock) -> None:
     clock.chance = 0.5
     policy = RetryPolicy(max_attempts=5, backoff_base=1.0, backoff_cap=3.0)
-    await outcome(new_client("https://otp.example", transport=MemoryTransport(FAILED), clock=clock.clock, retry=policy))
+    await outcome(
+        sandbox_client("https://otp.example", transport=MemoryTransport(FAILED), clock=clock.clock, retry=policy)
+    )
     assert clock.slept == [0.5, 1.0, 1.5, 1.5]
 
 
@@ -150,7 +152,7 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
     number = 10_000
     transport = MemoryTransport(FAILED)
     clock = ManualClock()
-    async with new_client("https://otp.example", transport=transport, clock=clock.clock, deadline=1e9) as client:
+    async with sandbox_client("https://otp.example", transport=transport, clock=clock.clock, deadline=1e9) as client:
         collector = await client.send_batch(OtpMessage(TO, "482913") for _ in range(number))
     assert len(collector.rejected) == number
     assert len(transport.posts) == number + RetryQuota.CAPACITY // RetryQuota.COST
@@ -172,7 +174,7 @@ async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(c
         async def post(self, *args: Any) -> Answer:
             raise asyncio.CancelledError
 
-    result = await outcome(new_client("https://otp.example", transport=Cancelled(), clock=clock.clock))
+    result = await outcome(sandbox_client("https://otp.example", transport=Cancelled(), clock=clock.clock))
     assert result.status is SendStatus.UNKNOWN
     assert "cancelled from within" in str(result.error)
 
@@ -208,7 +210,9 @@ def test_an_answer_is_waited_for_though_the_code_expires_meanwhile() -> None:
 
         clock = virtual_clock()
         expires_at = datetime.fromtimestamp(clock.time(), UTC) + timedelta(seconds=1)
-        return await outcome(new_client("https://otp.example", transport=Slow(), clock=clock), expires_at=expires_at)
+        return await outcome(
+            sandbox_client("https://otp.example", transport=Slow(), clock=clock), expires_at=expires_at
+        )
 
     assert in_virtual_time(main()).status is SendStatus.ACCEPTED
 
@@ -224,7 +228,7 @@ class Hanging(MemoryTransport):
 def test_the_deadline_bounds_the_wait_for_a_permit() -> None:
     async def main() -> tuple[NxOtpError | None, float]:
         clock = virtual_clock()
-        async with new_client(
+        async with sandbox_client(
             "https://otp.example", transport=Hanging(), clock=clock, max_concurrency=1, timeout=20, deadline=20
         ) as client:
             first = asyncio.create_task(outcome_on(client))
@@ -242,7 +246,7 @@ def test_the_deadline_bounds_the_wait_for_a_permit() -> None:
 def test_the_deadline_bounds_the_wait_for_the_rate_limit() -> None:
     async def main() -> list[SendResult]:
         transport = MemoryTransport()
-        client = new_client(
+        client = sandbox_client(
             "https://otp.example", transport=transport, clock=virtual_clock(), rate_limit=0.1, deadline=5
         )
         results = [await outcome(client) for _ in range(2)]
@@ -258,7 +262,7 @@ def test_the_deadline_bounds_the_wait_for_the_rate_limit() -> None:
 def test_the_deadline_cuts_an_attempt_short_and_says_so() -> None:
     async def main() -> SendResult:
         return await outcome(
-            new_client("https://otp.example", transport=Hanging(), clock=virtual_clock(), timeout=10, deadline=4)
+            sandbox_client("https://otp.example", transport=Hanging(), clock=virtual_clock(), timeout=10, deadline=4)
         )
 
     result = in_virtual_time(main())
@@ -271,11 +275,11 @@ def test_a_deadline_that_runs_out_before_a_later_attempt_leaves_the_last_outcome
     async def main() -> SendResult:
         clock = virtual_clock()
         slow = RetryPolicy(backoff_base=3)
-        client = new_client(
+        client = sandbox_client(
             "https://otp.example", transport=MemoryTransport(FAILED), clock=clock, retry=slow, max_concurrency=1,
             deadline=5,
         )  # fmt: skip
-        hanging = new_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
+        hanging = sandbox_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
         hanging._lanes = client._lanes  # one permit for both
         sending = asyncio.create_task(outcome_on(client))
         await asyncio.sleep(1)
@@ -300,7 +304,7 @@ def test_the_rate_is_smooth_from_the_first_second() -> None:
                 begun.append(loop.time())
                 return await super().post(*args)
 
-        client = new_client(
+        client = sandbox_client(
             "https://otp.example", transport=Recording(), clock=virtual_clock(), rate_limit=200, deadline=60
         )
         async with client:
@@ -316,7 +320,7 @@ def test_the_rate_is_smooth_from_the_first_second() -> None:
 
 def test_a_slow_rate_does_not_let_a_batch_run_into_its_own_deadlines() -> None:
     async def main() -> int:
-        client = new_client("https://otp.example", transport=MemoryTransport(), clock=virtual_clock(), rate_limit=1)
+        client = sandbox_client("https://otp.example", transport=MemoryTransport(), clock=virtual_clock(), rate_limit=1)
         async with client:
             return len((await client.send_batch(OtpMessage(TO, "482913") for _ in range(200))).accepted)
 
@@ -346,7 +350,7 @@ async def test_the_clocks_correction_is_made_once_a_message(clock: ManualClock) 
     # A server that refuses every timestamp, and shows a clock that would explain it.
     expired = (200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, b'{"code":1004,"message":"expired","data":null}')
     transport = MemoryTransport(expired)
-    result = await outcome(new_client("https://otp.example", transport=transport, clock=clock.clock))
+    result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock.clock))
     assert isinstance(result.error, TimestampExpiredError)
     assert len(transport.posts) == 2
 
@@ -365,7 +369,7 @@ async def test_a_refusal_the_clocks_do_not_explain_leads_to_no_further_request(
 ) -> None:
     assert datetime.fromtimestamp(clock.now, UTC).isoformat() == "2027-01-15T08:00:00+00:00"
     transport = MemoryTransport((200, headers, b'{"code":1004,"message":"expired","data":null}'))
-    result = await outcome(new_client("https://otp.example", transport=transport, clock=clock.clock))
+    result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock.clock))
     assert isinstance(result.error, TimestampExpiredError)
     assert len(transport.posts) == 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 from conftest import ManualClock
-from support import MemoryTransport, new_client
+from support import MemoryTransport
 from test_canary import ANSWERS, _Canary, assert_clean, canary_client, echoing
 from test_readme import BLOCKS, check_output
 
@@ -30,7 +30,7 @@ from nxotp_async import (
     TransientApiError,
 )
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 
 TO = "+999 555 0100"
 ACCEPTED, REJECTED, NOT_SENT, UNKNOWN = SendStatus
@@ -122,7 +122,7 @@ async def test_a_message_that_fails(
 
 async def test_a_connection_that_is_refused_is_an_attempt(clock: ManualClock) -> None:
     told = Recorder()
-    async with new_client("http://127.0.0.1:1", clock=clock.clock) as client:
+    async with sandbox_client("http://127.0.0.1:1", clock=clock.clock) as client:
         told.listen_to(client)
         await failure_of(client.send_otp(TO, "482913"))
     assert told.story == ([(1, NOT_SENT), (2, NOT_SENT), (3, NOT_SENT)], [NOT_SENT])
@@ -271,15 +271,15 @@ async def _coroutine_function(_: object) -> None: ...
     ],
 )
 def test_a_hook_that_cannot_be_called_is_refused(kind: str, hook: Any, complaint: str) -> None:
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=MemoryTransport())
     with pytest.raises(ConfigurationError, match=f"^{kind} {complaint}"):
         client.add_hooks(**{kind: hook})
     with pytest.raises(ConfigurationError, match=f"^{kind} {complaint}"):
-        new_client("https://otp.example", **{kind: hook})
+        sandbox_client("https://otp.example", **{kind: hook})
 
 
 def test_nothing_is_added_where_one_of_two_hooks_is_refused() -> None:
-    client, told = new_client("https://otp.example", transport=MemoryTransport()), Recorder()
+    client, told = sandbox_client("https://otp.example", transport=MemoryTransport()), Recorder()
     with pytest.raises(ConfigurationError):
         client.add_hooks(on_attempt=told.attempts.append, on_result="print")  # type: ignore[arg-type]
     asyncio.run(client.send_otp(TO, "482913"))
@@ -298,7 +298,7 @@ async def test_a_send_that_is_cancelled_in_its_post_tells_nothing(caplog: pytest
             posting.set()
             await asyncio.Event().wait()
 
-    told, client = Recorder(), new_client("https://otp.example", transport=Hanging())
+    told, client = Recorder(), sandbox_client("https://otp.example", transport=Hanging())
     told.listen_to(client)
     sending = asyncio.create_task(client.send_otp(TO, "482913"))
     await posting.wait()
@@ -459,10 +459,11 @@ def test_a_program_without_logging_prints_nothing() -> None:
     program = """if True:
         import asyncio
         from nxotp_async import NxOtpError
+        from nxotp_async.sandbox import Sandbox
         from nxotp_async.testing import MemoryTransport
 
         async def main() -> None:
-            client = MemoryTransport().client()
+            client = MemoryTransport(Sandbox()).client()
             await client.send_otp("+999 555 0100", "482913")
             for to in ("999000009003", "999300000003", "999000000001"):
                 try:

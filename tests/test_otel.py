@@ -22,14 +22,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
-from support import MemoryTransport, new_client
+from support import MemoryTransport
 from test_canary import ANSWERS, _Canary, assert_clean, canary_client, echoing
 
 from nxotp_async import Attempt, NxOtpError, OtpClient, OtpMessage, RetryPolicy
 from nxotp_async.bulk import Dispatcher, Ledger
 from nxotp_async.bulk.records import Entry
 from nxotp_async.otel import _Telemetry, instrument
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 
 TO = "+999 555 0100"
 DURATION, MESSAGES, ATTEMPTS = "messaging.client.operation.duration", "nxotp.client.messages", "nxotp.client.attempts"
@@ -216,7 +216,7 @@ async def test_a_message_that_fails_is_a_span_with_an_error(
 
 async def test_a_message_that_never_left_is_a_span_with_an_error(clock: ManualClock) -> None:
     telemetry = Telemetry()
-    async with new_client("http://127.0.0.1:1", clock=clock.clock, retry=RetryPolicy(max_attempts=1)) as client:
+    async with sandbox_client("http://127.0.0.1:1", clock=clock.clock, retry=RetryPolicy(max_attempts=1)) as client:
         telemetry.instrument(client)
         with pytest.raises(NxOtpError):
             await client.send_otp(TO, "482913")
@@ -240,7 +240,7 @@ async def test_the_id_that_came_back_is_not_told(clock: ManualClock) -> None:
         MemoryTransport((200, {}, b'{"code":0,"data":{"messages":[{"id":"%s"}]}}' % meta)),
         Telemetry(),
     )
-    client = new_client("https://otp.example", transport=transport, clock=clock.clock)
+    client = sandbox_client("https://otp.example", transport=transport, clock=clock.clock)
     telemetry.instrument(client)
     result = await client.send_otp(TO, "482913", cus_message_id="order-1")
     assert result.message_id == meta.decode()
@@ -257,7 +257,7 @@ async def test_the_id_that_came_back_is_not_told(clock: ManualClock) -> None:
     ],
 )
 async def test_the_server_is_told(url: str, server: tuple[str, int]) -> None:
-    telemetry, client = Telemetry(), new_client(url, transport=MemoryTransport())
+    telemetry, client = Telemetry(), sandbox_client(url, transport=MemoryTransport())
     telemetry.instrument(client)
     await client.send_otp(TO, "482913")
     attributes = telemetry.span.attributes or {}
@@ -512,7 +512,7 @@ async def test_the_lowest_retry_quota_is_observed(client: OtpClient, telemetry: 
 
 def test_a_client_that_is_gone_is_observed_no_more() -> None:
     telemetry = Telemetry()
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=MemoryTransport())
     telemetry.instrument(client)
     assert telemetry.values(TOKENS) == {(): 500}
     del client
@@ -522,7 +522,7 @@ def test_a_client_that_is_gone_is_observed_no_more() -> None:
 
 async def test_a_client_is_not_gone_while_there_is_a_view_of_it() -> None:
     telemetry = Telemetry()
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=MemoryTransport())
     telemetry.instrument(client)
     client = client.with_options(deadline=5)
     gc.collect()
@@ -533,7 +533,7 @@ async def test_a_client_is_not_gone_while_there_is_a_view_of_it() -> None:
 
 def test_each_provider_observes_its_own_clients() -> None:
     one, other = Telemetry(), Telemetry()
-    clients = [new_client("https://otp.example", transport=MemoryTransport()) for _ in range(2)]
+    clients = [sandbox_client("https://otp.example", transport=MemoryTransport()) for _ in range(2)]
     one.instrument(clients[0])
     other.instrument(clients[1])
     clients.pop()
@@ -592,9 +592,10 @@ def test_the_global_providers_are_the_default_even_if_they_are_set_later() -> No
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
         from nxotp_async.otel import instrument
+        from nxotp_async.sandbox import Sandbox
         from nxotp_async.testing import MemoryTransport
 
-        client = MemoryTransport().client()
+        client = MemoryTransport(Sandbox()).client()
         instrument(client)
         exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
         trace.set_tracer_provider(TracerProvider())

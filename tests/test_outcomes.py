@@ -5,9 +5,10 @@ from typing import Any
 import orjson
 import pytest
 from conftest import ManualClock
-from support import ACCEPTED, MemoryTransport, new_client
+from support import ACCEPTED, MemoryTransport
 
 from nxotp_async import NotSentError, OtpMessage, OutcomeUnknownError, RetryPolicy, SendResult, SendStatus
+from nxotp_async.sandbox import sandbox_client
 
 STATUSES = (200, 201, 202, 204, 300, 301, 302, 307, 308, 400, 401, 403, 404, 408, 413, 418, 425, 429, 499)
 SERVER_ERRORS = (500, 501, 502, 503, 504, 521, 599)
@@ -23,7 +24,7 @@ ONCE, AGAIN = 1, 3
 async def what_becomes_of(clock: ManualClock, outcome: Any, **policy: Any) -> tuple[SendStatus, int]:
     """Meet every attempt with this outcome, and return the status and the number of POSTs."""
     transport = MemoryTransport(outcome)
-    async with new_client(
+    async with sandbox_client(
         "https://otp.example", transport=transport, clock=clock.clock, retry=RetryPolicy(**policy), deadline=1e6
     ) as client:
         (result,) = [result async for result in client.send_many([OtpMessage("+999 555 0100", "482913")])]

@@ -548,8 +548,6 @@ async def test_a_stop_in_the_middle_leaves_nothing_behind(inbox: Inbox, plan: di
     await turns()
     running = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
     assert not [name for name in running if "Pusher" in name or "Sandbox" in name]
-    assert sandbox._pusher is not None
-    assert not sandbox._pusher._tasks
     gc.collect()  # a connection left open would warn, which is an error
 
 

@@ -13,7 +13,9 @@ from nxotp_async.sandbox import (
     Fault,
     FaultKind,
     ReceivedRequest,
+    Reply,
     Sandbox,
+    sandbox_client,
 )
 from nxotp_async.sessions import Answer, SessionPool
 from nxotp_async.testing import (
@@ -41,6 +43,15 @@ async def a_sandbox() -> None:
         assert_type(sandbox.requests, deque[ReceivedRequest])
         assert_type(sandbox.counts, Counter[str])
         assert_type(sandbox.script(Fault.answer(9005), Fault.http(429, retry_after=1)), None)
+
+    async def read() -> bytes:
+        return b""
+
+    async with sandbox.receive({"ts": "0"}, read) as reply:
+        assert_type(reply, Reply)
+        assert_type(reply.fault, FaultKind)
+        assert_type(reply.delay, float)
+        assert_type(reply.answer, tuple[int, Mapping[str, str], bytes])
     assert_type(await sandbox.callbacks_settled(), None)
     assert_type(await sandbox.start(), None)
     assert_type(await sandbox.stop(), None)
@@ -77,6 +88,7 @@ def faults() -> None:
     assert_type(Fault.hang().accepts, bool)
     assert_type(MAGIC_RECIPIENTS["999000009005"], Fault)
     assert_type(SANDBOX_CREDENTIALS, Credentials)
+    assert_type(sandbox_client("http://127.0.0.1:8099", max_concurrency=8), OtpClient)
     Sandbox(callbacks=CallbackPlan(failed=0.1, delay=1, early=0.5, shuffle=True, copies=2, loss=0.1, forged=0.1))
     number: str = SANDBOX_BUSINESS_PHONE
     del number
@@ -88,10 +100,10 @@ async def in_tests() -> None:
         assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
     post: Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]] = SessionPool.post
     post = loopback_only(post)
-    vendor = MemoryTransport()
-    assert_type(vendor.client(), OtpClient)
-    assert_type(assert_nothing_sent(vendor), None)
-    assert_type(vendor.reachable, bool)
-    transports: list[Transport] = [vendor, UnpooledTransport()]
+    transport = MemoryTransport(sandbox)
+    assert_type(transport.client(), OtpClient)
+    assert_type(assert_nothing_sent(sandbox), None)
+    assert_type(transport.reachable, bool)
+    transports: list[Transport] = [transport, UnpooledTransport()]
     clock: Clock = NO_PAUSES
     OtpClient(transport=transports[0], clock=clock)

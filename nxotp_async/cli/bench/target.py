@@ -16,7 +16,7 @@ from ...client import OtpClient
 from ...demo import DemoError, read_recipients
 from ...errors import ConfigurationError
 from ...messages import OtpMessage, mask_number
-from ...sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
+from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
 from ...urls import is_loopback, mask_url
 from ..common import ask_key
@@ -164,14 +164,7 @@ def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
     """Return a client of the sandbox's account. Nothing of a real one is sent to loopback, which may be a tunnel."""
     with _without_settings():
-        return OtpClient(
-            access_key=SANDBOX_CREDENTIALS.access_key,
-            access_secret=SANDBOX_CREDENTIALS.access_secret,
-            appkey=SANDBOX_CREDENTIALS.appkey,
-            business_phone=SANDBOX_BUSINESS_PHONE,
-            base_url=base_url,
-            max_concurrency=concurrency,
-        )
+        return sandbox_client(base_url, max_concurrency=concurrency)
 
 
 @contextmanager
