@@ -5,12 +5,12 @@ The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytes
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from multidict import CIMultiDict
-from yarl import URL
 
 from .client import OtpClient
 from .clocks import Clock
@@ -19,35 +19,77 @@ from .errors import NotSentError, OutcomeUnknownError
 from .messages import mask_number, parse_number
 from .sandbox import FaultKind, ReceivedRequest, Sandbox
 from .sessions import Answer, SessionPool
-from .urls import is_loopback
 
 __all__ = [
     "NO_PAUSES",
+    "FakeClock",
     "MemoryTransport",
     "UnpooledTransport",
     "assert_nothing_sent",
     "assert_otp_sent",
-    "loopback_only",
     "serve_in_thread",
 ]
 
 
-async def _pass(_: float) -> None:
+async def _no_pause(_: float) -> None:
     await asyncio.sleep(0)
 
 
-NO_PAUSES: Final = Clock(sleep=_pass)
-"""The real clock, but between two attempts no time passes: ``OtpClient(clock=NO_PAUSES)``."""
+NO_PAUSES: Final = Clock(sleep=_no_pause)
+"""The real clock, but pauses before a retry take no time: ``OtpClient(clock=NO_PAUSES)``."""
+
+
+class FakeClock(Clock):
+    """A clock that stands still. `advance` moves it, and so does a pause before a retry, which takes no real time.
+
+        clock = FakeClock()
+        async with Sandbox(clock=clock) as sandbox, sandbox.client(clock=clock) as client:
+            sandbox.script(Fault.answer(-1))
+            await client.send_otp("+999 555 0100", "482913")
+        assert clock.slept == [0.5]
+
+    Args:
+        now: Seconds since the epoch at the beginning.
+
+    Attributes:
+        slept: The seconds of every pause so far.
+        chance: The next random number, from 0.0 up to 1.0. While it is 1.0, every pause has its full length.
+    """
+
+    __setattr__ = object.__setattr__  # the fields of a Clock are frozen, these are not
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        super().__init__(time=self._read, monotonic=self._read, sleep=self._sleep, random=lambda: self.chance)
+        self.slept: list[float] = []
+        self.chance: float = 1.0
+        self._now = now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+    def _read(self) -> float:
+        return self._now
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
 
 
 # ---------------------------------------------------------------------------------------------- over HTTP
 
+_T = TypeVar("_T")
+
 
 @contextmanager
-def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """Run a sandbox in a thread and an event loop of its own.
+def serve_in_thread(server: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
+    """Run a sandbox, or any other server, in a thread and an event loop of its own.
 
-    So it serves tests with and without an event loop, and applications in another thread or process.
+    It serves tests with and without an event loop, and applications in another thread or process.
+
+    Args:
+        server: A `Sandbox`, or another asynchronous context manager that serves as long as its block runs.
 
     Raises:
         OSError: The port is taken.
@@ -55,40 +97,18 @@ def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="nxotp sandbox", daemon=True)
     thread.start()
-
-    def run(work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result()
-
+    start = partial(asyncio.run_coroutine_threadsafe, loop=loop)
+    stack = AsyncExitStack()
+    stack.push_async_callback(loop.shutdown_asyncgens)
     try:
-        run(sandbox.start())
         try:
-            yield sandbox
+            yield start(stack.enter_async_context(server)).result()
         finally:
-            run(sandbox.stop())
+            start(stack.aclose()).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-_Post = Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]]
-
-
-def loopback_only(post: _Post) -> _Post:
-    """Return a `SessionPool.post` that refuses every host but this machine."""
-
-    async def refuse_others(
-        pool: SessionPool, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer:
-        host = URL(url).host or ""
-        if not is_loopback(host):
-            raise NotSentError(
-                f"a test uses the sandbox, and this client would send to {host}: it was made before the test began",
-                hint="let the application make its client when it starts, in its lifespan for example",
-            )
-        return await post(pool, url, body, headers, timeout)
-
-    return refuse_others
 
 
 class UnpooledTransport:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from support import VENDOR_FAILURES, VirtualTimeLoop, sandbox_in_a_thread
+from support import VENDOR_FAILURES, VirtualTimeLoop
 from test_cancellation import cancelled_at
 
 from nxotp_async import (
@@ -36,6 +36,7 @@ from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.bulk.records import Claim, Entry
 from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers, sandbox_client
 from nxotp_async.sessions import Answer
+from nxotp_async.testing import serve_in_thread
 
 ACCEPTED, QUEUED, REJECTED = MessageState.ACCEPTED, MessageState.QUEUED, MessageState.REJECTED
 NOT_SENT, UNKNOWN, SENDING = MessageState.NOT_SENT, MessageState.UNKNOWN, MessageState.SENDING
@@ -1055,7 +1056,7 @@ async def test_a_run_cancelled_at_any_suspension_point_leaves_no_task_and_no_thr
     async def awaited(suspension: int, dispatcher: Dispatcher) -> bool:
         return await cancelled_at(suspension, dispatcher.run())
 
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=3) as client:
             await client.send_otp(ALICE, "482913")
             tasks, threads = asyncio.all_tasks(), threading.active_count()
@@ -1131,7 +1132,7 @@ def held_ledger(held: int, *, when_done: bool) -> Iterator[HeldLedger]:
 @pytest.mark.parametrize("when_done", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("held", [1, 2, 3])
 async def test_a_run_cancelled_while_the_ledger_is_written_leaves_nothing_behind(held: int, when_done: bool) -> None:
-    with sandbox_in_a_thread() as sandbox, held_ledger(held, when_done=when_done) as ledger:
+    with serve_in_thread(Sandbox()) as sandbox, held_ledger(held, when_done=when_done) as ledger:
         async with sandbox.client(max_concurrency=3) as client:
             tasks, threads = asyncio.all_tasks(), threading.active_count()
             running = asyncio.create_task(Dispatcher(ledger, client).run())
@@ -1191,7 +1192,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run_and_nothing_is_poste
     path = tmp_path / "ledger"
     with ledger_of(messages(200), path):
         pass
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=16) as client:
             with FullDisk(path) as full:
                 before = asyncio.all_tasks()
@@ -1288,7 +1289,7 @@ async def test_under_load_and_faults_of_every_kind_every_message_is_accounted_fo
         Fault.without_id(),
     ]
     with (
-        sandbox_in_a_thread(fault_rate=0.2, faults=faults, seed=482913) as sandbox,
+        serve_in_thread(Sandbox(fault_rate=0.2, faults=faults, seed=482913)) as sandbox,
         ledger_of(messages(2000)) as ledger,
     ):
         report = await run_at(sandbox, ledger, concurrency=50)

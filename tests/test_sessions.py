@@ -14,13 +14,13 @@ import trustme
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import aioresponses
-from conftest import ManualClock
-from support import ACCEPTED, http, instant_clock, raw_server, sending
+from support import ACCEPTED, http, raw_server, sending
 
 from nxotp_async import NotSentError, OtpMessage, OutcomeUnknownError, RetryPolicy, SendStatus
 from nxotp_async.errors import TransportError
 from nxotp_async.sandbox import Sandbox, sandbox_client
 from nxotp_async.sessions import SessionPool, _classify
+from nxotp_async.testing import NO_PAUSES, FakeClock
 
 TO = "+999 555 0100"
 ONCE = RetryPolicy(max_attempts=1)
@@ -40,7 +40,7 @@ def closed_port() -> int:
 
 
 async def test_a_closed_port_is_retried_and_was_not_sent() -> None:
-    async with sandbox_client(f"http://127.0.0.1:{closed_port()}", clock=instant_clock()) as client:
+    async with sandbox_client(f"http://127.0.0.1:{closed_port()}", clock=NO_PAUSES) as client:
         collector = await client.send_batch(messages(20))
     assert len(collector.not_sent) == 20
     assert {result.attempts for result in collector} == {3}
@@ -101,7 +101,7 @@ async def test_what_may_have_been_accepted_is_sent_again_only_on_request() -> No
         writer.close()
 
     policy = RetryPolicy(resend_unknown=True)
-    async with raw_server(drop) as server, sandbox_client(server.url, clock=instant_clock(), retry=policy) as client:
+    async with raw_server(drop) as server, sandbox_client(server.url, clock=NO_PAUSES, retry=policy) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.send_otp(TO, "482913")
     assert len(server.requests) == 3
@@ -257,7 +257,7 @@ async def test_certificates_are_verified_by_default(authority: trustme.CA) -> No
 
 
 async def test_a_server_that_does_not_speak_tls_was_not_sent_to(sandbox: Sandbox) -> None:
-    async with sandbox_client(sandbox.url.replace("http:", "https:"), clock=instant_clock()) as client:
+    async with sandbox_client(sandbox.url.replace("http:", "https:"), clock=NO_PAUSES) as client:
         with pytest.raises(NotSentError, match="no TLS connection") as caught:
             await client.send_otp(TO, "482913")
     assert caught.value.attempts == 3
@@ -352,13 +352,13 @@ async def test_a_middleware_of_a_borrowed_session_cannot_send_twice() -> None:
 
 
 async def test_proxies_and_netrc_of_the_environment_are_not_used(
-    sandbox: Sandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    async with sandbox.client(clock=clock.clock) as client:
+    async with sandbox.client(clock=clock) as client:
         await client.send_otp(TO, "482913")
     assert "Authorization" not in sandbox.requests[0].headers
 
@@ -372,7 +372,7 @@ async def test_a_proxy_that_is_asked_for_is_used() -> None:
 
 async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
-    async with sandbox_client("https://otp.invalid", proxy=proxy, clock=instant_clock()) as client:
+    async with sandbox_client("https://otp.invalid", proxy=proxy, clock=NO_PAUSES) as client:
         with pytest.raises(
             NotSentError, match=r"no connection to otp\.invalid through the proxy 127\.0\.0\.1: "
         ) as caught:
@@ -415,7 +415,7 @@ async def test_a_session_that_keeps_failing_is_replaced(sandbox: Sandbox) -> Non
         await pool.aclose()
 
 
-async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(clock: ManualClock) -> None:
+async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(clock: FakeClock) -> None:
     release = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter) -> None:
@@ -423,14 +423,14 @@ async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(cl
             await release.wait()
         writer.write(http(ACCEPTED))
 
-    pool = SessionPool(slots=1, max_age=60, monotonic=lambda: clock.now)
+    pool = SessionPool(slots=1, max_age=60, monotonic=clock.time)
     async with raw_server(answer) as server, sandbox_client(server.url, transport=pool) as client:
         in_flight = asyncio.create_task(client.send_otp(TO, "482913"))
         while not server.requests:  # noqa: ASYNC110 - the socket has no event to wait for
             await asyncio.sleep(0)
         (sessions,) = pool._loops.values()
         old = sessions.slots[0].session
-        clock.now += 61
+        clock.advance(61)
         await client.send_otp(TO, "482913")
         assert sessions.slots[0].session is not old
         assert not old.closed
@@ -440,8 +440,8 @@ async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(cl
         assert old.closed
 
 
-async def test_connections_are_kept_alive(sandbox: Sandbox, clock: ManualClock) -> None:
-    async with raw_server(_answer_and_stay) as server, sandbox_client(server.url, clock=clock.clock) as client:
+async def test_connections_are_kept_alive(sandbox: Sandbox, clock: FakeClock) -> None:
+    async with raw_server(_answer_and_stay) as server, sandbox_client(server.url, clock=clock) as client:
         for _ in range(50):
             await client.send_otp(TO, "482913")
     assert server.connections == 1

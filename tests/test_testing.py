@@ -5,8 +5,9 @@ import gc
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,12 +23,14 @@ from nxotp_async import (
     OtpClient,
     OtpMessage,
     OutcomeUnknownError,
+    RetryPolicy,
     SendResult,
     SendStatus,
 )
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, ReceivedRequest, Sandbox
 from nxotp_async.testing import (
     NO_PAUSES,
+    FakeClock,
     MemoryTransport,
     UnpooledTransport,
     assert_nothing_sent,
@@ -77,6 +80,41 @@ async def test_what_is_no_fault_is_refused_at_once() -> None:
     assert (await MemoryTransport(vendor).client().send_otp("+999 555 0100", "482913")).attempts == 1
 
 
+# ---------------------------------------------------------------------------------------------- a fake clock
+
+
+async def test_a_fake_clock_stands_still_but_for_pauses() -> None:
+    clock = FakeClock(now=1_000_000_000)
+    sandbox = Sandbox(clock=clock)
+    sandbox.script(Fault.answer(-1), Fault.answer(-1))
+    client = MemoryTransport(sandbox).client(clock=clock, retry=RetryPolicy(backoff_base=0.5))
+    async with asyncio.timeout(10):
+        result = await client.send_otp(WRITTEN, CONTENT)
+    assert clock.slept == [0.5, 1.0]
+    assert result.elapsed == 1.5
+    assert [request.arrived_at for request in sandbox.requests] == [1_000_000_000, 1_000_000_000.5, 1_000_000_001.5]
+
+
+async def test_a_fake_clock_is_advanced() -> None:
+    clock = FakeClock()
+    client = MemoryTransport(Sandbox(clock=clock)).client(clock=clock)
+    message = OtpMessage(WRITTEN, CONTENT, expires_at=datetime.fromtimestamp(clock.time() + 60, UTC))
+    await client.send(message)
+    clock.advance(60)
+    with pytest.raises(NotSentError, match="expires_at"):
+        await client.send(message)
+    assert clock.slept == []
+
+
+async def test_a_fake_clocks_chance_shortens_the_pauses() -> None:
+    clock = FakeClock()
+    clock.chance = 0.25
+    sandbox = Sandbox(clock=clock)
+    sandbox.script(Fault.answer(-1))
+    await MemoryTransport(sandbox).client(clock=clock, retry=RetryPolicy(backoff_base=4.0)).send_otp(WRITTEN, CONTENT)
+    assert clock.slept == [1.0]
+
+
 # ---------------------------------------------------------------------------------------------- a sandbox in a thread
 
 
@@ -120,6 +158,23 @@ def test_a_port_that_is_taken_is_told_and_leaves_no_thread() -> None:
         port = server.getsockname()[1]
         with pytest.raises(OSError, match=str(port)), serve_in_thread(Sandbox(port=port)):
             pass
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("failing", ["start", "stop"])
+def test_what_another_server_raises_is_raised_and_leaves_no_thread(failing: str) -> None:
+    @asynccontextmanager
+    async def server() -> AsyncIterator[str]:
+        if failing == "start":
+            raise ZeroDivisionError
+        yield "running"
+        raise ZeroDivisionError
+
+    threads = threading.active_count()
+    served = []
+    with pytest.raises(ZeroDivisionError), serve_in_thread(server()) as running:
+        served.append(running)
+    assert served == ([] if failing == "start" else ["running"])
     assert threading.active_count() == threads
 
 
@@ -197,8 +252,8 @@ async def test_a_scripted_fault_has_the_same_outcome_in_memory_as_over_http(
 
 async def test_a_request_looks_the_same_in_memory_as_over_http() -> None:
     clock = Clock(time=lambda: 1_800_000_000.0)
-    in_memory = Sandbox(clock=clock.time)
-    async with Sandbox(clock=clock.time) as over_http:
+    in_memory = Sandbox(clock=clock)
+    async with Sandbox(clock=clock) as over_http:
         for sandbox, sender in ((over_http, over_http), (in_memory, MemoryTransport(in_memory))):
             async with sender.client(clock=clock) as client:
                 await client.send_otp(WRITTEN, CONTENT, cus_message_id="order-1")

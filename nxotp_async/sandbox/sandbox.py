@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import attrs
 from aiohttp import web
 
 from ..client import OtpClient
+from ..clocks import Clock
 from ..codes import ResponseCode
 from ..messages import parse_number
 from ..signing import Credentials
@@ -57,7 +57,7 @@ class Sandbox:
             are made up, like that of the vendor's example answer.
         callbacks: The status callbacks to push for messages that were sent; none by default.
         keep: How many requests are remembered; the oldest are dropped first. The counters are not affected.
-        clock: The clock, in seconds since the epoch.
+        clock: The source of time.
 
     Attributes:
         credentials: The account's keys.
@@ -81,7 +81,7 @@ class Sandbox:
         echo_message_id: bool = True,
         callbacks: CallbackPlan | None = None,
         keep: int = 100_000,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self.credentials = credentials
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep)
@@ -94,7 +94,8 @@ class Sandbox:
         self._echo_message_id = echo_message_id
         self._callback_plan = callbacks
         self._seed = seed
-        self._clock: Callable[[], float] = lambda: clock() + clock_offset
+        self._clock = clock or Clock()
+        self._clock_offset = clock_offset
         self._in_flight = 0
         self._remembered = threading.Condition()
         self._pusher: CallbackPusher | None = None
@@ -120,7 +121,7 @@ class Sandbox:
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        app = make_app(self.receive, self._clock, lambda: {**self.counts, "max_in_flight": self.max_in_flight})
+        app = make_app(self.receive, self._now, lambda: {**self.counts, "max_in_flight": self.max_in_flight})
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
         )
@@ -132,7 +133,7 @@ class Sandbox:
             raise
         self._runner = runner
         if self._callback_plan is not None:
-            self._pusher = CallbackPusher(self._callback_plan, self.credentials, self.counts, self._clock, self._seed)
+            self._pusher = CallbackPusher(self._callback_plan, self.credentials, self.counts, self._now, self._seed)
 
     async def stop(self) -> None:
         """Stop listening, and abort what is in flight."""
@@ -230,7 +231,7 @@ class Sandbox:
             self._in_flight -= 1
 
     async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> Reply:
-        arrived_at, fault = self._clock(), self._plan.next()
+        arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             failed = ResponseCode.REQUEST_FAILED
             self._remember(ReceivedRequest(arrived_at, headers, b"", {}, failed, fault.kind, None))
@@ -252,7 +253,10 @@ class Sandbox:
         self._remember(request)
         if message_id is not None and self._pusher is not None:
             await self._pusher.announce(fields, message_id)
-        return Reply(fault.kind, self._latency + fault.latency, answer(request, fault, why, self._clock()))
+        return Reply(fault.kind, self._latency + fault.latency, answer(request, fault, why, self._now()))
+
+    def _now(self) -> float:
+        return self._clock.time() + self._clock_offset
 
     def _new_id(self, fields: Mapping[str, Any]) -> str:
         own = fields.get("cus_message_id") if self._echo_message_id else None

@@ -1,7 +1,7 @@
 """What type checkers see of `sandbox` and `testing`. Nothing here is ever run."""
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, assert_type
 
 from nxotp_async import Clock, Credentials, OtpClient, Transport
@@ -17,14 +17,13 @@ from nxotp_async.sandbox import (
     Sandbox,
     sandbox_client,
 )
-from nxotp_async.sessions import Answer, SessionPool
 from nxotp_async.testing import (
     NO_PAUSES,
+    FakeClock,
     MemoryTransport,
     UnpooledTransport,
     assert_nothing_sent,
     assert_otp_sent,
-    loopback_only,
     serve_in_thread,
 )
 
@@ -98,12 +97,16 @@ async def in_tests() -> None:
     with serve_in_thread(Sandbox()) as sandbox:
         assert_type(sandbox, Sandbox)
         assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
-    post: Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]] = SessionPool.post
-    post = loopback_only(post)
     transport = MemoryTransport(sandbox)
     assert_type(transport.client(), OtpClient)
     assert_type(assert_nothing_sent(sandbox), None)
     assert_type(transport.reachable, bool)
     transports: list[Transport] = [transport, UnpooledTransport()]
-    clock: Clock = NO_PAUSES
-    OtpClient(transport=transports[0], clock=clock)
+    clock = FakeClock(now=1_800_000_000)
+    assert_type(clock.slept, list[float])
+    assert_type(clock.chance, float)
+    assert_type(clock.time(), float)
+    assert_type(clock.advance(60), None)
+    clocks: list[Clock] = [NO_PAUSES, clock]
+    OtpClient(transport=transports[0], clock=clocks[0])
+    Sandbox(clock=clock)
