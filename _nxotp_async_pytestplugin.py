@@ -5,7 +5,7 @@ anything would load aiohttp, too, and imports the rest when a test asks for a fi
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from nxotp_async import OtpClient
     from nxotp_async.sandbox import Sandbox
+    from nxotp_async.transports import Answer, SessionPool
 
 
 @pytest.fixture
@@ -24,16 +25,39 @@ def nxotp_sandbox() -> "Iterator[Sandbox]":
     own, so the test, and the application, may run in any event loop, or in none.
     """
     from nxotp_async.sandbox import Sandbox  # noqa: PLC0415 - see above
-    from nxotp_async.testing import loopback_only, serve_in_thread  # noqa: PLC0415
-    from nxotp_async.transports import SessionPool  # noqa: PLC0415
+    from nxotp_async.testing import serve_in_thread  # noqa: PLC0415
 
     with serve_in_thread(Sandbox()) as sandbox, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SessionPool, "post", loopback_only(SessionPool.post))
+        _refuse_other_machines(patch)
         for name in [name for name in os.environ if name.startswith("NXOTP_")]:
             patch.delenv(name)
         for name, value in sandbox.environ.items():
             patch.setenv(name, value)
         yield sandbox
+
+
+def _refuse_other_machines(patch: pytest.MonkeyPatch) -> None:
+    """Let no client send to anything but this machine."""
+    from yarl import URL  # noqa: PLC0415 - see above
+
+    from nxotp_async import NotSentError  # noqa: PLC0415
+    from nxotp_async.transports import SessionPool  # noqa: PLC0415
+    from nxotp_async.urls import is_loopback  # noqa: PLC0415
+
+    post = SessionPool.post
+
+    async def post_to_loopback(
+        pool: "SessionPool", url: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> "Answer":
+        host = URL(url).host or ""
+        if not is_loopback(host):
+            raise NotSentError(
+                f"a test uses the sandbox, and this client would send to {host}: it was made before the test began",
+                hint="let the application make its client when it starts, in its lifespan for example",
+            )
+        return await post(pool, url, body, headers, timeout)
+
+    patch.setattr(SessionPool, "post", post_to_loopback)
 
 
 @pytest.fixture

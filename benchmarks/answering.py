@@ -15,9 +15,6 @@ from pathlib import Path
 
 import orjson
 
-from nxotp_async import OtpClient
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS
-
 CLIENT_CORE, SERVER_CORE = 0, 1
 
 _ANSWER = '{"code":0,"data":{"messaging_product":"whatsapp","messages":[{"id":"m"}]},"message":"Request successful"}'
@@ -108,18 +105,6 @@ def _sandbox() -> Iterator[str]:
         assert process.stdout is not None
         yield orjson.loads(process.stdout.readline())["url"]
         process.stdin.close()
-
-
-def new_client(url: str, concurrency: int) -> OtpClient:
-    """Return a client of whatever answers at the URL."""
-    keys = SANDBOX_CREDENTIALS
-    return OtpClient(
-        access_key=keys.access_key,
-        access_secret=keys.access_secret,
-        appkey=keys.appkey,
-        base_url=url,
-        max_concurrency=concurrency,
-    )
 
 
 def write_messages(path: Path, count: int) -> None:

@@ -29,9 +29,10 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from answering import CLIENT_CORE, SERVER_CORE, add_server_option, new_client, pin, server, write_messages
+from answering import CLIENT_CORE, SERVER_CORE, add_server_option, pin, server, write_messages
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages
+from nxotp_async.sandbox import sandbox_client
 
 ARRIVALS = 50.0  # a second
 
@@ -54,7 +55,7 @@ def application(arguments: argparse.Namespace) -> web.Application:
         return web.Response()
 
     async def sending(_request: web.Request) -> web.Response:
-        async with new_client(arguments.app, arguments.concurrency) as client:
+        async with sandbox_client(arguments.app, max_concurrency=arguments.concurrency) as client:
             report = await Dispatcher(ledger, client, rate=arguments.rate).run()
         return web.Response(text=str(report.counts[MessageState.ACCEPTED]))
 

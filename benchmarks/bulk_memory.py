@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from answering import add_server_option, new_client, server, write_messages
+from answering import add_server_option, server, write_messages
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages
+from nxotp_async.sandbox import sandbox_client
 
 CONCURRENCY = 100
 MIB = 1 << 20
@@ -23,7 +24,7 @@ def resident() -> int:
 
 
 async def run(url: str, directory: Path, count: int) -> None:
-    async with new_client(url, CONCURRENCY) as client:
+    async with sandbox_client(url, max_concurrency=CONCURRENCY) as client:
         with Ledger(directory / "run.ledger") as ledger:
             began = perf_counter()
             with open_messages(str(directory / "otps.csv")) as file:

@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from answering import add_server_option, new_client, server, write_messages
+from answering import add_server_option, server, write_messages
 
 from nxotp_async import OtpMessage
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, load, open_messages
+from nxotp_async.sandbox import sandbox_client
 
 CONCURRENCY = 100
 
@@ -26,7 +27,7 @@ def messages(count: int) -> Iterator[OtpMessage]:
 
 async def plain(url: str, count: int) -> float:
     """Return the messages a second of send_many."""
-    async with new_client(url, CONCURRENCY) as client:
+    async with sandbox_client(url, max_concurrency=CONCURRENCY) as client:
         began = perf_counter()
         accepted = [result async for result in client.send_many(messages(count)) if result.message_id]
         assert len(accepted) == count
@@ -37,7 +38,7 @@ async def bulk(url: str, directory: Path, count: int) -> tuple[float, float, flo
     """Return the messages a second of a bulk run, without and with reading the file, and the messages a commit."""
     path = directory / "run.ledger"
     path.unlink(missing_ok=True)
-    async with new_client(url, CONCURRENCY) as client:
+    async with sandbox_client(url, max_concurrency=CONCURRENCY) as client:
         began = perf_counter()
         with Ledger(path) as ledger, open_messages(str(directory / "otps.csv")) as file:
             load(ledger, file)

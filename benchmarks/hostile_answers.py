@@ -15,8 +15,8 @@ from time import monotonic
 
 from answering import peak_kib
 
-from nxotp_async import NxOtpError, OtpClient
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS
+from nxotp_async import NxOtpError
+from nxotp_async.sandbox import sandbox_client
 
 GIB = 1 << 30
 SUCCESS = b'{"code":0,"data":{"messages":[{"id":"m"}]},"message":"Request successful"}'
@@ -77,9 +77,7 @@ async def serve(hostile: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> a
 
 async def meet(url: str) -> None:
     """Send an ordinary message, then one that gets the hostile answer, and print what that cost."""
-    keys = SANDBOX_CREDENTIALS
-    client = OtpClient(access_key=keys.access_key, access_secret=keys.access_secret, appkey=keys.appkey, base_url=url)
-    async with client:
+    async with sandbox_client(url) as client:
         await client.send_otp("+999 555 0100", "482913")
         before, started = peak_kib(), monotonic()
         try:

@@ -13,8 +13,10 @@ from statistics import median
 from time import perf_counter
 
 import uvloop
-from answering import CLIENT_CORE, SERVER_CORE, add_server_option, new_client, pin, server
+from answering import CLIENT_CORE, SERVER_CORE, add_server_option, pin, server
 from clients.floor import sender
+
+from nxotp_async.sandbox import sandbox_client
 
 
 async def block(send: Callable[[str, str], Awaitable[object]], count: int) -> float:
@@ -29,7 +31,7 @@ async def block(send: Callable[[str, str], Awaitable[object]], count: int) -> fl
 
 async def compare(url: str, pairs: int, count: int) -> list[tuple[float, float]]:
     """Return the medians of the blocks, pair by pair: bare aiohttp's, and send_otp's."""
-    async with sender(url, 64) as bare, new_client(url, 64) as client:
+    async with sender(url, 64) as bare, sandbox_client(url, max_concurrency=64) as client:
         await block(bare, count), await block(client.send_otp, count)  # open the connections
         found = []
         for number in range(pairs):

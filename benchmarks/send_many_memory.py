@@ -12,13 +12,14 @@ import subprocess
 import sys
 from time import perf_counter
 
-from answering import CLIENT_CORE, SERVER_CORE, add_server_option, new_client, peak_kib, pin, server
+from answering import CLIENT_CORE, SERVER_CORE, add_server_option, peak_kib, pin, server
 
 from nxotp_async import OtpMessage
+from nxotp_async.sandbox import sandbox_client
 
 
 async def send(url: str, count: int) -> None:
-    async with new_client(url, 64) as client:
+    async with sandbox_client(url, max_concurrency=64) as client:
         messages = (OtpMessage(f"9995{number:07}", f"Your code is {number % 1_000_000:06}") for number in range(count))
         accepted = 0
         async for result in client.send_many(messages):

@@ -9,11 +9,10 @@ from time import monotonic
 import aiohttp
 import attrs
 
-from .client import OtpClient
 from .errors import InvalidMessageError
 from .messages import OtpMessage, SendResult
 from .results import ResultCollector, Summary
-from .sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
+from .sandbox import sandbox_client
 from .sandbox.process import sandbox_process
 
 __all__ = ["DemoError", "DemoReport", "default_recipients", "read_recipients", "run_demo"]
@@ -126,14 +125,7 @@ async def _run_against(
 ) -> DemoReport:
     collector = ResultCollector()
     elapsed: list[float] = []
-    async with OtpClient(
-        access_key=SANDBOX_CREDENTIALS.access_key,
-        access_secret=SANDBOX_CREDENTIALS.access_secret,
-        appkey=SANDBOX_CREDENTIALS.appkey,
-        base_url=url,
-        business_phone=SANDBOX_BUSINESS_PHONE,
-        max_concurrency=concurrency,
-    ) as client:
+    async with sandbox_client(url, max_concurrency=concurrency) as client:
         started = monotonic()
         async for result in client.send_many(islice(cycle(recipients), count)):
             collector.add(result)

@@ -4,12 +4,12 @@ import re
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
 
 import attrs
 
 from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError, without_frames
 from .languages import Language
+from .urls import is_http_url, mask_url
 
 __all__ = ["ApiType", "Category", "OtpMessage", "SendResult", "SendStatus", "mask_number", "parse_number", "parse_url"]
 
@@ -185,13 +185,8 @@ def parse_url(value: object, field: str = "dr_webhook") -> str:
     Raises:
         InvalidMessageError: It is not.
     """
-    if isinstance(value, str) and value.isprintable() and " " not in value:
-        try:
-            parts = urlsplit(value)
-            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-                return value
-        except ValueError:
-            pass
+    if isinstance(value, str) and is_http_url(value):
+        return value
     raise InvalidMessageError(
         f"{field} must be an absolute http or https URL", field=field, hint="https://example.com/a for example"
     )
@@ -205,11 +200,6 @@ def _parse_expires_at(value: object) -> datetime:
             "expires_at has no time zone", field="expires_at", hint="datetime.now(timezone.utc) + timedelta(minutes=5)"
         )
     return value
-
-
-def _mask_webhook(url: str | None) -> str:
-    # The path may be a secret token: it is what keeps strangers out of an unsigned callback receiver.
-    return "None" if url is None else f"'{urlsplit(url).scheme}://{urlsplit(url).hostname}/...'"
 
 
 @attrs.frozen(init=False)
@@ -238,7 +228,8 @@ class OtpMessage:
     language_code: Language | None = attrs.field(default=None, repr=lambda value: repr(value and str(value)))
     category: Category | None = attrs.field(default=None, repr=lambda value: repr(value and str(value)))
     cus_message_id: str | None = None
-    dr_webhook: str | None = attrs.field(default=None, repr=_mask_webhook)
+    # The path may be a secret token: it is what keeps strangers out of an unsigned callback receiver.
+    dr_webhook: str | None = attrs.field(default=None, repr=lambda value: repr(value and mask_url(value)))
     api_type: ApiType | None = None
     business_phone: str | None = attrs.field(default=None, repr=lambda value: repr(value and mask_number(value)))
     expires_at: datetime | None = None

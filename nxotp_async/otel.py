@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from time import time_ns
 from typing import Final
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
+
+from yarl import URL
 
 from ._version import __version__
 from .client import OtpClient
@@ -145,8 +146,8 @@ class _Telemetry:
 
 
 def _server(client: OtpClient) -> _Attributes:
-    url = urlsplit(client._settings.url)  # noqa: SLF001 - nothing else of the settings is anybody's business
-    return {"server.address": str(url.hostname), "server.port": url.port or (80 if url.scheme == "http" else 443)}
+    url = URL(client._settings.url)  # noqa: SLF001 - nothing else of the settings is anybody's business
+    return {"server.address": str(url.host), "server.port": int(url.port or 0)}
 
 
 def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,8 +16,9 @@ from .messages import mask_number, parse_number, parse_url
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
+from .urls import is_loopback
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "is_loopback"]
+__all__ = ["DEFAULT_BASE_URL", "Settings"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -133,14 +133,6 @@ def _base_url(value: object) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https: over plain http anybody on the way can read the codes")
     return value.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, as far as its name or address tells without asking the DNS."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _number(value: object) -> float:

@@ -5,10 +5,10 @@ The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytes
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from multidict import CIMultiDict
 
@@ -17,39 +17,79 @@ from .clocks import Clock
 from .codes import ResponseCode
 from .errors import NotSentError, OutcomeUnknownError
 from .messages import mask_number, parse_number
-from .sandbox.emulator import Emulator, ReceivedRequest
-from .sandbox.faults import FaultKind
-from .sandbox.server import Sandbox
-from .settings import is_loopback
+from .sandbox import FaultKind, ReceivedRequest, Sandbox
 from .transports import Answer, SessionPool
 
 __all__ = [
     "NO_PAUSES",
+    "FakeClock",
     "MemoryTransport",
     "UnpooledTransport",
     "assert_nothing_sent",
     "assert_otp_sent",
-    "loopback_only",
     "serve_in_thread",
 ]
 
 
-async def _pass(_: float) -> None:
+async def _no_pause(_: float) -> None:
     await asyncio.sleep(0)
 
 
-NO_PAUSES: Final = Clock(sleep=_pass)
-"""The real clock, but between two attempts no time passes: ``OtpClient(clock=NO_PAUSES)``."""
+NO_PAUSES: Final = Clock(sleep=_no_pause)
+"""The real clock, but pauses before a retry take no time: ``OtpClient(clock=NO_PAUSES)``."""
+
+
+class FakeClock(Clock):
+    """A clock that stands still. `advance` moves it, and so does a pause before a retry, which takes no real time.
+
+        clock = FakeClock()
+        async with Sandbox(clock=clock) as sandbox, sandbox.client(clock=clock) as client:
+            sandbox.script(Fault.answer(-1))
+            await client.send_otp("+999 555 0100", "482913")
+        assert clock.slept == [0.5]
+
+    Args:
+        now: Seconds since the epoch at the beginning.
+
+    Attributes:
+        slept: The seconds of every pause so far.
+        chance: The next random number, from 0.0 up to 1.0. While it is 1.0, every pause has its full length.
+    """
+
+    __setattr__ = object.__setattr__  # the fields of a Clock are frozen, these are not
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        super().__init__(time=self._read, monotonic=self._read, sleep=self._sleep, random=lambda: self.chance)
+        self.slept: list[float] = []
+        self.chance: float = 1.0
+        self._now = now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+    def _read(self) -> float:
+        return self._now
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
 
 
 # ---------------------------------------------------------------------------------------------- over HTTP
 
+_T = TypeVar("_T")
+
 
 @contextmanager
-def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """Run a sandbox in a thread and an event loop of its own.
+def serve_in_thread(server: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
+    """Run a sandbox, or any other server, in a thread and an event loop of its own.
 
-    So it serves tests with and without an event loop, and applications in another thread or process.
+    It serves tests with and without an event loop, and applications in another thread or process.
+
+    Args:
+        server: A `Sandbox`, or another asynchronous context manager that serves as long as its block runs.
 
     Raises:
         OSError: The port is taken.
@@ -57,40 +97,18 @@ def serve_in_thread(sandbox: Sandbox) -> Iterator[Sandbox]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="nxotp sandbox", daemon=True)
     thread.start()
-
-    def run(work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result()
-
+    start = partial(asyncio.run_coroutine_threadsafe, loop=loop)
+    stack = AsyncExitStack()
+    stack.push_async_callback(loop.shutdown_asyncgens)
     try:
-        run(sandbox.start())
         try:
-            yield sandbox
+            yield start(stack.enter_async_context(server)).result()
         finally:
-            run(sandbox.stop())
+            start(stack.aclose()).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-_Post = Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]]
-
-
-def loopback_only(post: _Post) -> _Post:
-    """Return a `SessionPool.post` that refuses every host but this machine."""
-
-    async def refuse_others(
-        pool: SessionPool, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer:
-        host = urlsplit(url).hostname or ""
-        if not is_loopback(host):
-            raise NotSentError(
-                f"a test uses the sandbox, and this client would send to {host}: it was made before the test began",
-                hint="let the application make its client when it starts, in its lifespan for example",
-            )
-        return await post(pool, url, body, headers, timeout)
-
-    return refuse_others
 
 
 class UnpooledTransport:
@@ -111,46 +129,48 @@ class UnpooledTransport:
 # ---------------------------------------------------------------------------------------------- in memory
 
 
-class MemoryTransport(Emulator):
-    """A transport that is its own vendor: no socket, no waiting. It checks and answers as `Sandbox` does.
+class MemoryTransport:
+    """A transport to a sandbox in this process: no socket, no waiting. The sandbox need not run.
 
-        transport = MemoryTransport()
-        client = transport.client()
+        sandbox = Sandbox()
+        client = MemoryTransport(sandbox).client()
         await client.send_otp("+999 555 0100", "482913")
-        assert transport.messages[-1].otp == "482913"
+        assert sandbox.messages[-1].otp == "482913"
 
-    Its options are those of `Sandbox`, but for ``host``, ``port`` and ``callbacks``. No time passes in it: what would
-    be answered within the timeout is answered at once, and everything else times out at once.
+    No time passes in it: what would be answered within the timeout is answered at once, and everything else times
+    out at once.
+
+    Args:
+        sandbox: What answers.
 
     Attributes:
         reachable: While this is ``False`` nothing leaves: every attempt ends as `NotSentError`.
     """
 
-    reachable: bool = True
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.reachable: bool = True
+        self._sandbox = sandbox
 
     def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
         """Return a client that sends through this transport, and never pauses. The options are those of `OtpClient`."""
-        return super().client(
-            **{"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES, **options}
-        )
+        defaults = {"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES}
+        return self._sandbox.client(**{**defaults, **options})
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ARG002
         """Answer as the vendor would; see `Transport`."""
         await asyncio.sleep(0)  # as every real POST does, it lets others run
         if not self.reachable:
             raise NotSentError("no connection: reachable is False", temporary=True)
-        arrived_at, fault = self._arrive()
-        received = CIMultiDict(headers)
-        if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
-            self._drop(arrived_at, received, fault)
-            raise _lost("the connection was reset")
-        treatment = self._treat(arrived_at, received, body, fault)
-        fault = treatment.fault
-        if fault.kind in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
-            raise _lost("the connection was reset")
-        if fault.kind in (FaultKind.HANG, FaultKind.DRIP) or self._latency + fault.latency >= timeout:
-            raise _lost(f"no answer within {timeout:.3g} s")
-        return Answer(*self._answer(treatment))
+
+        async def read() -> bytes:
+            return body
+
+        async with self._sandbox.receive(CIMultiDict(headers), read) as reply:
+            if reply.fault in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
+                raise _lost("the connection was reset")
+            if reply.fault in (FaultKind.HANG, FaultKind.DRIP) or reply.delay >= timeout:
+                raise _lost(f"no answer within {timeout:.3g} s")
+            return Answer(*reply.answer)
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing open."""
@@ -165,20 +185,18 @@ def _lost(what: str) -> OutcomeUnknownError:
 _SHOWN: Final = 10
 
 
-def assert_otp_sent(
-    vendor: Sandbox | MemoryTransport, to: str, *, code: str | None = None, within: float = 0.0
-) -> ReceivedRequest:
+def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, within: float = 0.0) -> ReceivedRequest:
     """Assert that exactly one message went out to a number, and return it: ``.otp`` is its code.
 
     A message counts when the vendor has accepted it, even where the sender never learned that. To look at one step of
-    a test only, forget the steps before it: ``vendor.requests.clear()``.
+    a test only, forget the steps before it: ``sandbox.requests.clear()``.
 
     Args:
-        vendor: A `Sandbox` or a `MemoryTransport`.
+        sandbox: What received the messages.
         to: The number, as people write it.
         code: The code it must hold. Default: any.
         within: Seconds to wait for it at the most, where the application sends in the background. The calling thread
-            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, vendor, to, within=5)``.
+            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, sandbox, to, within=5)``.
 
     Raises:
         AssertionError: The text tells what did arrive, with numbers masked and without codes.
@@ -188,11 +206,11 @@ def assert_otp_sent(
     __tracebackhide__ = True  # pytest shows the caller's line
     number = parse_number(to)
     shown = mask_number(number)
-    found = vendor.messages_to(number, within=within)
+    found = sandbox.messages_to(number, within=within)
     if not found:
-        failure = f"no OTP went to {shown}; {_arrived(vendor, number)}"
+        failure = f"no OTP went to {shown}; {_arrived(sandbox, number)}"
     elif len(found) > 1:
-        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(vendor, number)}"
+        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(sandbox, number)}"
     elif code is not None and found[0].otp != code:
         failure = f"another code than the expected one went to {shown} (codes are not shown)"
     else:
@@ -201,23 +219,23 @@ def assert_otp_sent(
     raise AssertionError(failure)
 
 
-def assert_nothing_sent(vendor: Sandbox | MemoryTransport) -> None:
+def assert_nothing_sent(sandbox: Sandbox) -> None:
     """Assert that no message went out. Requests that were refused may have come.
 
     Args:
-        vendor: A `Sandbox` or a `MemoryTransport`.
+        sandbox: What received the messages.
 
     Raises:
         AssertionError: The text tells what did arrive, with numbers masked and without codes.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    if sent := len(vendor.messages):
-        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(vendor)}")
+    if sent := len(sandbox.messages):
+        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(sandbox)}")
 
 
-def _arrived(vendor: Emulator, number: str = "") -> str:
+def _arrived(sandbox: Sandbox, number: str = "") -> str:
     """Tell what came in last, one line each."""
-    requests = vendor.requests.copy()
+    requests = sandbox.requests.copy()
     if not requests:
         return "no request arrived at all"
     heading = "what arrived:" if len(requests) <= _SHOWN else f"the last {_SHOWN} of {len(requests)} requests:"

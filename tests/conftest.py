@@ -1,13 +1,13 @@
-"""What the tests share: a sandbox, a client of it, and a clock that only moves when told."""
+"""What the tests share: a sandbox, a client of it, and a clock that stands still."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 
 import pytest
 
-from nxotp_async import Clock, OtpClient
+from nxotp_async import OtpClient
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import FakeClock
 
 
 @pytest.fixture(autouse=True)
@@ -17,37 +17,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-class ManualClock:
-    """Time that passes in `sleep` only. Its ``clock`` is what a client is given."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.slept: list[float] = []
-        self.chance = 1.0
-        self.clock = Clock(
-            time=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, random=lambda: self.chance
-        )
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
+async def sandbox(clock: FakeClock) -> AsyncIterator[Sandbox]:
     """A sandbox whose clock is the client's."""
-    async with Sandbox(clock=lambda: clock.now) as sandbox:
+    async with Sandbox(clock=clock) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
-async def client(sandbox: Sandbox, clock: ManualClock) -> AsyncIterator[OtpClient]:
+async def client(sandbox: Sandbox, clock: FakeClock) -> AsyncIterator[OtpClient]:
     """A client of the sandbox that backs off without waiting."""
-    async with sandbox.client(clock=clock.clock) as client:
+    async with sandbox.client(clock=clock) as client:
         yield client

@@ -11,9 +11,9 @@ import random
 import sys
 from typing import Any
 
-from support import instant_clock, new_client
-
 from nxotp_async import OtpMessage
+from nxotp_async.sandbox import sandbox_client
+from nxotp_async.testing import NO_PAUSES
 
 
 async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]:
@@ -24,8 +24,8 @@ async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]
     ]
     burst = plan["concurrency"] if plan["pause"] else len(messages)
     outcomes: list[tuple[str | None, str, str | None]] = []
-    async with new_client(
-        plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=instant_clock()
+    async with sandbox_client(
+        plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=NO_PAUSES
     ) as client:
         for start in range(0, len(messages), burst):
             results = await client.send_batch(messages[start : start + burst])

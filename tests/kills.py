@@ -20,10 +20,11 @@ from contextlib import closing
 from pathlib import Path
 
 import attrs
-from support import sandbox_in_a_thread
 
+from nxotp_async import Clock
 from nxotp_async.bulk import Ledger, MessageState
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 CONCURRENCY = 50
 
@@ -93,7 +94,7 @@ def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: in
     source, path = directory / "otps.csv", directory / "run.ledger"
     write_messages(source, messages)
     killer = _Killer()
-    with sandbox_in_a_thread(clock=killer, fault_rate=0.05, seed=seed, keep=4 * messages) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=killer), fault_rate=0.05, seed=seed, keep=4 * messages)) as sandbox:
         while verdict.kills < kills:
             killer.requests_left = chance.randint(1, max(1, 2 * messages // kills - 1))
             early = chance.random() < at_start

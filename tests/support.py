@@ -1,20 +1,14 @@
-"""Servers and clocks that the sandbox is too well-behaved for."""
+"""Servers that misbehave in ways the sandbox does not, a transport with given outcomes, and virtual time."""
 
 import asyncio
 import itertools
 import selectors
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
     asynccontextmanager,
-    contextmanager,
     suppress,
 )
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nxotp_async import (
     AccountError,
@@ -31,7 +25,6 @@ from nxotp_async import (
     TimestampExpiredError,
     TransientApiError,
 )
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
 from nxotp_async.transports import Answer
 
 # The vendor's table of failures, written down once more.
@@ -77,25 +70,6 @@ def accepted() -> bytes:
 def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     """Return an HTTP response as bytes."""
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
-
-
-def new_client(url: str, **options: Any) -> OtpClient:
-    """Return a client of the sandbox's account at another address."""
-    keys = SANDBOX_CREDENTIALS
-    account = {"access_key": keys.access_key, "access_secret": keys.access_secret, "appkey": keys.appkey}
-    return OtpClient(**{**account, "base_url": url, **options})
-
-
-def instant_clock() -> Clock:
-    """Return the real clock, with pauses that take no time and timestamps that never repeat."""
-    last = 0.0
-
-    def strictly_later() -> float:
-        nonlocal last
-        last = max(time.time(), last + 0.001)
-        return last
-
-    return Clock(time=strictly_later, sleep=lambda _: asyncio.sleep(0))
 
 
 class RawServer:
@@ -171,35 +145,8 @@ async def see_off(client: OtpClient) -> None:
     await client.aclose()
 
 
-@contextmanager
-def in_a_thread(server: AbstractAsyncContextManager[_Server]) -> Iterator[_Server]:
-    """Run a server in a loop of its own, so that the test's loop holds the client's tasks only."""
-    started: Future[tuple[_Server, Callable[[], object]]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        async with server as running:
-            started.set_result((running, lambda: loop.call_soon_threadsafe(stop.set)))
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    running, stop = started.result(10)
-    try:
-        yield running
-    finally:
-        stop()
-        thread.join()
-
-
-def sandbox_in_a_thread(**options: Any) -> AbstractContextManager[Sandbox]:
-    """Run a sandbox with these options in a loop of its own."""
-    return in_a_thread(Sandbox(**options))
-
-
-class MemoryTransport:
-    """A transport without sockets: each POST meets the next outcome, and all further ones meet the last.
+class ScriptedTransport:
+    """A transport whose outcomes are given: each POST gets the next one, and all further ones get the last.
 
     An outcome is an answer, or an exception to raise. Without any, every message is accepted.
     """

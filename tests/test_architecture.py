@@ -13,7 +13,7 @@ PACKAGE = Path(nxotp_async.__file__).parent
 
 # A module imports from lower ranks only, or from its own package. The bottom comes first.
 RANKS = [
-    {"_version", "errors", "languages", "clocks"},
+    {"_version", "errors", "languages", "clocks", "urls"},
     {"codes"},
     {"messages", "signing"},
     {"protocol", "retry", "results", "callbacks", "hooks"},

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
-from support import accepted, new_client
+from support import accepted
 
 from nxotp_async import Clock, NotSentError, OtpClient, OtpMessage, OutcomeUnknownError
 from nxotp_async.bench import Benchmark, Plan, Report, made_up_messages
 from nxotp_async.bench.figures import caveats
 from nxotp_async.bench.histogram import Histogram
 from nxotp_async.bench.recorder import Recorder, Second
-from nxotp_async.sandbox import MAGIC_RECIPIENTS, Fault, Sandbox
+from nxotp_async.sandbox import MAGIC_RECIPIENTS, Fault, Sandbox, sandbox_client
 from nxotp_async.transports import Answer
 
 _T = TypeVar("_T")
@@ -94,7 +94,7 @@ def exactly(main: Callable[[Clock], Coroutine[Any, Any, _T]]) -> _T:
 
 
 def client_of(vendor: Vendor, clock: Clock, permits: int) -> OtpClient:
-    return new_client("https://otp.invalid", transport=vendor, clock=clock, max_concurrency=permits)
+    return sandbox_client("https://otp.invalid", transport=vendor, clock=clock, max_concurrency=permits)
 
 
 def measured(vendor: Vendor, plan: Plan, *, permits: int = 1000, messages: list[OtpMessage] | None = None) -> Report:
@@ -287,7 +287,7 @@ def test_messages_are_sent_again_from_the_first_one(load: dict[str, float]) -> N
 
 def test_a_benchmark_without_messages_is_refused() -> None:
     with pytest.raises(ValueError, match="messages is empty"):
-        Benchmark(new_client("https://otp.invalid"), [])
+        Benchmark(sandbox_client("https://otp.invalid"), [])
 
 
 def test_what_is_made_up_is_nobodys_and_always_accepted() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from support import VENDOR_FAILURES, VirtualTimeLoop, new_client, sandbox_in_a_thread
+from support import VENDOR_FAILURES, VirtualTimeLoop
 from test_cancellation import cancelled_at
 
 from nxotp_async import (
@@ -34,7 +34,8 @@ from nxotp_async import (
 )
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.bulk.records import Claim, Entry
-from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers
+from nxotp_async.sandbox import Fault, FaultKind, Sandbox, answers, sandbox_client
+from nxotp_async.testing import serve_in_thread
 from nxotp_async.transports import Answer
 
 ACCEPTED, QUEUED, REJECTED = MessageState.ACCEPTED, MessageState.QUEUED, MessageState.REJECTED
@@ -191,7 +192,7 @@ def always(failure: Answer | Exception) -> Treatment:
 def virtual_dispatcher(ledger: Ledger, vendor: Vendor, *, concurrency: int = 4, **options: Any) -> Dispatcher:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
-    client = new_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=concurrency)
+    client = sandbox_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=concurrency)
     dispatcher = Dispatcher(ledger, client, clock=loop.clock, **options)
     dispatcher._thread = Inline()  # type: ignore[assignment]
     return dispatcher
@@ -438,7 +439,7 @@ async def test_a_file_that_is_refused_message_by_message_for_one_reason_pauses_t
 async def test_an_argument_that_is_wrong_is_told_at_once(options: dict[str, Any]) -> None:
     (name,) = options
     with Ledger(None) as ledger:
-        async with new_client("http://127.0.0.1:9") as client:
+        async with sandbox_client("http://127.0.0.1:9") as client:
             with pytest.raises(ConfigurationError, match=f"^{name} must"):
                 Dispatcher(ledger, client, **options)
 
@@ -727,7 +728,9 @@ def test_a_code_that_expires_while_the_client_holds_it_back_is_not_sent() -> Non
     async def main() -> Report:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        client = new_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=4, rate_limit=1)
+        client = sandbox_client(
+            "https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=4, rate_limit=1
+        )
         dispatcher = Dispatcher(ledger, client, clock=loop.clock)
         dispatcher._thread = Inline()  # type: ignore[assignment]
         return await dispatcher.run()
@@ -1053,7 +1056,7 @@ async def test_a_run_cancelled_at_any_suspension_point_leaves_no_task_and_no_thr
     async def awaited(suspension: int, dispatcher: Dispatcher) -> bool:
         return await cancelled_at(suspension, dispatcher.run())
 
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=3) as client:
             await client.send_otp(ALICE, "482913")
             tasks, threads = asyncio.all_tasks(), threading.active_count()
@@ -1129,7 +1132,7 @@ def held_ledger(held: int, *, when_done: bool) -> Iterator[HeldLedger]:
 @pytest.mark.parametrize("when_done", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("held", [1, 2, 3])
 async def test_a_run_cancelled_while_the_ledger_is_written_leaves_nothing_behind(held: int, when_done: bool) -> None:
-    with sandbox_in_a_thread() as sandbox, held_ledger(held, when_done=when_done) as ledger:
+    with serve_in_thread(Sandbox()) as sandbox, held_ledger(held, when_done=when_done) as ledger:
         async with sandbox.client(max_concurrency=3) as client:
             tasks, threads = asyncio.all_tasks(), threading.active_count()
             running = asyncio.create_task(Dispatcher(ledger, client).run())
@@ -1189,7 +1192,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run_and_nothing_is_poste
     path = tmp_path / "ledger"
     with ledger_of(messages(200), path):
         pass
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=16) as client:
             with FullDisk(path) as full:
                 before = asyncio.all_tasks()
@@ -1286,7 +1289,7 @@ async def test_under_load_and_faults_of_every_kind_every_message_is_accounted_fo
         Fault.without_id(),
     ]
     with (
-        sandbox_in_a_thread(fault_rate=0.2, faults=faults, seed=482913) as sandbox,
+        serve_in_thread(Sandbox(fault_rate=0.2, faults=faults, seed=482913)) as sandbox,
         ledger_of(messages(2000)) as ledger,
     ):
         report = await run_at(sandbox, ledger, concurrency=50)

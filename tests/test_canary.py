@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from click.testing import CliRunner
-from support import in_a_thread, instant_clock, new_client, raw_server
+from support import raw_server
 
 from nxotp_async import (
     ConfigurationError,
@@ -27,6 +27,7 @@ from nxotp_async import (
 from nxotp_async.cli import nxotp
 from nxotp_async.codes import ResponseCode
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS
+from nxotp_async.testing import NO_PAUSES, serve_in_thread
 
 
 class _Canary:
@@ -136,8 +137,9 @@ async def echoing(respond: Callable[[bytes], bytes]) -> AsyncIterator[Any]:
 
 
 def canary_client(url: str, **options: Any) -> OtpClient:
-    defaults = {"access_secret": _Canary.secret, "clock": instant_clock(), "retry": RetryPolicy(max_attempts=2)}
-    return new_client(url, **{**defaults, **options})
+    keys = {"access_key": "key", "access_secret": _Canary.secret, "appkey": "app"}
+    defaults = {**keys, "base_url": url, "clock": NO_PAUSES, "retry": RetryPolicy(max_attempts=2)}
+    return OtpClient(**{**defaults, **options})
 
 
 async def failure_of(sending: Awaitable[SendResult]) -> NxOtpError:
@@ -277,7 +279,7 @@ def test_the_command_line_leaks_nothing(
     monkeypatch.setenv("NXOTP_ACCESS_SECRET", _Canary.secret)
     monkeypatch.setenv("NXOTP_APPKEY", SANDBOX_CREDENTIALS.appkey)
     monkeypatch.setenv("NXOTP_DEADLINE", "0.4")
-    with in_a_thread(echoing(respond)) as server:
+    with serve_in_thread(echoing(respond)) as server:
         result = CliRunner().invoke(
             nxotp,
             ["send", _Canary.written, "--base-url", server.url, *arguments],

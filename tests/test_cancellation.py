@@ -9,11 +9,12 @@ from types import coroutine
 from typing import Any
 
 import pytest
-from support import in_a_thread, instant_clock, new_client, raw_server, sandbox_in_a_thread
+from support import raw_server
 
 from nxotp_async import NxOtpError, OtpClient, OtpMessage, RetryPolicy, SendStatus
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
+from nxotp_async.testing import NO_PAUSES, serve_in_thread
 from nxotp_async.transports import SessionPool
 
 TO = "+999 555 0100"
@@ -82,7 +83,7 @@ async def _settled(before: set[asyncio.Task[Any]]) -> None:
 
 
 async def test_a_send_cancelled_anywhere_leaves_nothing_behind() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client() as client:
             # A new connection for every send: connecting has suspension points too.
             points = await sweep(client, lambda: _send_afresh(client))
@@ -96,8 +97,8 @@ async def _send_afresh(client: OtpClient) -> None:
 
 
 async def test_a_send_with_retries_cancelled_anywhere_leaves_nothing_behind() -> None:
-    with sandbox_in_a_thread() as sandbox:
-        async with sandbox.client(clock=instant_clock(), rate_limit=10_000, max_concurrency=1) as client:
+    with serve_in_thread(Sandbox()) as sandbox:
+        async with sandbox.client(clock=NO_PAUSES, rate_limit=10_000, max_concurrency=1) as client:
             points = await sweep(client, lambda: _send_with_faults(client, sandbox))
             assert points >= 4
             assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -110,7 +111,7 @@ async def _send_with_faults(client: OtpClient, sandbox: Sandbox) -> None:
 
 
 async def test_a_send_that_waits_for_a_permit_cancelled_anywhere_leaves_nothing_behind() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=1) as client:
             assert await sweep(client, lambda: _send_behind_another(client)) >= 3
             assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -124,7 +125,7 @@ async def _send_behind_another(client: OtpClient) -> None:
 
 
 async def test_a_stream_cancelled_anywhere_leaves_nothing_behind() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client(max_concurrency=2) as client:
             assert await sweep(client, lambda: _stream(client)) >= 3
             assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -139,8 +140,8 @@ async def test_a_send_to_a_server_that_hangs_cancelled_anywhere_leaves_nothing_b
     async def hang(writer: asyncio.StreamWriter) -> None:
         await asyncio.get_running_loop().create_future()
 
-    with in_a_thread(raw_server(hang)) as server:
-        async with new_client(server.url, timeout=0.5, retry=RetryPolicy(max_attempts=1)) as client:
+    with serve_in_thread(raw_server(hang)) as server:
+        async with sandbox_client(server.url, timeout=0.5, retry=RetryPolicy(max_attempts=1)) as client:
             assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
 
 

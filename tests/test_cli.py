@@ -18,11 +18,11 @@ from typing import IO, Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support import sandbox_in_a_thread
 
 from nxotp_async import __main__, __version__
 from nxotp_async.cli import nxotp
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, Sandbox
+from nxotp_async.testing import serve_in_thread
 
 COMMANDS = ("bench", "bulk", "demo", "doctor", "listen", "sandbox", "send", "sign")
 TO = "+999 555 0100"
@@ -40,7 +40,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminal
 @pytest.fixture
 def live() -> Iterator[Sandbox]:
     """A sandbox beside the test, for commands that run a loop of their own."""
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

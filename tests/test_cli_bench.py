@@ -21,7 +21,6 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
-from support import sandbox_in_a_thread
 
 from nxotp_async import Clock, NotSentError
 from nxotp_async.bench import Benchmark, Plan, Report
@@ -30,6 +29,7 @@ from nxotp_async.cli import nxotp
 from nxotp_async.cli.bench import bench, view
 from nxotp_async.cli.bench.target import choose_target
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 # The package of the command line has a command of the same name.
 run_module = importlib.import_module("nxotp_async.cli.bench.run")
@@ -53,7 +53,7 @@ def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def live() -> Iterator[Sandbox]:
     """A sandbox beside the test, for commands that run a loop of their own."""
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 
@@ -516,7 +516,7 @@ def test_a_signal_ends_the_run_and_reports_it(start: Start, name: str, load: tup
             processes[0].send_signal(signal.Signals[name])
         return time.time()
 
-    with sandbox_in_a_thread(clock=due) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=due))) as sandbox:
         files = ("--json", "a.json", "--html", "a.html")
         processes.append(start("--base-url", sandbox.url, "--warm-up", "0", "--duration", "3600", *load, *files))
         out, err = processes[0].communicate(timeout=60)
@@ -544,7 +544,7 @@ def test_a_signal_in_the_warm_up_says_that_nothing_was_measured(start: Start) ->
             processes[0].send_signal(signal.SIGINT)
         return time.time()
 
-    with sandbox_in_a_thread(clock=due) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=due))) as sandbox:
         processes.append(start("--base-url", sandbox.url, "--warm-up", "3600", "--rate", "100", "--json", "a.json"))
         out, err = processes[0].communicate(timeout=60)
     assert (processes[0].returncode, out) == (130, "")

@@ -29,13 +29,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
-from support import accepted, sandbox_in_a_thread
+from support import accepted
 
-from nxotp_async import OtpClient
+from nxotp_async import Clock, OtpClient
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report, load, open_messages
 from nxotp_async.cli import nxotp
 from nxotp_async.cli.bulk import bulk, progress, sending, summary
 from nxotp_async.sandbox import CallbackPlan, Fault, Sandbox
+from nxotp_async.testing import serve_in_thread
 from nxotp_async.transports import Answer
 
 run_module = importlib.import_module("nxotp_async.cli.bulk.run")  # the package has a command of the same name
@@ -85,7 +86,7 @@ def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def live() -> Iterator[Sandbox]:
     """A sandbox beside the test, for commands that run a loop of their own."""
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 
@@ -1006,7 +1007,7 @@ def test_a_signal_lets_what_is_in_flight_finish(start: Start, name: str, options
         said.append(read_until(processes[0].stderr, r"leaves\s+at\s+once\n"))
         told.set()
 
-    with sandbox_in_a_thread(clock=DueClock(25, interrupt)) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=DueClock(25, interrupt)))) as sandbox:
         env = account_of(sandbox)
         processes.append(start("run", otps(*GOOD), "--concurrency", "8", *options, env=env))
         assert told.wait(30)
@@ -1045,7 +1046,7 @@ def a_run_that_hangs(start: Start, sandbox: Sandbox, arrived: threading.Event) -
 @posix
 def test_a_second_signal_leaves_at_once_and_what_was_in_flight_is_unknown(start: Start) -> None:
     arrived = threading.Event()
-    with sandbox_in_a_thread(clock=DueClock(3, arrived.set)) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=DueClock(3, arrived.set)))) as sandbox:
         process = a_run_that_hangs(start, sandbox, arrived)
         process.send_signal(signal.SIGINT)
         said = read_until(process.stderr, r"leaves\s+at\s+once\n")
@@ -1067,7 +1068,7 @@ def test_a_second_signal_leaves_at_once_and_what_was_in_flight_is_unknown(start:
 @posix
 def test_a_ledger_in_use_is_left_to_its_process_and_a_killed_one_is_resumed_and_settled(start: Start) -> None:
     arrived = threading.Event()
-    with sandbox_in_a_thread(clock=DueClock(3, arrived.set)) as sandbox:
+    with serve_in_thread(Sandbox(clock=Clock(time=DueClock(3, arrived.set)))) as sandbox:
         env = account_of(sandbox)
         process = a_run_that_hangs(start, sandbox, arrived)
         for command in COMMANDS:
@@ -1597,7 +1598,7 @@ def test_callbacks_that_come_while_it_runs_settle_what_is_unknown(
     monkeypatch.setattr(sending, "_CALLBACKS_INTERVAL", 0.01)
     port = free_port()
     listening = ("--listen", port, "--dr-webhook", f"http://127.0.0.1:{port}/")
-    with sandbox_in_a_thread(callbacks=CallbackPlan(statuses=("sent", "delivered"))) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(statuses=("sent", "delivered")))) as sandbox:
         result = invoke("run", otps(*GOOD[:3], LOST), *listening, *form, env=account_of(sandbox))
     assert result.exit_code == 0
     assert f"receiving callbacks on http://127.0.0.1:{port}/\n" in result.stderr

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import CliRunner, Result
-from support import sandbox_in_a_thread
 
 from nxotp_async.cli import nxotp
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
+from nxotp_async.testing import serve_in_thread
 
 TO = "+999 555 0100"
 KEYS = {
@@ -30,7 +30,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminal
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

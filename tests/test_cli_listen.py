@@ -29,7 +29,6 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
-from support import new_client, sandbox_in_a_thread
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, ReceiptRecorder, load, open_messages
 from nxotp_async.callbacks import StatusEvent
@@ -37,8 +36,9 @@ from nxotp_async.cli import common, nxotp
 from nxotp_async.cli.bulk import sending
 from nxotp_async.errors import LedgerError
 from nxotp_async.receivers import aiohttp_receiver
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, sandbox_client
 from nxotp_async.signing import signed_text
+from nxotp_async.testing import serve_in_thread
 
 CONTENT = "Your code is 73915508"
 KEYS = {
@@ -248,10 +248,10 @@ def test_what_is_not_the_vendors_is_refused_and_not_shown(start: Start) -> None:
 def test_a_sandbox_that_repeats_and_forges_its_callbacks_is_listened_to(start: Start) -> None:
     process = start("listen", "--port", "0", "--json")
     url = url_of(process)
-    with sandbox_in_a_thread(callbacks=CallbackPlan(copies=3, shuffle=True, forged=1.0)) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(copies=3, shuffle=True, forged=1.0))) as sandbox:
 
         async def send() -> None:
-            async with new_client(sandbox.url, dr_webhook=url) as client:
+            async with sandbox_client(sandbox.url, dr_webhook=url) as client:
                 for place, number in enumerate(GOOD[:5]):
                     await client.send_otp(number, CONTENT, cus_message_id=f"id-{place}")
 
@@ -597,8 +597,8 @@ def exported() -> list[dict[str, str]]:
 def test_a_run_with_lost_answers_knows_of_every_message_in_the_end(
     count: int, plan: CallbackPlan, form: tuple[str, ...]
 ) -> None:
-    faults = {"fault_rate": 0.2, "faults": (Fault.disconnect_after_reading(),), "seed": 7}
-    with sandbox_in_a_thread(callbacks=plan, **faults) as sandbox:
+    lost = (Fault.disconnect_after_reading(),)
+    with serve_in_thread(Sandbox(callbacks=plan, fault_rate=0.2, faults=lost, seed=7)) as sandbox:
         result = invoke("bulk", "run", otps(*GOOD[:count]), *listening(), *form, env=account_of(sandbox))
         assert sandbox.counts["fault disconnect_after_reading"] > count / 10
         assert sorted(message.to for message in sandbox.messages) == list(GOOD[:count])
@@ -626,8 +626,8 @@ def test_no_trace_of_a_code_is_left_when_callbacks_settle_messages_after_the_run
         forget_codes(ledger)
 
     monkeypatch.setattr(Ledger, "forget_codes", forget)
-    faults = {"fault_rate": 1.0, "faults": (Fault.disconnect_after_reading(),)}
-    with sandbox_in_a_thread(callbacks=DELIVERED, **faults) as sandbox:
+    lost = (Fault.disconnect_after_reading(),)
+    with serve_in_thread(Sandbox(callbacks=DELIVERED, fault_rate=1.0, faults=lost)) as sandbox:
         result = invoke("bulk", "run", otps(*GOOD[:5]), *listening(), env=account_of(sandbox))
     assert result.exit_code == 0, result.stderr
     at_the_end_of_the_run, after_the_last_callback = unknown_when_forgetting
@@ -645,7 +645,7 @@ def test_a_row_is_the_same_whether_the_callback_or_the_answer_comes_first(
     rows = []
     for early in (0.0, 1.0):
         Path("otps.csv.ledger").unlink(missing_ok=True)
-        with sandbox_in_a_thread(callbacks=CallbackPlan(statuses=(status,), early=early)) as sandbox:
+        with serve_in_thread(Sandbox(callbacks=CallbackPlan(statuses=(status,), early=early))) as sandbox:
             invoke("bulk", "run", otps(number, GOOD[1]), *listening(), env=account_of(sandbox))
         rows.append(results_of()[0])
     state = "accepted"
@@ -655,7 +655,7 @@ def test_a_row_is_the_same_whether_the_callback_or_the_answer_comes_first(
 
 
 def test_deliveries_that_fail_are_told() -> None:
-    with sandbox_in_a_thread(callbacks=CallbackPlan(statuses=("failed",))) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(statuses=("failed",)))) as sandbox:
         result = invoke("bulk", "run", otps(*GOOD[:3], LOST), *listening(), env=account_of(sandbox))
     assert result.exit_code == 0  # the vendor has accepted them
     assert "\ncallbacks: sent 4, delivered 0, read 0, failed 4\n" in result.stdout
@@ -668,7 +668,7 @@ def test_deliveries_that_fail_are_told() -> None:
 def test_callbacks_that_never_come_are_waited_for_no_longer_than_told(
     wait: float, numbers: tuple[str, ...], code: int
 ) -> None:
-    with sandbox_in_a_thread(callbacks=CallbackPlan(loss=1.0)) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(loss=1.0))) as sandbox:
         result = invoke("bulk", "run", otps(*numbers), *listening(wait=wait), env=account_of(sandbox))
     assert result.exit_code == code
     assert f"waiting for the callbacks of 2 messages, {wait:g} s at the most; Ctrl-C ends that\n" in result.stderr
@@ -677,7 +677,7 @@ def test_callbacks_that_never_come_are_waited_for_no_longer_than_told(
 
 
 def test_callbacks_that_tell_only_that_it_was_sent_settle_what_is_unknown_and_are_no_delivery() -> None:
-    with sandbox_in_a_thread(callbacks=CallbackPlan(statuses=("sent",), early=1.0)) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(statuses=("sent",), early=1.0))) as sandbox:
         result = invoke("bulk", "run", otps(GOOD[0], LOST), *listening(wait=0.05), env=account_of(sandbox))
     assert (result.exit_code, counts_of()) == (0, {"accepted": 2})
     assert "waiting for the callbacks of 2 messages" in result.stderr
@@ -687,12 +687,12 @@ def test_callbacks_that_tell_only_that_it_was_sent_settle_what_is_unknown_and_ar
 @pytest.mark.parametrize("again", ["queued again", "left unknown"])
 def test_resume_listens_too(again: str) -> None:
     silent = CallbackPlan(loss=1.0)
-    with sandbox_in_a_thread(callbacks=silent) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=silent)) as sandbox:
         assert invoke("bulk", "run", otps(LOST), env=account_of(sandbox)).exit_code == 6
     plan = CallbackPlan(statuses=("read",)) if again == "queued again" else silent
     with Ledger("otps.csv.ledger") as ledger:
         assert ledger.requeue(["id-0"] if again == "queued again" else []) == (again == "queued again")
-    with sandbox_in_a_thread(callbacks=plan) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=plan)) as sandbox:
         options = listening(wait=30 if again == "queued again" else 0)
         result = invoke("bulk", "resume", "otps.csv.ledger", *options, "--json", env=account_of(sandbox))
     heard = int(again == "queued again")
@@ -703,7 +703,7 @@ def test_resume_listens_too(again: str) -> None:
 
 
 def test_without_listening_nothing_is_waited_for() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         result = invoke("bulk", "run", otps(GOOD[0]), env=account_of(sandbox))
     assert (result.exit_code, "callbacks" in result.stderr + result.stdout) == (0, False)
 
@@ -713,7 +713,7 @@ def test_without_listening_nothing_is_waited_for() -> None:
 def test_ctrl_c_ends_the_wait_with_the_runs_own_exit_code(
     start: Start, number: str, code: int, signals: list[str]
 ) -> None:
-    with sandbox_in_a_thread(callbacks=CallbackPlan(loss=1.0)) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan(loss=1.0))) as sandbox:
         process = start("bulk", "run", otps(number), *listening(wait=600), "--json", env=account_of(sandbox))
         read_until(process.stderr, r"waiting for the callbacks of 1 messages, 600 s at the most; Ctrl-C ends that\n")
         for name in signals:
@@ -728,7 +728,7 @@ def test_ctrl_c_ends_the_wait_with_the_runs_own_exit_code(
 @pytest.mark.parametrize("command", ["run", "resume"])
 def test_an_address_that_is_taken_stops_everything(command: str) -> None:
     subject = otps(GOOD[0])
-    with sandbox_in_a_thread() as sandbox, socket.create_server(("127.0.0.1", 0)) as taken:
+    with serve_in_thread(Sandbox()) as sandbox, socket.create_server(("127.0.0.1", 0)) as taken:
         if command == "resume":
             subject = "otps.csv.ledger"
             with Ledger(subject) as ledger, open_messages("otps.csv") as file:
@@ -786,7 +786,7 @@ def test_a_wrong_address_or_time_is_told_before_anything_is_done(command: str, o
 )
 def test_callbacks_come_to_the_path_that_the_token_says(options: tuple[str, ...], env: Env) -> None:
     plan = CallbackPlan(statuses=("delivered",), signed="--unsigned" not in options)
-    with sandbox_in_a_thread(callbacks=plan) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=plan)) as sandbox:
         arguments = ("run", otps(GOOD[0], LOST), *listening(path=TOKEN), *options)
         result = invoke("bulk", *arguments, env={**account_of(sandbox), **env})
     assert (result.exit_code, counts_of()) == (0, {"accepted": 2})
@@ -805,7 +805,7 @@ def test_callbacks_come_to_the_path_that_the_token_says(options: tuple[str, ...]
 )
 def test_callbacks_that_cannot_be_believed_settle_nothing(path: str, options: tuple[str, ...], signed: bool) -> None:
     plan = CallbackPlan(statuses=("delivered",), signed=signed, early=1.0)
-    with sandbox_in_a_thread(callbacks=plan) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=plan)) as sandbox:
         arguments = ("run", otps(GOOD[0], LOST), *listening(path=path, wait=0), *options)
         result = invoke("bulk", *arguments, env=account_of(sandbox))
         assert sandbox.counts["callbacks pushed"] >= 2
@@ -815,7 +815,7 @@ def test_callbacks_that_cannot_be_believed_settle_nothing(path: str, options: tu
 @pytest.mark.parametrize(("options", "heard"), [((), 0), (("--window", "1000"), 1)], ids=["default", "longer"])
 def test_a_run_takes_callbacks_whose_time_is_within_the_window(options: tuple[str, ...], heard: int) -> None:
     plan = CallbackPlan(statuses=("delivered",), early=1.0)
-    with sandbox_in_a_thread(callbacks=plan, clock_offset=800.0) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=plan, clock_offset=800.0)) as sandbox:
         arguments = ("run", otps(GOOD[0]), *listening(wait=0), *options, "--json")
         result = invoke("bulk", *arguments, env=account_of(sandbox))
     assert result.exit_code == 0, result.stderr
@@ -824,7 +824,7 @@ def test_a_run_takes_callbacks_whose_time_is_within_the_window(options: tuple[st
 
 @pytest.mark.parametrize("token", ["short", "with/a-slash-in-the-midst"])
 def test_a_token_that_is_none_stops_everything(token: str) -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         result = invoke("bulk", "run", otps(GOOD[0]), "--listen", "0", "--token", token, env=account_of(sandbox))
         assert len(sandbox.requests) == 0
     assert (result.exit_code, result.stdout, counts_of()) == (3, "", {"queued": 1})
@@ -843,7 +843,7 @@ def test_at_a_terminal_each_key_is_asked_for_once(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(common, "_at_terminal", lambda: True)
     monkeypatch.setattr(common, "_prompt", prompt)
-    with sandbox_in_a_thread(callbacks=DELIVERED) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=DELIVERED)) as sandbox:
         result = invoke("bulk", "run", otps(GOOD[0]), *listening(), "--base-url", sandbox.url)
     assert (result.exit_code, asked) == (0, ["Access key", "Access secret", "Appkey"])
 

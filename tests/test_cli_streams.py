@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support import sandbox_in_a_thread
 
 from nxotp_async.bulk import Ledger, MessageState, load, open_messages
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="streams are closed as POSIX shells do")
 
@@ -26,7 +26,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     Path("otps.csv").write_text(f"to,content\n9995550100,{CONTENT}\n9995550101,{CONTENT}\n")
     with Ledger("old.db") as ledger, open_messages("otps.csv") as file:
         load(ledger, file)
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import ManualClock
-from support import MemoryTransport, instant_clock, new_client, sandbox_in_a_thread, see_off
+from support import ScriptedTransport, see_off
 
 from nxotp_async import (
     ConfigurationError,
@@ -24,7 +23,8 @@ from nxotp_async import (
     SendStatus,
     TransientApiError,
 )
-from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox, sandbox_client
+from nxotp_async.testing import NO_PAUSES, FakeClock, serve_in_thread
 from nxotp_async.transports import Answer
 
 TO = "+999 555 0100"
@@ -91,9 +91,9 @@ async def test_every_field_of_a_message_arrives(client: OtpClient, sandbox: Sand
     }
 
 
-async def test_the_clients_defaults_fill_what_a_message_leaves_open(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_the_clients_defaults_fill_what_a_message_leaves_open(sandbox: Sandbox, clock: FakeClock) -> None:
     defaults = {"language_code": "de", "dr_webhook": "https://example.com/a", "business_phone": SANDBOX_BUSINESS_PHONE}
-    async with sandbox.client(clock=clock.clock, **defaults) as client:
+    async with sandbox.client(clock=clock, **defaults) as client:
         result = await client.send_otp(TO, "482913")
         await client.send_otp(TO, "482913", language_code="fr", dr_webhook="https://example.com/b")
     first, second = sandbox.messages
@@ -124,8 +124,8 @@ async def test_an_error_knows_its_message_and_its_attempts(client: OtpClient, sa
 # ---------------------------------------------------------------------------------------------- views
 
 
-async def test_a_view_has_its_own_defaults_on_the_same_connections(sandbox: Sandbox, clock: ManualClock) -> None:
-    async with sandbox.client(clock=clock.clock, language_code="de") as client:
+async def test_a_view_has_its_own_defaults_on_the_same_connections(sandbox: Sandbox, clock: FakeClock) -> None:
+    async with sandbox.client(clock=clock, language_code="de") as client:
         view = client.with_options(language_code="fr", retry=RetryPolicy(max_attempts=1))
         await client.send_otp(TO, "482913")
         await view.send_otp(TO, "482913")
@@ -157,9 +157,9 @@ async def test_two_messages_with_one_id_in_flight_are_not_both_sent(client: OtpC
 # ---------------------------------------------------------------------------------------------- many messages
 
 
-async def test_a_batch_is_paired_whatever_the_order_of_the_answers(clock: ManualClock) -> None:
-    sandbox = Sandbox(clock=lambda: clock.now, echo_message_id=False)
-    async with sandbox, sandbox.client(clock=clock.clock) as client:
+async def test_a_batch_is_paired_whatever_the_order_of_the_answers(clock: FakeClock) -> None:
+    sandbox = Sandbox(clock=clock, echo_message_id=False)
+    async with sandbox, sandbox.client(clock=clock) as client:
         collector = await client.send_batch(messages(300))
     assert len(collector.accepted) == 300
     assert dict(collector.pairs) == {request.cus_message_id: request.message_id for request in sandbox.messages}
@@ -203,7 +203,7 @@ async def test_what_is_no_iterable_is_refused_at_once(client: OtpClient, wrong: 
         client.send_many(wrong)  # type: ignore[arg-type]
 
 
-async def test_endless_messages_are_read_at_most_twice_the_permits_ahead(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_endless_messages_are_read_at_most_twice_the_permits_ahead(sandbox: Sandbox, clock: FakeClock) -> None:
     read = 0
 
     def source() -> Iterator[OtpMessage]:
@@ -213,7 +213,7 @@ async def test_endless_messages_are_read_at_most_twice_the_permits_ahead(sandbox
             yield message
 
     ahead: list[int] = []
-    async with sandbox.client(clock=clock.clock, max_concurrency=5) as client:
+    async with sandbox.client(clock=clock, max_concurrency=5) as client:
         async for _ in client.send_many(source()):
             ahead.append(read - len(ahead))
             if len(ahead) == 200:
@@ -222,7 +222,7 @@ async def test_endless_messages_are_read_at_most_twice_the_permits_ahead(sandbox
 
 
 async def test_leaving_the_loop_cancels_what_is_in_flight() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         async with sandbox.client() as client:
             before = asyncio.all_tasks()
             async with aclosing(client.send_many(messages())) as results:
@@ -285,7 +285,7 @@ async def test_saturation_with_faults_loses_nothing_and_ages_nothing() -> None:
     concurrency, number = 50, 10_000
     async with Sandbox(fault_rate=0.2, seed=7, latency=0.002) as sandbox:
         async with sandbox.client(
-            clock=instant_clock(), max_concurrency=concurrency, deadline=300, retry=RetryPolicy(max_attempts=4)
+            clock=NO_PAUSES, max_concurrency=concurrency, deadline=300, retry=RetryPolicy(max_attempts=4)
         ) as client:
             collector = await client.send_batch(messages(number))
         by_id: dict[str | None, list[tuple[int, str, bytes]]] = {}
@@ -324,7 +324,7 @@ async def test_waiting_for_a_permit_does_not_age_the_timestamp() -> None:
 
 
 def test_a_second_event_loop_works_without_closing_the_client() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         client = sandbox.client()
         for _ in range(3):
             assert asyncio.run(client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -335,7 +335,7 @@ def test_a_second_event_loop_works_after_closing_the_client() -> None:
         async with client:
             return (await client.send_otp(TO, "482913")).status
 
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         client = sandbox.client()
         assert [asyncio.run(main(client)) for _ in range(2)] == [SendStatus.ACCEPTED] * 2
 
@@ -346,7 +346,7 @@ def test_several_loops_in_several_threads_share_a_client() -> None:
             accepted.append((await client.send_batch(messages(200))).summary().accepted)
 
     accepted: list[int] = []
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         client = sandbox.client()
         threads = [threading.Thread(target=lambda: asyncio.run(main(client))) for _ in range(4)]
         for thread in threads:
@@ -356,9 +356,9 @@ def test_several_loops_in_several_threads_share_a_client() -> None:
     assert accepted == [200] * 4
 
 
-async def test_closing_is_idempotent_and_lets_what_is_in_flight_finish(clock: ManualClock) -> None:
-    with sandbox_in_a_thread(latency=0.05, clock=lambda: clock.now) as sandbox:
-        client = sandbox.client(clock=clock.clock)
+async def test_closing_is_idempotent_and_lets_what_is_in_flight_finish(clock: FakeClock) -> None:
+    with serve_in_thread(Sandbox(latency=0.05, clock=clock)) as sandbox:
+        client = sandbox.client(clock=clock)
         sending = asyncio.create_task(client.send_otp(TO, "482913"))
         while not sandbox.requests:  # noqa: ASYNC110 - the sandbox lives in another thread
             await asyncio.sleep(0)
@@ -368,7 +368,7 @@ async def test_closing_is_idempotent_and_lets_what_is_in_flight_finish(clock: Ma
 
 
 async def test_closing_after_a_break_leaves_no_session_open() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         before = asyncio.all_tasks()
         client = sandbox.client()
         async with client:
@@ -380,7 +380,7 @@ async def test_closing_after_a_break_leaves_no_session_open() -> None:
 
 
 async def test_closing_tells_whoever_still_reads_results() -> None:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         client = sandbox.client(max_concurrency=4)
         results = client.send_many(messages())
         await anext(results)
@@ -391,15 +391,15 @@ async def test_closing_tells_whoever_still_reads_results() -> None:
         await see_off(client)
 
 
-async def test_a_borrowed_session_is_used_and_not_closed(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_a_borrowed_session_is_used_and_not_closed(sandbox: Sandbox, clock: FakeClock) -> None:
     async with aiohttp.ClientSession(headers={"X-Application": "shop"}, raise_for_status=True) as session:
-        async with sandbox.client(session=session, clock=clock.clock) as client:
+        async with sandbox.client(session=session, clock=clock) as client:
             await client.send_otp(TO, "482913")
         assert not session.closed
     assert sandbox.requests[0].headers["X-Application"] == "shop"
 
 
-async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
+async def test_a_transport_of_ones_own(clock: FakeClock) -> None:
     class Transport:
         closed = False
 
@@ -410,14 +410,14 @@ async def test_a_transport_of_ones_own(clock: ManualClock) -> None:
             self.closed = True
 
     transport = Transport()
-    async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
+    async with sandbox_client("https://otp.example", transport=transport, clock=clock) as client:
         assert (await client.send_otp(TO, "482913")).message_id == "m-1"
     assert transport.closed
 
 
 @pytest.mark.parametrize("answer", [(200, None, b"{}"), (200, {}, None), None, (200, {}, b"{}", 4)])
 async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answer: Any) -> None:
-    async with new_client("https://otp.example", transport=MemoryTransport(answer)) as client:
+    async with sandbox_client("https://otp.example", transport=ScriptedTransport(answer)) as client:
         (result,) = [result async for result in client.send_many(messages(1))]
     assert result.status is SendStatus.UNKNOWN
 
@@ -425,14 +425,14 @@ async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answ
 @pytest.mark.parametrize("name", ["session", "transport", "clock"])
 def test_a_seam_of_the_wrong_type_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be"):
-        new_client("https://otp.example", **{name: 5})
+        sandbox_client("https://otp.example", **{name: 5})
 
 
 async def test_session_proxy_and_transport_exclude_one_another() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigurationError, match="exclude one another"):
-            new_client("https://otp.example", session=session, proxy="http://localhost:3128")
+            sandbox_client("https://otp.example", session=session, proxy="http://localhost:3128")
 
 
 def test_the_repr_shows_where_to_and_nothing_else() -> None:
-    assert repr(new_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"
+    assert repr(sandbox_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"

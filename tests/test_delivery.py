@@ -4,10 +4,8 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import attrs
 import pytest
-from conftest import ManualClock
-from support import ACCEPTED, MemoryTransport, VirtualTimeLoop, new_client
+from support import ACCEPTED, ScriptedTransport, VirtualTimeLoop
 
 from nxotp_async import (
     Clock,
@@ -26,7 +24,8 @@ from nxotp_async import (
 )
 from nxotp_async.delivery import AcceptedIds
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
+from nxotp_async.testing import FakeClock
 from nxotp_async.transports import Answer
 
 TO = "+999 555 0100"
@@ -87,11 +86,11 @@ def virtual_clock() -> Clock:
     ],
 )
 async def test_the_attempts_and_what_they_add_up_to(
-    clock: ManualClock, outcomes: list[Any], policy: dict[str, Any], status: SendStatus, posts: int
+    clock: FakeClock, outcomes: list[Any], policy: dict[str, Any], status: SendStatus, posts: int
 ) -> None:
-    transport = MemoryTransport(*outcomes)
+    transport = ScriptedTransport(*outcomes)
     result = await outcome(
-        new_client("https://otp.example", transport=transport, clock=clock.clock, retry=RetryPolicy(**policy))
+        sandbox_client("https://otp.example", transport=transport, clock=clock, retry=RetryPolicy(**policy))
     )
     assert result.status is status
     assert result.attempts == len(transport.posts) == posts
@@ -99,21 +98,21 @@ async def test_the_attempts_and_what_they_add_up_to(
     assert len({body for body, _, _ in transport.posts}) == 1
 
 
-async def test_backoff_is_jittered_and_doubles(clock: ManualClock) -> None:
+async def test_backoff_is_jittered_and_doubles(clock: FakeClock) -> None:
     clock.chance = 0.5
     policy = RetryPolicy(max_attempts=5, backoff_base=1.0, backoff_cap=3.0)
-    await outcome(new_client("https://otp.example", transport=MemoryTransport(FAILED), clock=clock.clock, retry=policy))
+    await outcome(sandbox_client("https://otp.example", transport=ScriptedTransport(FAILED), clock=clock, retry=policy))
     assert clock.slept == [0.5, 1.0, 1.5, 1.5]
 
 
-async def test_backoff_does_not_hold_a_permit(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_backoff_does_not_hold_a_permit(sandbox: Sandbox, clock: FakeClock) -> None:
     asleep, wake = asyncio.Event(), asyncio.Event()
 
     async def sleep(_: float) -> None:
         asleep.set()
         await wake.wait()
 
-    patient = attrs.evolve(clock.clock, sleep=sleep)
+    patient = Clock(time=clock.time, monotonic=clock.monotonic, sleep=sleep)
     async with sandbox.client(clock=patient, max_concurrency=1) as client:
         sandbox.script(Fault.answer(-1))
         backing_off = asyncio.create_task(client.send_otp(TO, "482913"))
@@ -123,7 +122,7 @@ async def test_backoff_does_not_hold_a_permit(sandbox: Sandbox, clock: ManualClo
         assert (await backing_off).attempts == 2
 
 
-async def test_a_throttled_recipient_waits_longer_and_others_do_not(client: OtpClient, clock: ManualClock) -> None:
+async def test_a_throttled_recipient_waits_longer_and_others_do_not(client: OtpClient, clock: FakeClock) -> None:
     with pytest.raises(MetaError) as caught:
         await client.send_otp("999100131056", "482913")
     assert caught.value.meta_code == 131056
@@ -134,7 +133,7 @@ async def test_a_throttled_recipient_waits_longer_and_others_do_not(client: OtpC
     assert not clock.slept
 
 
-async def test_retry_after_is_honoured(client: OtpClient, sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_retry_after_is_honoured(client: OtpClient, sandbox: Sandbox, clock: FakeClock) -> None:
     clock.chance = 0.0
     sandbox.script(Fault.http(429, retry_after=7))
     assert (await client.send_otp(TO, "482913")).attempts == 2
@@ -142,7 +141,7 @@ async def test_retry_after_is_honoured(client: OtpClient, sandbox: Sandbox, cloc
 
 
 async def test_a_retry_after_past_the_deadline_is_not_waited_for(
-    client: OtpClient, sandbox: Sandbox, clock: ManualClock
+    client: OtpClient, sandbox: Sandbox, clock: FakeClock
 ) -> None:
     sandbox.script(Fault.http(429, retry_after=3600))
     with pytest.raises(TransientApiError, match="deadline of 30 s left no time") as caught:
@@ -153,9 +152,9 @@ async def test_a_retry_after_past_the_deadline_is_not_waited_for(
 
 async def test_an_outage_is_not_multiplied_by_retries() -> None:
     number = 10_000
-    transport = MemoryTransport(FAILED)
-    clock = ManualClock()
-    async with new_client("https://otp.example", transport=transport, clock=clock.clock, deadline=1e9) as client:
+    transport = ScriptedTransport(FAILED)
+    clock = FakeClock()
+    async with sandbox_client("https://otp.example", transport=transport, clock=clock, deadline=1e9) as client:
         collector = await client.send_batch(OtpMessage(TO, "482913") for _ in range(number))
     assert len(collector.rejected) == number
     assert len(transport.posts) == number + RetryQuota.CAPACITY // RetryQuota.COST
@@ -166,14 +165,14 @@ def test_a_restart_of_the_vendor_loses_no_message_of_a_stream() -> None:
     async def main() -> tuple[ResultCollector, int]:
         loop = asyncio.get_running_loop()
 
-        class Restarting(MemoryTransport):
+        class Restarting(ScriptedTransport):
             async def post(self, *args: Any) -> Answer:
                 if 0.5 < loop.time() < 3.9:
                     raise NotSentError("refused", temporary=True)
                 await asyncio.sleep(0.1)
                 return await super().post(*args)
 
-        async with new_client("https://otp.example", transport=Restarting(), clock=virtual_clock()) as client:
+        async with sandbox_client("https://otp.example", transport=Restarting(), clock=virtual_clock()) as client:
             collector = await client.send_batch(OtpMessage(TO, "482913") for _ in range(1200))
             return collector, client.retry_tokens
 
@@ -182,31 +181,31 @@ def test_a_restart_of_the_vendor_loses_no_message_of_a_stream() -> None:
     assert tokens == RetryQuota.CAPACITY
 
 
-async def test_an_answer_with_another_messages_id_is_unknown(clock: ManualClock) -> None:
+async def test_an_answer_with_another_messages_id_is_unknown(clock: FakeClock) -> None:
     settled: list[bool] = []
 
-    class SameId(MemoryTransport):
+    class SameId(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
             return Answer(200, {}, ACCEPTED, settled.append)
 
-    async with new_client("https://otp.example", transport=SameId(), clock=clock.clock) as client:
+    async with sandbox_client("https://otp.example", transport=SameId(), clock=clock) as client:
         results = [await outcome_on(client) for _ in range(2)]
     assert [result.status for result in results] == [SendStatus.ACCEPTED, SendStatus.UNKNOWN]
     assert str(results[1].error).startswith("the answer has the message id of another message")
     assert settled == [True, False]
 
 
-async def test_an_answer_with_the_id_of_a_message_in_flight_is_unknown(clock: ManualClock) -> None:
+async def test_an_answer_with_the_id_of_a_message_in_flight_is_unknown(clock: FakeClock) -> None:
     """Where the vendor answers with the cus_message_id, an answer can name a message that has none yet."""
     release = asyncio.Event()
 
-    class Crossed(MemoryTransport):
+    class Crossed(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
             if b"first" in args[1]:
                 await release.wait()
             return Answer(200, {}, ACCEPTED.replace(b"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc", b"first"))
 
-    async with new_client("https://otp.example", transport=Crossed(), clock=clock.clock) as client:
+    async with sandbox_client("https://otp.example", transport=Crossed(), clock=clock) as client:
         first = asyncio.create_task(outcome_on(client, cus_message_id="first"))
         while not client.in_flight:  # noqa: ASYNC110 - it takes some turns of the loop to begin
             await asyncio.sleep(0)
@@ -216,14 +215,14 @@ async def test_an_answer_with_the_id_of_a_message_in_flight_is_unknown(clock: Ma
         assert (await first).status is SendStatus.ACCEPTED
 
 
-async def test_an_id_that_comes_again_for_the_same_message_is_its_own(clock: ManualClock) -> None:
-    transport = MemoryTransport(OK)
-    async with new_client("https://otp.example", transport=transport, clock=clock.clock) as client:
+async def test_an_id_that_comes_again_for_the_same_message_is_its_own(clock: FakeClock) -> None:
+    transport = ScriptedTransport(OK)
+    async with sandbox_client("https://otp.example", transport=transport, clock=clock) as client:
         for _ in range(2):
             assert (await outcome_on(client, cus_message_id="order-1")).status is SendStatus.ACCEPTED
 
 
-async def test_only_the_latest_ids_are_kept(clock: ManualClock) -> None:
+async def test_only_the_latest_ids_are_kept(clock: FakeClock) -> None:
     ids = AcceptedIds()
     for number in range(AcceptedIds.MANY + 1):
         assert ids.owner(f"id-{number}", "a") == "a"
@@ -231,22 +230,22 @@ async def test_only_the_latest_ids_are_kept(clock: ManualClock) -> None:
     assert ids.owner("id-2", "b") == "a"
 
 
-async def test_after_anything_but_an_acceptance_the_connection_is_given_up(clock: ManualClock) -> None:
+async def test_after_anything_but_an_acceptance_the_connection_is_given_up(clock: FakeClock) -> None:
     settled: list[bool] = []
     answers = [FAILED, Answer(503, {}, b""), Answer(200, {}, b"{}"), OK]
 
-    class Recording(MemoryTransport):
+    class Recording(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
             return answers.pop(0)._replace(settle=settled.append)
 
     policy = RetryPolicy(resend_unknown=True, max_attempts=4)
-    result = await outcome(new_client("https://otp.example", transport=Recording(), clock=clock.clock, retry=policy))
+    result = await outcome(sandbox_client("https://otp.example", transport=Recording(), clock=clock, retry=policy))
     assert result.status is SendStatus.ACCEPTED
     assert settled == [False, False, False, True]
 
 
-async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock: ManualClock) -> None:
-    async with sandbox.client(clock=clock.clock, retry=RetryPolicy(max_attempts=2), deadline=1e9) as client:
+async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock: FakeClock) -> None:
+    async with sandbox.client(clock=clock, retry=RetryPolicy(max_attempts=2), deadline=1e9) as client:
         sandbox.script(*[Fault.answer(-1)] * 250)
         await client.send_batch(OtpMessage(TO, "482913") for _ in range(150))
         used = client._shared.quota.tokens
@@ -255,12 +254,12 @@ async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock:
         assert client._shared.quota.tokens == 20
 
 
-async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(clock: ManualClock) -> None:
-    class Cancelled(MemoryTransport):
+async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(clock: FakeClock) -> None:
+    class Cancelled(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
             raise asyncio.CancelledError
 
-    result = await outcome(new_client("https://otp.example", transport=Cancelled(), clock=clock.clock))
+    result = await outcome(sandbox_client("https://otp.example", transport=Cancelled(), clock=clock))
     assert result.status is SendStatus.UNKNOWN
     assert "cancelled from within" in str(result.error)
 
@@ -268,8 +267,8 @@ async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(c
 # ---------------------------------------------------------------------------------------------- time runs out
 
 
-async def test_a_code_that_has_expired_is_not_sent(client: OtpClient, sandbox: Sandbox, clock: ManualClock) -> None:
-    expired = datetime.fromtimestamp(clock.now - 1, UTC)
+async def test_a_code_that_has_expired_is_not_sent(client: OtpClient, sandbox: Sandbox, clock: FakeClock) -> None:
+    expired = datetime.fromtimestamp(clock.time() - 1, UTC)
     with pytest.raises(NotSentError, match=r"expires_at.* ran out before the request began") as caught:
         await client.send_otp(TO, "482913", expires_at=expired)
     assert caught.value.attempts == 0
@@ -277,11 +276,11 @@ async def test_a_code_that_has_expired_is_not_sent(client: OtpClient, sandbox: S
 
 
 async def test_a_code_that_would_expire_in_the_backoff_is_not_sent_again(
-    client: OtpClient, sandbox: Sandbox, clock: ManualClock
+    client: OtpClient, sandbox: Sandbox, clock: FakeClock
 ) -> None:
     sandbox.script(Fault.answer(-1), Fault.answer(-1))
     with pytest.raises(TransientApiError, match=r"expires_at.* left no time for another attempt") as caught:
-        await client.send_otp(TO, "482913", expires_at=datetime.fromtimestamp(clock.now + 1, UTC))
+        await client.send_otp(TO, "482913", expires_at=datetime.fromtimestamp(clock.time() + 1, UTC))
     assert caught.value.attempts == 2
     assert clock.slept == [0.5]
 
@@ -289,19 +288,21 @@ async def test_a_code_that_would_expire_in_the_backoff_is_not_sent_again(
 def test_an_answer_is_waited_for_though_the_code_expires_meanwhile() -> None:
     # The POST has begun, and only its answer tells whether the message is on its way.
     async def main() -> SendResult:
-        class Slow(MemoryTransport):
+        class Slow(ScriptedTransport):
             async def post(self, *args: Any) -> Any:
                 await asyncio.sleep(5)
                 return await super().post(*args)
 
         clock = virtual_clock()
         expires_at = datetime.fromtimestamp(clock.time(), UTC) + timedelta(seconds=1)
-        return await outcome(new_client("https://otp.example", transport=Slow(), clock=clock), expires_at=expires_at)
+        return await outcome(
+            sandbox_client("https://otp.example", transport=Slow(), clock=clock), expires_at=expires_at
+        )
 
     assert in_virtual_time(main()).status is SendStatus.ACCEPTED
 
 
-class Hanging(MemoryTransport):
+class Hanging(ScriptedTransport):
     """Takes as long as it is given, and then does not know."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
@@ -312,7 +313,7 @@ class Hanging(MemoryTransport):
 def test_the_deadline_bounds_the_wait_for_a_permit() -> None:
     async def main() -> tuple[NxOtpError | None, float]:
         clock = virtual_clock()
-        async with new_client(
+        async with sandbox_client(
             "https://otp.example", transport=Hanging(), clock=clock, max_concurrency=1, timeout=20, deadline=20
         ) as client:
             first = asyncio.create_task(outcome_on(client))
@@ -329,8 +330,8 @@ def test_the_deadline_bounds_the_wait_for_a_permit() -> None:
 
 def test_the_deadline_bounds_the_wait_for_the_rate_limit() -> None:
     async def main() -> list[SendResult]:
-        transport = MemoryTransport()
-        client = new_client(
+        transport = ScriptedTransport()
+        client = sandbox_client(
             "https://otp.example", transport=transport, clock=virtual_clock(), rate_limit=0.1, deadline=5
         )
         results = [await outcome(client) for _ in range(2)]
@@ -346,7 +347,7 @@ def test_the_deadline_bounds_the_wait_for_the_rate_limit() -> None:
 def test_the_deadline_cuts_an_attempt_short_and_says_so() -> None:
     async def main() -> SendResult:
         return await outcome(
-            new_client("https://otp.example", transport=Hanging(), clock=virtual_clock(), timeout=10, deadline=4)
+            sandbox_client("https://otp.example", transport=Hanging(), clock=virtual_clock(), timeout=10, deadline=4)
         )
 
     result = in_virtual_time(main())
@@ -359,11 +360,11 @@ def test_a_deadline_that_runs_out_before_a_later_attempt_leaves_the_last_outcome
     async def main() -> SendResult:
         clock = virtual_clock()
         slow = RetryPolicy(backoff_base=3)
-        client = new_client(
-            "https://otp.example", transport=MemoryTransport(FAILED), clock=clock, retry=slow, max_concurrency=1,
+        client = sandbox_client(
+            "https://otp.example", transport=ScriptedTransport(FAILED), clock=clock, retry=slow, max_concurrency=1,
             deadline=5,
         )  # fmt: skip
-        hanging = new_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
+        hanging = sandbox_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
         hanging._lanes = client._lanes  # one permit for both
         sending = asyncio.create_task(outcome_on(client))
         await asyncio.sleep(1)
@@ -383,12 +384,12 @@ def test_the_rate_is_smooth_from_the_first_second() -> None:
         loop = asyncio.get_running_loop()
         begun: list[float] = []
 
-        class Recording(MemoryTransport):
+        class Recording(ScriptedTransport):
             async def post(self, *args: Any) -> Answer:
                 begun.append(loop.time())
                 return await super().post(*args)
 
-        client = new_client(
+        client = sandbox_client(
             "https://otp.example", transport=Recording(), clock=virtual_clock(), rate_limit=200, deadline=60
         )
         async with client:
@@ -404,7 +405,9 @@ def test_the_rate_is_smooth_from_the_first_second() -> None:
 
 def test_a_slow_rate_does_not_let_a_batch_run_into_its_own_deadlines() -> None:
     async def main() -> int:
-        client = new_client("https://otp.example", transport=MemoryTransport(), clock=virtual_clock(), rate_limit=1)
+        client = sandbox_client(
+            "https://otp.example", transport=ScriptedTransport(), clock=virtual_clock(), rate_limit=1
+        )
         async with client:
             return len((await client.send_batch(OtpMessage(TO, "482913") for _ in range(200))).accepted)
 
@@ -416,13 +419,13 @@ def test_a_slow_rate_does_not_let_a_batch_run_into_its_own_deadlines() -> None:
 
 @pytest.mark.parametrize("offset", [600, -600])
 async def test_a_wrong_clock_costs_one_extra_request(
-    clock: ManualClock, offset: float, caplog: pytest.LogCaptureFixture
+    clock: FakeClock, offset: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sandbox = Sandbox(clock=lambda: clock.now, clock_offset=offset)
-    async with sandbox, sandbox.client(clock=clock.clock) as client:
+    sandbox = Sandbox(clock=clock, clock_offset=offset)
+    async with sandbox, sandbox.client(clock=clock) as client:
         for _ in range(200):
             await client.send_otp(TO, "482913")
-            clock.now += 0.25
+            clock.advance(0.25)
     assert len(sandbox.requests) == 201
     assert len(sandbox.messages) == 200
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -430,11 +433,11 @@ async def test_a_wrong_clock_costs_one_extra_request(
     assert f"{offset + 0.5:.1f} s" in warnings[0].getMessage()
 
 
-async def test_the_clocks_correction_is_made_once_a_message(clock: ManualClock) -> None:
+async def test_the_clocks_correction_is_made_once_a_message(clock: FakeClock) -> None:
     # A server that refuses every timestamp, and shows a clock that would explain it.
     expired = (200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, b'{"code":1004,"message":"expired","data":null}')
-    transport = MemoryTransport(expired)
-    result = await outcome(new_client("https://otp.example", transport=transport, clock=clock.clock))
+    transport = ScriptedTransport(expired)
+    result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock))
     assert isinstance(result.error, TimestampExpiredError)
     assert len(transport.posts) == 2
 
@@ -449,25 +452,25 @@ async def test_the_clocks_correction_is_made_once_a_message(clock: ManualClock) 
     ],
 )
 async def test_a_refusal_the_clocks_do_not_explain_leads_to_no_further_request(
-    clock: ManualClock, headers: dict[str, str]
+    clock: FakeClock, headers: dict[str, str]
 ) -> None:
-    assert datetime.fromtimestamp(clock.now, UTC).isoformat() == "2027-01-15T08:00:00+00:00"
-    transport = MemoryTransport((200, headers, b'{"code":1004,"message":"expired","data":null}'))
-    result = await outcome(new_client("https://otp.example", transport=transport, clock=clock.clock))
+    assert datetime.fromtimestamp(clock.time(), UTC).isoformat() == "2027-01-15T08:00:00+00:00"
+    transport = ScriptedTransport((200, headers, b'{"code":1004,"message":"expired","data":null}'))
+    result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock))
     assert isinstance(result.error, TimestampExpiredError)
     assert len(transport.posts) == 1
 
 
-async def test_a_policy_of_one_attempt_corrects_the_clock_for_the_next_message(clock: ManualClock) -> None:
-    sandbox = Sandbox(clock=lambda: clock.now, clock_offset=600)
-    async with sandbox, sandbox.client(clock=clock.clock, retry=RetryPolicy(max_attempts=1)) as client:
+async def test_a_policy_of_one_attempt_corrects_the_clock_for_the_next_message(clock: FakeClock) -> None:
+    sandbox = Sandbox(clock=clock, clock_offset=600)
+    async with sandbox, sandbox.client(clock=clock, retry=RetryPolicy(max_attempts=1)) as client:
         with pytest.raises(TimestampExpiredError):
             await client.send_otp(TO, "482913")
         await client.send_otp(TO, "482913")
     assert len(sandbox.requests) == 2
 
 
-async def test_a_wrong_secret_leads_to_no_further_request(sandbox: Sandbox, clock: ManualClock) -> None:
-    result = await outcome(sandbox.client(clock=clock.clock, access_secret="wrong"))
+async def test_a_wrong_secret_leads_to_no_further_request(sandbox: Sandbox, clock: FakeClock) -> None:
+    result = await outcome(sandbox.client(clock=clock, access_secret="wrong"))
     assert getattr(result.error, "code", None) == 1003
     assert len(sandbox.requests) == 1

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
-from conftest import ManualClock
 
 from nxotp_async import AccountError, ConfigurationError, InvalidMessageError, settings
 from nxotp_async.doctor import Check, Finding, Status, examine, is_local, machine, send_one
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
+from nxotp_async.testing import FakeClock
 
 WAY = (Check.DNS, Check.CONNECTION, Check.HTTP, Check.CLOCK)
 KEYS = {
@@ -147,10 +147,10 @@ def closed_port() -> int:
 
 
 async def test_with_the_sandbox_all_is_well_and_nothing_is_posted(
-    sandbox: Sandbox, clock: ManualClock, set_: Set
+    sandbox: Sandbox, clock: FakeClock, set_: Set
 ) -> None:
     set_(BASE_URL=sandbox.url)
-    findings = await examine(clock=clock.clock)
+    findings = await examine(clock=clock)
     assert {finding.status for finding in findings} == {Status.OK}
     assert [check for check in Check if of(findings, check)] == [check for check in Check if check is not Check.SEND]
     assert [finding.check for finding in findings] == sorted(
@@ -347,11 +347,11 @@ def test_the_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch,
 
 
 async def test_wrong_keys_do_not_keep_the_way_from_being_examined(
-    sandbox: Sandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NXOTP_BASE_URL", sandbox.url)
     monkeypatch.setenv("NXOTP_ACCESS_KEY", "...")
-    assert statuses(await examine(clock=clock.clock)) == "oooo"
+    assert statuses(await examine(clock=clock)) == "oooo"
 
 
 @pytest.mark.parametrize("name", ["BASE_URL", "PROXY"])
@@ -691,25 +691,25 @@ async def test_cancelled_it_leaves_nothing_behind(set_: Set) -> None:
         (-3600, Status.FAILED, "3599.5 s ahead of"),
     ],
 )
-async def test_the_clocks_are_compared(ahead: int, status: Status, found: str, clock: ManualClock, set_: Set) -> None:
-    date = formatdate(clock.now + ahead, usegmt=True)
+async def test_the_clocks_are_compared(ahead: int, status: Status, found: str, clock: FakeClock, set_: Set) -> None:
+    date = formatdate(clock.time() + ahead, usegmt=True)
     async with web_server(lambda _: web.Response(headers={"Date": date})) as address:
         set_(BASE_URL=f"http://{address}")
-        finding = one(await examine(clock=clock.clock), Check.CLOCK)
+        finding = one(await examine(clock=clock), Check.CLOCK)
     assert finding.status is status
     assert f"{found} the server's, give or take 0.5 s" in finding.found
     assert ("timedatectl" in finding.advice) is (status is not Status.OK)
     assert ("1004" in finding.advice) is (status is Status.FAILED)
 
 
-async def test_a_slow_answer_makes_the_comparison_less_certain(clock: ManualClock, set_: Set) -> None:
+async def test_a_slow_answer_makes_the_comparison_less_certain(clock: FakeClock, set_: Set) -> None:
     def answer(_: web.Request) -> web.Response:
-        clock.now += 8
-        return web.Response(headers={"Date": formatdate(clock.now, usegmt=True)})
+        clock.advance(8)
+        return web.Response(headers={"Date": formatdate(clock.time(), usegmt=True)})
 
     async with web_server(answer) as address:
         set_(BASE_URL=f"http://{address}")
-        finding = one(await examine(clock=clock.clock), Check.CLOCK)
+        finding = one(await examine(clock=clock), Check.CLOCK)
     assert finding.found == "this machine's clock is 4.5 s behind the server's, give or take 4.5 s"
     assert finding.status is Status.OK
 
@@ -726,9 +726,9 @@ async def test_without_the_servers_time_the_clocks_are_not_compared(headers: dic
 # ---------------------------------------------------------------------------------------------- one real message
 
 
-async def test_one_message_is_sent_on_request(sandbox: Sandbox, clock: ManualClock, set_: Set) -> None:
+async def test_one_message_is_sent_on_request(sandbox: Sandbox, clock: FakeClock, set_: Set) -> None:
     set_(BASE_URL=sandbox.url)
-    finding = await send_one("+999 555 0100", clock=clock.clock)
+    finding = await send_one("+999 555 0100", clock=clock)
     (message,) = sandbox.messages
     assert re.fullmatch(r"\d{6}", message.content)
     assert finding.status is Status.OK
@@ -737,16 +737,16 @@ async def test_one_message_is_sent_on_request(sandbox: Sandbox, clock: ManualClo
     assert message.content not in str(finding)
 
 
-async def test_each_message_has_a_code_of_its_own(sandbox: Sandbox, clock: ManualClock, set_: Set) -> None:
+async def test_each_message_has_a_code_of_its_own(sandbox: Sandbox, clock: FakeClock, set_: Set) -> None:
     set_(BASE_URL=sandbox.url)
     for _ in range(3):
-        await send_one("+999 555 0100", clock=clock.clock)
+        await send_one("+999 555 0100", clock=clock)
     assert len({message.otp for message in sandbox.messages}) > 1
 
 
-async def test_a_refusal_comes_with_the_vendors_advice(sandbox: Sandbox, clock: ManualClock, set_: Set) -> None:
+async def test_a_refusal_comes_with_the_vendors_advice(sandbox: Sandbox, clock: FakeClock, set_: Set) -> None:
     set_(BASE_URL=sandbox.url)
-    finding = await send_one("999000009005", clock=clock.clock)
+    finding = await send_one("999000009005", clock=clock)
     assert finding.status is Status.FAILED
     assert finding.found == "rejected: code 9005, insufficient account balance"
     assert finding.advice == "recharge the account"

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from example_programs import ACCEPTED, INVALID, LOST, REFUSED, assert_clean, load, running
-from support import sandbox_in_a_thread
 
 from nxotp_async import ConfigurationError, OtpClient, OtpMessage, SendResult
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 HANGS = "999300000008"
 
@@ -144,7 +144,7 @@ async def test_without_settings_it_does_not_start_and_says_which(module: ModuleT
 
 def test_what_is_queued_is_sent_before_the_server_stops() -> None:
     numbers = [f"9995550{number}" for number in range(100, 120)]
-    with sandbox_in_a_thread(latency=0.02) as sandbox:
+    with serve_in_thread(Sandbox(latency=0.02)) as sandbox:
         with running("background", sandbox, NXOTP_MAX_CONCURRENCY="2") as program:
             answers = [program.post("/codes", {"number": number}) for number in numbers]
             exit_status, output = program.stop()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import attrs
 import pytest
 from example_programs import ACCEPTED, LOST, ROOT, Answer, Program, arguments, assert_clean, environment, running
-from support import sandbox_in_a_thread
 
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 
 @attrs.frozen
@@ -43,7 +43,7 @@ def field(page: Answer, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

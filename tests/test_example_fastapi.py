@@ -15,11 +15,11 @@ import attrs
 import pytest
 import uvicorn
 from example_programs import ACCEPTED, ACCEPTED_DIGITS, LOST, docstring, load
-from support import sandbox_in_a_thread
 
 from nxotp_async import ConfigurationError
 from nxotp_async.messages import parse_number
 from nxotp_async.sandbox import CallbackPlan, Sandbox
+from nxotp_async.testing import serve_in_thread
 
 ALL_DELIVERED = CallbackPlan(statuses=("sent", "delivered"))
 
@@ -103,7 +103,7 @@ def serve(plan: CallbackPlan = ALL_DELIVERED, *, delivery_timeout: float | None 
     with (
         pytest.MonkeyPatch.context() as patch,
         socket.create_server(("127.0.0.1", 0)) as listener,
-        sandbox_in_a_thread(callbacks=plan) as sandbox,
+        serve_in_thread(Sandbox(callbacks=plan)) as sandbox,
     ):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         for variable, value in sandbox.environ.items():

@@ -21,14 +21,14 @@ from example_programs import (
     environment,
     load,
 )
-from support import sandbox_in_a_thread
 
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

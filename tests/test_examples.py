@@ -19,16 +19,16 @@ from example_programs import (
     docstring,
     running,
 )
-from support import sandbox_in_a_thread
 
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import serve_in_thread
 
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "logins")
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with sandbox_in_a_thread() as sandbox:
+    with serve_in_thread(Sandbox()) as sandbox:
         yield sandbox
 
 

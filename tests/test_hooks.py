@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import attrs
 import pytest
-from conftest import ManualClock
-from support import MemoryTransport, new_client
+from support import ScriptedTransport
 from test_canary import ANSWERS, _Canary, assert_clean, canary_client, echoing
 from test_readme import BLOCKS, check_output
 
 from nxotp_async import (
     Attempt,
+    Clock,
     ConfigurationError,
     InvalidMessageError,
     NotSentError,
@@ -30,7 +29,8 @@ from nxotp_async import (
     TransientApiError,
 )
 from nxotp_async.retry import RetryQuota
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
+from nxotp_async.testing import FakeClock
 
 TO = "+999 555 0100"
 ACCEPTED, REJECTED, NOT_SENT, UNKNOWN = SendStatus
@@ -77,7 +77,7 @@ async def test_a_message_that_is_accepted_at_once(client: OtpClient, told: Recor
 
 
 async def test_a_message_that_is_accepted_after_a_retry(
-    client: OtpClient, told: Recorder, sandbox: Sandbox, clock: ManualClock
+    client: OtpClient, told: Recorder, sandbox: Sandbox, clock: FakeClock
 ) -> None:
     sandbox.script(Fault.answer(-1))
     seen: list[tuple[str | None, int]] = []
@@ -120,17 +120,17 @@ async def test_a_message_that_fails(
     assert error.cus_message_id == told.results[0].message.cus_message_id
 
 
-async def test_a_connection_that_is_refused_is_an_attempt(clock: ManualClock) -> None:
+async def test_a_connection_that_is_refused_is_an_attempt(clock: FakeClock) -> None:
     told = Recorder()
-    async with new_client("http://127.0.0.1:1", clock=clock.clock) as client:
+    async with sandbox_client("http://127.0.0.1:1", clock=clock) as client:
         told.listen_to(client)
         await failure_of(client.send_otp(TO, "482913"))
     assert told.story == ([(number, NOT_SENT) for number in range(1, 6)], [NOT_SENT])
     assert all(isinstance(attempt.error, NotSentError) for attempt in told.attempts)
 
 
-async def test_a_code_that_has_expired_is_no_attempt(client: OtpClient, told: Recorder, clock: ManualClock) -> None:
-    expired = datetime.fromtimestamp(clock.now - 1, UTC)
+async def test_a_code_that_has_expired_is_no_attempt(client: OtpClient, told: Recorder, clock: FakeClock) -> None:
+    expired = datetime.fromtimestamp(clock.time() - 1, UTC)
     await failure_of(client.send_otp(TO, "482913", expires_at=expired))
     assert told.story == ([], [NOT_SENT])
     assert told.results[0].attempts == 0
@@ -195,10 +195,10 @@ async def test_hooks_of_a_view_are_its_clients_too(client: OtpClient) -> None:
     assert told.story == ([(1, ACCEPTED)], [ACCEPTED])
 
 
-async def test_hooks_can_be_given_to_the_client_itself(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_hooks_can_be_given_to_the_client_itself(sandbox: Sandbox, clock: FakeClock) -> None:
     told = Recorder()
     hooks = {"on_attempt": told.attempts.append, "on_result": told.results.append}
-    async with sandbox.client(clock=clock.clock, **hooks) as client:
+    async with sandbox.client(clock=clock, **hooks) as client:
         await client.send_otp(TO, "482913")
     assert told.story == ([(1, ACCEPTED)], [ACCEPTED])
 
@@ -271,15 +271,15 @@ async def _coroutine_function(_: object) -> None: ...
     ],
 )
 def test_a_hook_that_cannot_be_called_is_refused(kind: str, hook: Any, complaint: str) -> None:
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=ScriptedTransport())
     with pytest.raises(ConfigurationError, match=f"^{kind} {complaint}"):
         client.add_hooks(**{kind: hook})
     with pytest.raises(ConfigurationError, match=f"^{kind} {complaint}"):
-        new_client("https://otp.example", **{kind: hook})
+        sandbox_client("https://otp.example", **{kind: hook})
 
 
 def test_nothing_is_added_where_one_of_two_hooks_is_refused() -> None:
-    client, told = new_client("https://otp.example", transport=MemoryTransport()), Recorder()
+    client, told = sandbox_client("https://otp.example", transport=ScriptedTransport()), Recorder()
     with pytest.raises(ConfigurationError):
         client.add_hooks(on_attempt=told.attempts.append, on_result="print")  # type: ignore[arg-type]
     asyncio.run(client.send_otp(TO, "482913"))
@@ -293,12 +293,12 @@ async def test_a_send_that_is_cancelled_in_its_post_tells_nothing(caplog: pytest
     caplog.set_level(logging.DEBUG, "nxotp_async")
     posting = asyncio.Event()
 
-    class Hanging(MemoryTransport):
+    class Hanging(ScriptedTransport):
         async def post(self, *args: Any) -> Any:
             posting.set()
             await asyncio.Event().wait()
 
-    told, client = Recorder(), new_client("https://otp.example", transport=Hanging())
+    told, client = Recorder(), sandbox_client("https://otp.example", transport=Hanging())
     told.listen_to(client)
     sending = asyncio.create_task(client.send_otp(TO, "482913"))
     await posting.wait()
@@ -310,9 +310,7 @@ async def test_a_send_that_is_cancelled_in_its_post_tells_nothing(caplog: pytest
     assert not [record for record in caplog.records if record.name == "nxotp_async"]
 
 
-async def test_a_send_that_is_cancelled_between_two_attempts_has_no_result(
-    sandbox: Sandbox, clock: ManualClock
-) -> None:
+async def test_a_send_that_is_cancelled_between_two_attempts_has_no_result(sandbox: Sandbox, clock: FakeClock) -> None:
     pausing = asyncio.Event()
 
     async def sleep(_: float) -> None:
@@ -321,7 +319,7 @@ async def test_a_send_that_is_cancelled_between_two_attempts_has_no_result(
 
     told = Recorder()
     sandbox.script(Fault.answer(-1))
-    async with sandbox.client(clock=attrs.evolve(clock.clock, sleep=sleep)) as client:
+    async with sandbox.client(clock=Clock(time=clock.time, monotonic=clock.monotonic, sleep=sleep)) as client:
         told.listen_to(client)
         sending = asyncio.create_task(client.send_otp(TO, "482913"))
         await pausing.wait()
@@ -355,22 +353,22 @@ async def test_the_retry_quota_can_be_read(client: OtpClient, sandbox: Sandbox) 
 
 
 async def test_a_hook_that_raises_cancelled_error_cancels_nothing(
-    sandbox: Sandbox, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     cancelled.cancel()
-    async with sandbox.client(clock=clock.clock, on_result=lambda _: cancelled.result()) as client:
+    async with sandbox.client(clock=clock, on_result=lambda _: cancelled.result()) as client:
         assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
     assert "a hook failed" in caplog.text
 
 
 async def test_a_hook_that_returns_a_coroutine_is_told_of(
-    sandbox: Sandbox, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def tell(result: SendResult) -> None:
         raise AssertionError("nobody awaits it")
 
-    async with sandbox.client(clock=clock.clock, on_result=partial(lambda hook, result: hook(result), tell)) as client:
+    async with sandbox.client(clock=clock, on_result=partial(lambda hook, result: hook(result), tell)) as client:
         assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
     assert "a hook returned a coroutine, which nobody awaits" in caplog.text
 
@@ -427,10 +425,10 @@ async def test_a_message_is_logged_with_its_facts(
 
 
 async def test_a_message_that_never_left_is_logged_with_its_facts(
-    client: OtpClient, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    client: OtpClient, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "nxotp_async")
-    await failure_of(client.send_otp(TO, "482913", expires_at=datetime.fromtimestamp(clock.now - 1, UTC)))
+    await failure_of(client.send_otp(TO, "482913", expires_at=datetime.fromtimestamp(clock.time() - 1, UTC)))
     (record,) = [record for record in caplog.records if record.name == "nxotp_async"]
     assert record.levelno == logging.INFO
     assert [getattr(record, name) for name in EXTRAS[2:]] == ["not_sent", None, 0, 0.0]
@@ -459,10 +457,11 @@ def test_a_program_without_logging_prints_nothing() -> None:
     program = """if True:
         import asyncio
         from nxotp_async import NxOtpError
+        from nxotp_async.sandbox import Sandbox
         from nxotp_async.testing import MemoryTransport
 
         async def main() -> None:
-            client = MemoryTransport().client()
+            client = MemoryTransport(Sandbox()).client()
             await client.send_otp("+999 555 0100", "482913")
             for to in ("999000009003", "999300000003", "999000000001"):
                 try:

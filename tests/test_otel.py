@@ -10,9 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
-from conftest import ManualClock
 from fastapi import BackgroundTasks, FastAPI
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -22,14 +20,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
-from support import MemoryTransport, new_client
+from support import ScriptedTransport
 from test_canary import ANSWERS, _Canary, assert_clean, canary_client, echoing
 
-from nxotp_async import Attempt, NxOtpError, OtpClient, OtpMessage, RetryPolicy
+from nxotp_async import Attempt, Clock, NxOtpError, OtpClient, OtpMessage, RetryPolicy
 from nxotp_async.bulk import Dispatcher, Ledger
 from nxotp_async.bulk.records import Entry
 from nxotp_async.otel import _Telemetry, instrument
-from nxotp_async.sandbox import Fault, Sandbox
+from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
+from nxotp_async.testing import FakeClock
 
 TO = "+999 555 0100"
 DURATION, MESSAGES, ATTEMPTS = "messaging.client.operation.duration", "nxotp.client.messages", "nxotp.client.attempts"
@@ -214,9 +213,9 @@ async def test_a_message_that_fails_is_a_span_with_an_error(
     assert {event.name for event in span.events} == {"attempt"}  # no exception with its text
 
 
-async def test_a_message_that_never_left_is_a_span_with_an_error(clock: ManualClock) -> None:
+async def test_a_message_that_never_left_is_a_span_with_an_error(clock: FakeClock) -> None:
     telemetry = Telemetry()
-    async with new_client("http://127.0.0.1:1", clock=clock.clock, retry=RetryPolicy(max_attempts=1)) as client:
+    async with sandbox_client("http://127.0.0.1:1", clock=clock, retry=RetryPolicy(max_attempts=1)) as client:
         telemetry.instrument(client)
         with pytest.raises(NxOtpError):
             await client.send_otp(TO, "482913")
@@ -233,14 +232,14 @@ async def test_a_code_no_table_lists_is_not_told(client: OtpClient, telemetry: T
     assert "482914" not in telemetry.everything
 
 
-async def test_the_id_that_came_back_is_not_told(clock: ManualClock) -> None:
+async def test_the_id_that_came_back_is_not_told(clock: FakeClock) -> None:
     # The vendor's own example of one: it holds a number, 86 176 0605 0819.
     meta = b"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc"
     transport, telemetry = (
-        MemoryTransport((200, {}, b'{"code":0,"data":{"messages":[{"id":"%s"}]}}' % meta)),
+        ScriptedTransport((200, {}, b'{"code":0,"data":{"messages":[{"id":"%s"}]}}' % meta)),
         Telemetry(),
     )
-    client = new_client("https://otp.example", transport=transport, clock=clock.clock)
+    client = sandbox_client("https://otp.example", transport=transport, clock=clock)
     telemetry.instrument(client)
     result = await client.send_otp(TO, "482913", cus_message_id="order-1")
     assert result.message_id == meta.decode()
@@ -257,7 +256,7 @@ async def test_the_id_that_came_back_is_not_told(clock: ManualClock) -> None:
     ],
 )
 async def test_the_server_is_told(url: str, server: tuple[str, int]) -> None:
-    telemetry, client = Telemetry(), new_client(url, transport=MemoryTransport())
+    telemetry, client = Telemetry(), sandbox_client(url, transport=ScriptedTransport())
     telemetry.instrument(client)
     await client.send_otp(TO, "482913")
     attributes = telemetry.span.attributes or {}
@@ -322,9 +321,9 @@ async def test_a_web_request_is_the_parent(client: OtpClient, telemetry: Telemet
 class Gate:
     """A pause between two attempts that lasts until it is opened."""
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self.reached, self.opened = asyncio.Event(), asyncio.Event()
-        self.clock = attrs.evolve(clock.clock, sleep=self._sleep)
+        self.clock = Clock(time=clock.time, monotonic=clock.monotonic, sleep=self._sleep)
 
     async def _sleep(self, _: float) -> None:
         self.reached.set()
@@ -336,7 +335,7 @@ async def cancel(sending: "asyncio.Task[Any]") -> None:
     await asyncio.wait([sending])  # whoever awaits the task itself gets the error, whose frames hold the message
 
 
-async def test_sends_that_are_cancelled_leave_nothing_behind(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_sends_that_are_cancelled_leave_nothing_behind(sandbox: Sandbox, clock: FakeClock) -> None:
     telemetry, gate = Telemetry(), Gate(clock)
     sandbox.script(*[Fault.answer(-1)] * 20)
     async with sandbox.client(clock=gate.clock) as client:
@@ -356,7 +355,7 @@ async def test_sends_that_are_cancelled_leave_nothing_behind(sandbox: Sandbox, c
 
 
 async def test_attempts_of_an_equal_message_that_was_cancelled_are_not_taken_over(
-    sandbox: Sandbox, clock: ManualClock
+    sandbox: Sandbox, clock: FakeClock
 ) -> None:
     telemetry, gate = Telemetry(), Gate(clock)
     held: list[Attempt] = []
@@ -374,7 +373,7 @@ async def test_attempts_of_an_equal_message_that_was_cancelled_are_not_taken_ove
 
 
 async def test_a_message_that_is_refused_for_its_twin_does_not_take_the_twins_attempts(
-    sandbox: Sandbox, clock: ManualClock
+    sandbox: Sandbox, clock: FakeClock
 ) -> None:
     telemetry, gate = Telemetry(), Gate(clock)
     sandbox.script(Fault.answer(-1))
@@ -482,7 +481,7 @@ async def test_what_is_not_sampled_is_counted_all_the_same(client: OtpClient) ->
 # ---------------------------------------------------------------------------------------------- what is going on now
 
 
-async def test_what_is_in_flight_is_observed(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_what_is_in_flight_is_observed(sandbox: Sandbox, clock: FakeClock) -> None:
     telemetry, gates = Telemetry(), [Gate(clock), Gate(clock)]
     clients = [sandbox.client(clock=gate.clock) for gate in gates]
     sandbox.script(*[Fault.answer(-1)] * 2)
@@ -512,7 +511,7 @@ async def test_the_lowest_retry_quota_is_observed(client: OtpClient, telemetry: 
 
 def test_a_client_that_is_gone_is_observed_no_more() -> None:
     telemetry = Telemetry()
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=ScriptedTransport())
     telemetry.instrument(client)
     assert telemetry.values(TOKENS) == {(): 500}
     del client
@@ -522,7 +521,7 @@ def test_a_client_that_is_gone_is_observed_no_more() -> None:
 
 async def test_a_client_is_not_gone_while_there_is_a_view_of_it() -> None:
     telemetry = Telemetry()
-    client = new_client("https://otp.example", transport=MemoryTransport())
+    client = sandbox_client("https://otp.example", transport=ScriptedTransport())
     telemetry.instrument(client)
     client = client.with_options(deadline=5)
     gc.collect()
@@ -533,7 +532,7 @@ async def test_a_client_is_not_gone_while_there_is_a_view_of_it() -> None:
 
 def test_each_provider_observes_its_own_clients() -> None:
     one, other = Telemetry(), Telemetry()
-    clients = [new_client("https://otp.example", transport=MemoryTransport()) for _ in range(2)]
+    clients = [sandbox_client("https://otp.example", transport=ScriptedTransport()) for _ in range(2)]
     one.instrument(clients[0])
     other.instrument(clients[1])
     clients.pop()
@@ -592,9 +591,10 @@ def test_the_global_providers_are_the_default_even_if_they_are_set_later() -> No
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
         from nxotp_async.otel import instrument
+        from nxotp_async.sandbox import Sandbox
         from nxotp_async.testing import MemoryTransport
 
-        client = MemoryTransport().client()
+        client = MemoryTransport(Sandbox()).client()
         instrument(client)
         exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
         trace.set_tracer_provider(TracerProvider())

@@ -4,10 +4,11 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import ManualClock
-from support import ACCEPTED, MemoryTransport, new_client
+from support import ACCEPTED, ScriptedTransport
 
 from nxotp_async import NotSentError, OtpMessage, OutcomeUnknownError, RetryPolicy, SendResult, SendStatus
+from nxotp_async.sandbox import sandbox_client
+from nxotp_async.testing import FakeClock
 
 STATUSES = (200, 201, 202, 204, 300, 301, 302, 307, 308, 400, 401, 403, 404, 408, 413, 418, 425, 429, 499)
 SERVER_ERRORS = (500, 501, 502, 503, 504, 521, 599)
@@ -21,11 +22,11 @@ ONCE, AGAIN = 1, 3
 RECONNECT = 5  # in ten seconds, with the longest pauses
 
 
-async def what_becomes_of(clock: ManualClock, outcome: Any, **policy: Any) -> tuple[SendStatus, int]:
+async def what_becomes_of(clock: FakeClock, outcome: Any, **policy: Any) -> tuple[SendStatus, int]:
     """Meet every attempt with this outcome, and return the status and the number of POSTs."""
-    transport = MemoryTransport(outcome)
-    async with new_client(
-        "https://otp.example", transport=transport, clock=clock.clock, retry=RetryPolicy(**policy), deadline=1e6
+    transport = ScriptedTransport(outcome)
+    async with sandbox_client(
+        "https://otp.example", transport=transport, clock=clock, retry=RetryPolicy(**policy), deadline=1e6
     ) as client:
         (result,) = [result async for result in client.send_many([OtpMessage("+999 555 0100", "482913")])]
     assert isinstance(result, SendResult)
@@ -118,13 +119,13 @@ ROWS: list[tuple[str, Any, SendStatus, int]] = [
 
 
 @pytest.mark.parametrize(("outcome", "status", "posts"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-async def test_every_event_has_its_outcome(clock: ManualClock, outcome: Any, status: SendStatus, posts: int) -> None:
+async def test_every_event_has_its_outcome(clock: FakeClock, outcome: Any, status: SendStatus, posts: int) -> None:
     assert await what_becomes_of(clock, outcome) == (status, posts)
 
 
 @pytest.mark.parametrize(("outcome", "status", "posts"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 async def test_only_what_is_unknown_is_resent_on_request(
-    clock: ManualClock, outcome: Any, status: SendStatus, posts: int
+    clock: FakeClock, outcome: Any, status: SendStatus, posts: int
 ) -> None:
     expected = AGAIN if status is SendStatus.UNKNOWN else posts
     assert await what_becomes_of(clock, outcome, resend_unknown=True) == (status, expected)
@@ -132,6 +133,6 @@ async def test_only_what_is_unknown_is_resent_on_request(
 
 @pytest.mark.parametrize(("outcome", "status", "posts"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 async def test_nothing_is_sent_again_by_a_policy_of_one_attempt(
-    clock: ManualClock, outcome: Any, status: SendStatus, posts: int
+    clock: FakeClock, outcome: Any, status: SendStatus, posts: int
 ) -> None:
     assert await what_becomes_of(clock, outcome, max_attempts=1) == (status, ONCE)

@@ -159,27 +159,28 @@ def test_the_environment_is_the_sandbox_s_during_the_test_only(runner: Runner, m
 def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> None:
     code = """
     import pytest
+    from nxotp_async.sandbox import Sandbox
     from nxotp_async.testing import MemoryTransport, assert_otp_sent, assert_nothing_sent
     DIGITS = "482" "913"
     PREFIX = "+999 555 0"
 
-    async def send(vendor):
-        await vendor.client().send_otp(PREFIX + "100", DIGITS)
+    async def send(sandbox):
+        await MemoryTransport(sandbox).client().send_otp(PREFIX + "100", DIGITS)
 
     async def test_missing():
-        vendor = MemoryTransport()
-        await send(vendor)
-        assert_otp_sent(vendor, to=PREFIX + "199", code=DIGITS)
+        sandbox = Sandbox()
+        await send(sandbox)
+        assert_otp_sent(sandbox, to=PREFIX + "199", code=DIGITS)
 
     async def test_another_code():
-        vendor = MemoryTransport()
-        await send(vendor)
-        assert_otp_sent(vendor, PREFIX + "100", code=DIGITS[::-1])
+        sandbox = Sandbox()
+        await send(sandbox)
+        assert_otp_sent(sandbox, PREFIX + "100", code=DIGITS[::-1])
 
     async def test_nothing():
-        vendor = MemoryTransport()
-        await send(vendor)
-        assert_nothing_sent(vendor)
+        sandbox = Sandbox()
+        await send(sandbox)
+        assert_nothing_sent(sandbox)
     """
     runner.write("test_app.py", code)
     result = runner.run("--asyncio-mode=auto", "--showlocals", "-vv")

@@ -18,9 +18,9 @@ import attrs
 import pytest
 import uvicorn
 from aiohttp import web
-from support import sandbox_in_a_thread
 
 from nxotp_async.sandbox import CallbackPlan, Sandbox
+from nxotp_async.testing import serve_in_thread
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "reference").glob("*.md"))]
@@ -69,7 +69,7 @@ def to_run(language: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def _sandbox() -> Iterator[Sandbox]:
-    with sandbox_in_a_thread(callbacks=CallbackPlan()) as sandbox:
+    with serve_in_thread(Sandbox(callbacks=CallbackPlan())) as sandbox:
         yield sandbox
 
 

@@ -14,13 +14,13 @@ import pytest
 import uvicorn
 import uvicorn.server
 from aiohttp import web
-from conftest import ManualClock
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from nxotp_async import ConfigurationError, Credentials, receivers
 from nxotp_async.callbacks import MAX_CALLBACK_BYTES, StatusEvent
 from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, aiohttp_receiver
+from nxotp_async.testing import FakeClock
 from nxotp_async.tracking import DeliveryTracker
 
 KEYS: Final = Credentials("an-access-key", "s3cr3t-c4n4ry", "an-appkey")
@@ -113,11 +113,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def serve(kind: str, clock: ManualClock) -> Serve:
+def serve(kind: str, clock: FakeClock) -> Serve:
     """Return what runs a receiver with these arguments at a URL."""
 
     def served(sink: receivers.EventSink, *args: Any, **options: Any) -> AbstractAsyncContextManager[str]:
-        options = {"clock": clock.clock, **options}
+        options = {"clock": clock, **options}
         args = args or (KEYS,)
         if kind == "aiohttp":
             return aiohttp_server(aiohttp_receiver(sink, *args, **options))
@@ -515,9 +515,9 @@ async def test_broken_http_is_the_senders_fault(
 
 
 @pytest.fixture(params=["alone", "mounted"])
-async def served_by_aiohttp(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[str]:
+async def served_by_aiohttp(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[str]:
     """Return the URL of a receiver that is the whole application, or a part of one."""
-    app = aiohttp_receiver(Sink(), KEYS, clock=clock.clock)
+    app = aiohttp_receiver(Sink(), KEYS, clock=clock)
     path = ""
     if request.param == "mounted":
         app, receiver, path = web.Application(handler_args=HANDLER_ARGS), app, "/nxcloud/"
@@ -610,9 +610,9 @@ async def test_a_head_that_is_no_good_is_answered_400_and_told_in_one_line(
 
 
 async def test_what_a_sink_raises_is_logged_with_its_traceback(
-    clock: ManualClock, logs: pytest.LogCaptureFixture
+    clock: FakeClock, logs: pytest.LogCaptureFixture
 ) -> None:
-    async with aiohttp_server(aiohttp_receiver(Sink(_fail), KEYS, clock=clock.clock)) as url:
+    async with aiohttp_server(aiohttp_receiver(Sink(_fail), KEYS, clock=clock)) as url:
         assert b" 500 " in await raw(url, CALLBACK)
     (record,) = [record for record in logs.records if record.name == "aiohttp.server"]
     assert record.levelno == logging.ERROR
@@ -644,27 +644,27 @@ async def _check_mounted(http: aiohttp.ClientSession, url: str, sink: Sink) -> N
     assert sink.events == [("wamid.1", "delivered")] * 2
 
 
-async def test_it_is_a_sub_application_of_aiohttp(http: aiohttp.ClientSession, clock: ManualClock) -> None:
+async def test_it_is_a_sub_application_of_aiohttp(http: aiohttp.ClientSession, clock: FakeClock) -> None:
     sink = Sink()
     app = web.Application()
-    app.add_subapp("/nxcloud", aiohttp_receiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    app.add_subapp("/nxcloud", aiohttp_receiver(sink, KEYS, token=TOKEN, clock=clock))
     async with aiohttp_server(app) as url:
         await _check_mounted(http, url, sink)
 
 
 @pytest.mark.parametrize("framework", [FastAPI, Starlette])
-async def test_it_is_mounted_in(framework: Any, http: aiohttp.ClientSession, clock: ManualClock) -> None:
+async def test_it_is_mounted_in(framework: Any, http: aiohttp.ClientSession, clock: FakeClock) -> None:
     sink = Sink()
     app = framework()
-    app.mount("/nxcloud", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    app.mount("/nxcloud", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock))
     async with uvicorn_server(app) as url:
         await _check_mounted(http, url, sink)
 
 
-async def test_it_is_mounted_behind_two_prefixes(http: aiohttp.ClientSession, clock: ManualClock) -> None:
+async def test_it_is_mounted_behind_two_prefixes(http: aiohttp.ClientSession, clock: FakeClock) -> None:
     sink = Sink()
     inner, outer = Starlette(), Starlette()
-    inner.mount("/hooks", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock.clock))
+    inner.mount("/hooks", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock))
     outer.mount("/nxcloud", inner)
     async with uvicorn_server(outer) as url:
         assert await post(http, f"{url}/nxcloud/hooks/{TOKEN}", DELIVERED, signed(DELIVERED)) == 200
@@ -676,7 +676,7 @@ async def test_it_is_mounted_behind_two_prefixes(http: aiohttp.ClientSession, cl
     [("", f"/{TOKEN}"), ("/nxcloud", f"/nxcloud/{TOKEN}"), ("/nxcloud", f"/{TOKEN}"), (None, f"/{TOKEN}")],
 )
 async def test_a_server_may_tell_the_prefix_as_part_of_the_path_or_not(
-    root_path: str | None, path: str, clock: ManualClock
+    root_path: str | None, path: str, clock: FakeClock
 ) -> None:
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": []}
     scope |= {} if root_path is None else {"root_path": root_path}
@@ -691,14 +691,14 @@ async def test_a_server_may_tell_the_prefix_as_part_of_the_path_or_not(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await AsgiReceiver(Sink(), KEYS, token=TOKEN, clock=clock.clock)(scope, receive, send)
+    await AsgiReceiver(Sink(), KEYS, token=TOKEN, clock=clock)(scope, receive, send)
     assert [(message["type"], message.get("status")) for message in sent] == [
         ("http.response.start", 200),
         ("http.response.body", None),
     ]
 
 
-async def test_the_whole_application_starts_and_stops_with_its_server(clock: ManualClock) -> None:
+async def test_the_whole_application_starts_and_stops_with_its_server(clock: FakeClock) -> None:
     received = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[Any] = []
 
@@ -758,7 +758,7 @@ def logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
 
 
 async def test_neither_logs_nor_reprs_hold_a_secret_the_token_or_a_number(
-    serve: Serve, http: aiohttp.ClientSession, logs: pytest.LogCaptureFixture, clock: ManualClock
+    serve: Serve, http: aiohttp.ClientSession, logs: pytest.LogCaptureFixture, clock: FakeClock
 ) -> None:
     sink = Sink(_fail)
     async with serve(sink, token=TOKEN) as url:
@@ -776,7 +776,7 @@ async def test_neither_logs_nor_reprs_hold_a_secret_the_token_or_a_number(
             await post(http, f"{url}/{TOKEN}", content, headers)
         await post(http, f"{url}/{TOKEN}x", DELIVERED, {})
     assert len(logs.records) > 4
-    options: dict[str, Any] = {"token": TOKEN, "clock": clock.clock}
+    options: dict[str, Any] = {"token": TOKEN, "clock": clock}
     app, asgi = aiohttp_receiver(sink, KEYS, **options), AsgiReceiver(sink, KEYS, **options)
     shown = [app, *app.router.routes(), asgi, asgi._receiver]
     assert "c4n4ry" not in repr(shown)
@@ -834,13 +834,13 @@ def fuzzed_headers(chance: random.Random, content: bytes, texts: list[str]) -> t
     return headers, headers == before
 
 
-async def test_20_000_callbacks_of_any_sort_are_answered_and_only_the_signed_are_stored(clock: ManualClock) -> None:
+async def test_20_000_callbacks_of_any_sort_are_answered_and_only_the_signed_are_stored(clock: FakeClock) -> None:
     chance = random.Random(11)
     texts = ["", "0", "x", "é", "\ud800", "\x00", "٣", "²", "9" * 30, "-1", "nan", "sha256", "MD5", "a" * 5000, "\n"]
     sink = Sink()
     seen: dict[int, int] = {}
     for allow_unsigned in (False, True):
-        receiver = receivers._Receiver(sink, KEYS, TOKEN, allow_unsigned, 300.0, clock.clock)
+        receiver = receivers._Receiver(sink, KEYS, TOKEN, allow_unsigned, 300.0, clock)
         for _ in range(10_000):
             content = fuzzed_body(chance)
             headers, intact = fuzzed_headers(chance, content, texts)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-from conftest import ManualClock
 from support import VENDOR_FAILURES
 
 from nxotp_async import (
@@ -41,6 +40,7 @@ from nxotp_async.sandbox import (
     ReceivedRequest,
     Sandbox,
 )
+from nxotp_async.testing import FakeClock
 
 PATH = "/api/wa/otp"
 NUMBER = "9995550100"
@@ -89,14 +89,14 @@ class Answer(NamedTuple):
 class Api:
     """Requests to a sandbox by hand, right in everything but what a test changes."""
 
-    def __init__(self, sandbox: Sandbox, clock: ManualClock, session: aiohttp.ClientSession) -> None:
+    def __init__(self, sandbox: Sandbox, clock: FakeClock, session: aiohttp.ClientSession) -> None:
         self._sandbox = sandbox
         self._clock = clock
         self._session = session
 
     @property
     def now_ms(self) -> int:
-        return int(self._clock.now * 1000)
+        return int(self._clock.time() * 1000)
 
     def headers(self, body: bytes, changes: dict[str, Any]) -> dict[str, str]:
         """Headers signed as the vendor's page tells it. Whatever is changed is signed too, so that only it is wrong."""
@@ -171,12 +171,12 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def api(sandbox: Sandbox, clock: ManualClock, session: aiohttp.ClientSession) -> Api:
+def api(sandbox: Sandbox, clock: FakeClock, session: aiohttp.ClientSession) -> Api:
     return Api(sandbox, clock, session)
 
 
 @pytest.fixture
-def api_of(clock: ManualClock, session: aiohttp.ClientSession) -> Callable[[Sandbox], Api]:
+def api_of(clock: FakeClock, session: aiohttp.ClientSession) -> Callable[[Sandbox], Api]:
     """For the tests that need a sandbox of another kind."""
     return lambda sandbox: Api(sandbox, clock, session)
 
@@ -199,8 +199,8 @@ async def test_a_message_without_an_id_of_its_own_gets_one(api: Api, sandbox: Sa
     assert [message.message_id for message in sandbox.messages] == ids
 
 
-async def test_ids_are_made_up_where_none_shall_be_echoed(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
-    async with Sandbox(clock=lambda: clock.now, echo_message_id=False) as sandbox:
+async def test_ids_are_made_up_where_none_shall_be_echoed(clock: FakeClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=clock, echo_message_id=False) as sandbox:
         answers = [await api_of(sandbox).post_good() for _ in range(2)]
     ids = [answer.json["data"]["messages"][0]["id"] for answer in answers]
     assert [answer.json for answer in answers] == [success(message_id) for message_id in ids]
@@ -330,8 +330,8 @@ async def test_a_sign_is_lowercase(api: Api) -> None:
     assert (await api.post(body, {"sign": sign.upper()})).code == 1003
 
 
-async def test_a_sign_with_another_secret_is_refused(sandbox: Sandbox, clock: ManualClock) -> None:
-    async with sandbox.client(clock=clock.clock, access_secret="another-secret") as client:
+async def test_a_sign_with_another_secret_is_refused(sandbox: Sandbox, clock: FakeClock) -> None:
+    async with sandbox.client(clock=clock, access_secret="another-secret") as client:
         with pytest.raises(InvalidSignatureError):
             await client.send_otp(NUMBER, CODE)
 
@@ -412,8 +412,8 @@ async def test_a_number_that_is_none_is_whatsapps_own_refusal(api: Api, sandbox:
     assert not sandbox.messages
 
 
-async def test_the_business_phones_are_those_it_was_given(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
-    async with Sandbox(clock=lambda: clock.now, business_phones=["99955500001", "99955500002"]) as sandbox:
+async def test_the_business_phones_are_those_it_was_given(clock: FakeClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=clock, business_phones=["99955500001", "99955500002"]) as sandbox:
         phones = ("99955500001", "99955500002", SANDBOX_BUSINESS_PHONE)
         codes = [(await api_of(sandbox).post_good(business_phone=phone)).code for phone in phones]
     assert codes == [0, 0, 10003]
@@ -437,9 +437,9 @@ async def test_a_body_too_long_for_any_message_is_refused(api: Api, sandbox: San
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.0, 90.0])
 async def test_the_date_header_and_the_window_follow_the_clock_offset(
-    clock: ManualClock, api_of: Callable[[Sandbox], Api], offset: float
+    clock: FakeClock, api_of: Callable[[Sandbox], Api], offset: float
 ) -> None:
-    async with Sandbox(clock=lambda: clock.now, clock_offset=offset) as sandbox:
+    async with Sandbox(clock=clock, clock_offset=offset) as sandbox:
         api = api_of(sandbox)
         its_now = api.now_ms + int(offset * 1000)
         on_time, late = (
@@ -452,14 +452,14 @@ async def test_the_date_header_and_the_window_follow_the_clock_offset(
             pass
     assert (on_time.code, late.code) == (0, 1004)
     for answer in (on_time, late, gateway, elsewhere):
-        assert parsedate_to_datetime(answer.headers["Date"]).timestamp() == clock.now + offset
-    assert sandbox.requests[0].arrived_at == clock.now + offset
+        assert parsedate_to_datetime(answer.headers["Date"]).timestamp() == clock.time() + offset
+    assert sandbox.requests[0].arrived_at == clock.time() + offset
 
 
-async def test_a_client_corrects_its_timestamps_by_the_sandboxs_clock(clock: ManualClock) -> None:
+async def test_a_client_corrects_its_timestamps_by_the_sandboxs_clock(clock: FakeClock) -> None:
     async with (
-        Sandbox(clock=lambda: clock.now, clock_offset=-300) as sandbox,
-        sandbox.client(clock=clock.clock) as client,
+        Sandbox(clock=clock, clock_offset=-300) as sandbox,
+        sandbox.client(clock=clock) as client,
     ):
         assert [(await client.send_otp(NUMBER, CODE)).attempts for _ in range(2)] == [2, 1]
     assert [request.code for request in sandbox.requests] == [1004, 0, 0]
@@ -468,14 +468,14 @@ async def test_a_client_corrects_its_timestamps_by_the_sandboxs_clock(clock: Man
 # ---------------------------------------------------------------------------------------------- what it records
 
 
-async def test_a_request_is_recorded_as_it_came(api: Api, sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_a_request_is_recorded_as_it_came(api: Api, sandbox: Sandbox, clock: FakeClock) -> None:
     body = body_with()
     await api.post(body)
     (request,) = sandbox.requests
     assert request.body == body
     assert request.fields == FIELDS
     assert request.headers["accesskey"] == "sandbox-access-key"
-    assert (request.arrived_at, request.ts) == (clock.now, api.now_ms)
+    assert (request.arrived_at, request.ts) == (clock.time(), api.now_ms)
     assert (request.to, request.content, request.otp) == (NUMBER, FIELDS["content"], CODE)
     assert (request.cus_message_id, request.message_id) == ("order-1", "order-1")
     assert (request.code, request.fault) == (ResponseCode.SUCCESS, FaultKind.NONE)
@@ -532,9 +532,9 @@ async def test_it_counts(api: Api, sandbox: Sandbox, session: aiohttp.ClientSess
 
 
 async def test_it_remembers_as_many_requests_as_it_shall_keep(
-    clock: ManualClock, api_of: Callable[[Sandbox], Api]
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
 ) -> None:
-    async with Sandbox(clock=lambda: clock.now, keep=2) as sandbox:
+    async with Sandbox(clock=clock, keep=2) as sandbox:
         for number in range(5):
             await api_of(sandbox).post_good(cus_message_id=f"order-{number}")
     assert [request.cus_message_id for request in sandbox.requests] == ["order-3", "order-4"]
@@ -558,9 +558,9 @@ async def test_it_knows_how_many_requests_were_in_flight_at_most(api: Api, sandb
     assert sandbox.max_in_flight == 3
 
 
-async def test_a_request_whose_client_has_gone_is_not_in_flight(sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_a_request_whose_client_has_gone_is_not_in_flight(sandbox: Sandbox, clock: FakeClock) -> None:
     sandbox.script(Fault.hang(), Fault.hang())
-    async with sandbox.client(clock=clock.clock, timeout=0.05, max_concurrency=1) as client:
+    async with sandbox.client(clock=clock, timeout=0.05, max_concurrency=1) as client:
         results = await client.send_batch([OtpMessage(NUMBER, CODE)] * 3)
     assert results.summary().unknown == 2
     assert sandbox.max_in_flight == 1
@@ -576,12 +576,12 @@ async def test_a_script_is_met_in_its_order_and_then_all_is_well(api: Api, sandb
     assert [request.fault for request in sandbox.requests] == ["code", "meta", "code", "none", "none"]
 
 
-async def drawn(api_of: Callable[[Sandbox], Api], clock: ManualClock, count: int, **options: Any) -> list[int]:
-    async with Sandbox(clock=lambda: clock.now, **options) as sandbox:
+async def drawn(api_of: Callable[[Sandbox], Api], clock: FakeClock, count: int, **options: Any) -> list[int]:
+    async with Sandbox(clock=clock, **options) as sandbox:
         return [(await api_of(sandbox).post_good()).code for _ in range(count)]
 
 
-async def test_a_seed_makes_the_random_faults_repeatable(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
+async def test_a_seed_makes_the_random_faults_repeatable(clock: FakeClock, api_of: Callable[[Sandbox], Api]) -> None:
     codes = await drawn(api_of, clock, 60, fault_rate=0.5, seed=7)
     assert set(codes) == {0, -1, 9001}
     assert await drawn(api_of, clock, 60, fault_rate=0.5, seed=7) == codes
@@ -590,13 +590,13 @@ async def test_a_seed_makes_the_random_faults_repeatable(clock: ManualClock, api
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, {0}), (1.0, {9005})])
 async def test_a_rate_of_none_and_of_all_are_just_that(
-    clock: ManualClock, api_of: Callable[[Sandbox], Api], rate: float, expected: set[int]
+    clock: FakeClock, api_of: Callable[[Sandbox], Api], rate: float, expected: set[int]
 ) -> None:
     assert set(await drawn(api_of, clock, 20, fault_rate=rate, faults=[Fault.answer(9005)])) == expected
 
 
-async def test_a_script_comes_before_the_random_faults(clock: ManualClock, api_of: Callable[[Sandbox], Api]) -> None:
-    async with Sandbox(clock=lambda: clock.now, fault_rate=1.0, faults=[Fault.answer(9005)]) as sandbox:
+async def test_a_script_comes_before_the_random_faults(clock: FakeClock, api_of: Callable[[Sandbox], Api]) -> None:
+    async with Sandbox(clock=clock, fault_rate=1.0, faults=[Fault.answer(9005)]) as sandbox:
         sandbox.script(Fault.answer(-1))
         assert [(await api_of(sandbox).post_good()).code for _ in range(3)] == [-1, 9005, 9005]
 
@@ -772,9 +772,9 @@ async def test_a_huge_answer_is_a_long_success(api: Api, sandbox: Sandbox, fault
 
 
 async def test_a_hanging_request_gets_no_answer_while_others_do(
-    clock: ManualClock, api_of: Callable[[Sandbox], Api]
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
 ) -> None:
-    async with Sandbox(clock=lambda: clock.now) as sandbox:
+    async with Sandbox(clock=clock) as sandbox:
         api = api_of(sandbox)
         sandbox.script(Fault.hang())
         body = body_with(cus_message_id="lost")
@@ -792,9 +792,9 @@ async def test_a_hanging_request_gets_no_answer_while_others_do(
     ("latency", "fault"), [(0.03, Fault()), (0.0, Fault.slow(0.03)), (0.01, Fault.slow(0.02))], ids=str
 )
 async def test_an_answer_takes_as_long_as_it_shall(
-    clock: ManualClock, api_of: Callable[[Sandbox], Api], latency: float, fault: Fault
+    clock: FakeClock, api_of: Callable[[Sandbox], Api], latency: float, fault: Fault
 ) -> None:
-    async with Sandbox(clock=lambda: clock.now, latency=latency) as sandbox:
+    async with Sandbox(clock=clock, latency=latency) as sandbox:
         sandbox.script(fault)
         started = asyncio.get_running_loop().time()
         assert (await api_of(sandbox).post_good()).code == 0
@@ -838,9 +838,9 @@ OUTCOMES: dict[str, Expected] = {
 WITHOUT_END = ("999300000006", "999300000008", "999300000009")
 
 
-async def send_to(number: str, sandbox: Sandbox, clock: ManualClock) -> SendResult:
+async def send_to(number: str, sandbox: Sandbox, clock: FakeClock) -> SendResult:
     timeout = 1.0 if number in WITHOUT_END else 10.0
-    client = sandbox.client(clock=clock.clock, timeout=timeout, retry=RetryPolicy(max_attempts=1))
+    client = sandbox.client(clock=clock, timeout=timeout, retry=RetryPolicy(max_attempts=1))
     async with client:
         (result,) = await client.send_batch([OtpMessage(number, CODE)])
     return result
@@ -859,7 +859,7 @@ def test_every_code_of_the_vendors_has_a_magic_number() -> None:
 
 
 @pytest.mark.parametrize("number", OUTCOMES)
-async def test_a_magic_number_has_its_outcome(number: str, sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_a_magic_number_has_its_outcome(number: str, sandbox: Sandbox, clock: FakeClock) -> None:
     expected = OUTCOMES[number]
     result = await send_to(number, sandbox, clock)
     assert (result.status, type(result.error)) == (expected.status, expected.error)
@@ -869,9 +869,7 @@ async def test_a_magic_number_has_its_outcome(number: str, sandbox: Sandbox, clo
 
 
 @pytest.mark.parametrize("code", VENDOR_CODES)
-async def test_a_magic_code_arrives_with_its_meaning_and_advice(
-    code: int, sandbox: Sandbox, clock: ManualClock
-) -> None:
+async def test_a_magic_code_arrives_with_its_meaning_and_advice(code: int, sandbox: Sandbox, clock: FakeClock) -> None:
     error = (await send_to(f"9990{abs(code):08}", sandbox, clock)).error
     assert isinstance(error, ApiError)
     known = ResponseCode.find(code)
@@ -882,7 +880,7 @@ async def test_a_magic_code_arrives_with_its_meaning_and_advice(
 
 
 @pytest.mark.parametrize("code", META_CODES)
-async def test_a_magic_code_of_metas_arrives_whole(code: int, sandbox: Sandbox, clock: ManualClock) -> None:
+async def test_a_magic_code_of_metas_arrives_whole(code: int, sandbox: Sandbox, clock: FakeClock) -> None:
     error = (await send_to(f"9991{code:08}", sandbox, clock)).error
     assert isinstance(error, MetaError)
     assert (error.code, error.meta_code, error.meta_type) == (9099, code, "OAuthException")
@@ -940,23 +938,23 @@ async def test_a_second_start_leaves_nothing_behind() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_what_was_received_can_be_read_after_the_end(clock: ManualClock) -> None:
-    async with Sandbox(clock=lambda: clock.now) as sandbox, sandbox.client(clock=clock.clock) as client:
+async def test_what_was_received_can_be_read_after_the_end(clock: FakeClock) -> None:
+    async with Sandbox(clock=clock) as sandbox, sandbox.client(clock=clock) as client:
         await client.send_otp(NUMBER, CODE, category=Category.UTILITY)
     assert [message.fields["category"] for message in sandbox.messages] == ["UTILITY"]
 
 
-async def test_an_ipv6_address_is_bracketed_in_the_url(clock: ManualClock) -> None:
+async def test_an_ipv6_address_is_bracketed_in_the_url(clock: FakeClock) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
-    async with Sandbox(host="::1", clock=lambda: clock.now) as sandbox:
+    async with Sandbox(host="::1", clock=clock) as sandbox:
         assert sandbox.url.startswith("http://[::1]:")
-        async with sandbox.client(clock=clock.clock) as client:
+        async with sandbox.client(clock=clock) as client:
             assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED
 
 
-async def test_the_options_of_its_client_are_those_of_the_client(sandbox: Sandbox, clock: ManualClock) -> None:
-    client = sandbox.client(clock=clock.clock, language_code="pt_BR", business_phone=SANDBOX_BUSINESS_PHONE)
+async def test_the_options_of_its_client_are_those_of_the_client(sandbox: Sandbox, clock: FakeClock) -> None:
+    client = sandbox.client(clock=clock, language_code="pt_BR", business_phone=SANDBOX_BUSINESS_PHONE)
     assert isinstance(client, OtpClient)
     async with client:
         await client.send_otp(NUMBER, CODE)
@@ -967,10 +965,10 @@ async def test_the_options_of_its_client_are_those_of_the_client(sandbox: Sandbo
 
 
 async def test_its_client_does_not_take_the_developers_own_account(
-    sandbox: Sandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NXOTP_ACCESS_KEY", "a-real-key")
     monkeypatch.setenv("NXOTP_BASE_URL", "https://example.invalid")
     monkeypatch.setenv("NXOTP_BUSINESS_PHONE", "99955500099")
-    async with sandbox.client(clock=clock.clock) as client:
+    async with sandbox.client(clock=clock) as client:
         assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED

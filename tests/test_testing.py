@@ -5,8 +5,9 @@ import gc
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,12 +23,14 @@ from nxotp_async import (
     OtpClient,
     OtpMessage,
     OutcomeUnknownError,
+    RetryPolicy,
     SendResult,
     SendStatus,
 )
 from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, ReceivedRequest, Sandbox
 from nxotp_async.testing import (
     NO_PAUSES,
+    FakeClock,
     MemoryTransport,
     UnpooledTransport,
     assert_nothing_sent,
@@ -43,8 +46,14 @@ CONTENT = f"Your code is {CODE}"
 
 
 @pytest.fixture
-def transport() -> MemoryTransport:
-    return MemoryTransport()
+def vendor() -> Sandbox:
+    """A sandbox that does not run."""
+    return Sandbox()
+
+
+@pytest.fixture
+def transport(vendor: Sandbox) -> MemoryTransport:
+    return MemoryTransport(vendor)
 
 
 @pytest.fixture
@@ -65,10 +74,45 @@ def sandbox(served: Sandbox) -> Sandbox:
 
 
 async def test_what_is_no_fault_is_refused_at_once() -> None:
-    transport = MemoryTransport()
+    vendor = Sandbox()
     with pytest.raises(TypeError, match=r"expected a Fault, Fault\.answer\(9005\) for example, not int"):
-        transport.script(Fault.answer(-1), 9005)  # type: ignore[arg-type] # what is tested
-    assert (await transport.client().send_otp("+999 555 0100", "482913")).attempts == 1
+        vendor.script(Fault.answer(-1), 9005)  # type: ignore[arg-type] # what is tested
+    assert (await MemoryTransport(vendor).client().send_otp("+999 555 0100", "482913")).attempts == 1
+
+
+# ---------------------------------------------------------------------------------------------- a fake clock
+
+
+async def test_a_fake_clock_stands_still_but_for_pauses() -> None:
+    clock = FakeClock(now=1_000_000_000)
+    sandbox = Sandbox(clock=clock)
+    sandbox.script(Fault.answer(-1), Fault.answer(-1))
+    client = MemoryTransport(sandbox).client(clock=clock, retry=RetryPolicy(backoff_base=0.5))
+    async with asyncio.timeout(10):
+        result = await client.send_otp(WRITTEN, CONTENT)
+    assert clock.slept == [0.5, 1.0]
+    assert result.elapsed == 1.5
+    assert [request.arrived_at for request in sandbox.requests] == [1_000_000_000, 1_000_000_000.5, 1_000_000_001.5]
+
+
+async def test_a_fake_clock_is_advanced() -> None:
+    clock = FakeClock()
+    client = MemoryTransport(Sandbox(clock=clock)).client(clock=clock)
+    message = OtpMessage(WRITTEN, CONTENT, expires_at=datetime.fromtimestamp(clock.time() + 60, UTC))
+    await client.send(message)
+    clock.advance(60)
+    with pytest.raises(NotSentError, match="expires_at"):
+        await client.send(message)
+    assert clock.slept == []
+
+
+async def test_a_fake_clocks_chance_shortens_the_pauses() -> None:
+    clock = FakeClock()
+    clock.chance = 0.25
+    sandbox = Sandbox(clock=clock)
+    sandbox.script(Fault.answer(-1))
+    await MemoryTransport(sandbox).client(clock=clock, retry=RetryPolicy(backoff_base=4.0)).send_otp(WRITTEN, CONTENT)
+    assert clock.slept == [1.0]
 
 
 # ---------------------------------------------------------------------------------------------- a sandbox in a thread
@@ -117,6 +161,23 @@ def test_a_port_that_is_taken_is_told_and_leaves_no_thread() -> None:
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize("failing", ["start", "stop"])
+def test_what_another_server_raises_is_raised_and_leaves_no_thread(failing: str) -> None:
+    @asynccontextmanager
+    async def server() -> AsyncIterator[str]:
+        if failing == "start":
+            raise ZeroDivisionError
+        yield "running"
+        raise ZeroDivisionError
+
+    threads = threading.active_count()
+    served = []
+    with pytest.raises(ZeroDivisionError), serve_in_thread(server()) as running:
+        served.append(running)
+    assert served == ([] if failing == "start" else ["running"])
+    assert threading.active_count() == threads
+
+
 def test_its_environment_makes_a_client_of_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in sandbox.environ.items():
         monkeypatch.setenv(name, value)
@@ -159,107 +220,110 @@ NO_ANSWER = {FaultKind.HANG, FaultKind.DRIP}
 
 @pytest.mark.parametrize("number", [NUMBER, *MAGIC_RECIPIENTS])
 async def test_every_number_has_the_same_outcome_in_memory_as_over_http(
-    number: str, sandbox: Sandbox, transport: MemoryTransport
+    number: str, sandbox: Sandbox, vendor: Sandbox, transport: MemoryTransport
 ) -> None:
     fault = MAGIC_RECIPIENTS.get(number, Fault())
     timeout = 0.05 if fault.kind in NO_ANSWER or fault.latency else 10.0
     message = OtpMessage(number, CONTENT, cus_message_id="order-1")
     results = []
-    for vendor in (sandbox, transport):
-        async with vendor.client(timeout=timeout, clock=NO_PAUSES) as client:
+    for served in (sandbox, transport):
+        async with served.client(timeout=timeout, clock=NO_PAUSES) as client:
             results += [result async for result in client.send_many([message])]
     over_http, in_memory = results
     assert outcome(in_memory) == outcome(over_http)
-    assert [record(request) for request in transport.requests] == [record(request) for request in sandbox.requests]
+    assert [record(request) for request in vendor.requests] == [record(request) for request in sandbox.requests]
     if over_http.status is SendStatus.REJECTED:
         assert str(in_memory.error) == str(over_http.error)
 
 
 @pytest.mark.parametrize("fault", [Fault.disconnect_before_reading(), Fault.truncated(), Fault.http(503)])
 async def test_a_scripted_fault_has_the_same_outcome_in_memory_as_over_http(
-    fault: Fault, sandbox: Sandbox, transport: MemoryTransport
+    fault: Fault, sandbox: Sandbox, vendor: Sandbox, transport: MemoryTransport
 ) -> None:
     message = OtpMessage(NUMBER, CONTENT, cus_message_id="order-1")
     results = []
-    for vendor in (sandbox, transport):
-        vendor.script(fault)
-        async with vendor.client(clock=NO_PAUSES) as client:
+    for received, client in ((sandbox, sandbox.client(clock=NO_PAUSES)), (vendor, transport.client())):
+        received.script(fault)
+        async with client:
             results += [result async for result in client.send_many([message, message])]
     assert [outcome(result) for result in results[2:]] == [outcome(result) for result in results[:2]]
-    assert [record(request) for request in transport.requests] == [record(request) for request in sandbox.requests]
+    assert [record(request) for request in vendor.requests] == [record(request) for request in sandbox.requests]
 
 
 async def test_a_request_looks_the_same_in_memory_as_over_http() -> None:
     clock = Clock(time=lambda: 1_800_000_000.0)
-    async with Sandbox(clock=clock.time) as sandbox:
-        for vendor in (sandbox, MemoryTransport(clock=clock.time)):
-            async with vendor.client(clock=clock) as client:
+    in_memory = Sandbox(clock=clock)
+    async with Sandbox(clock=clock) as over_http:
+        for sandbox, sender in ((over_http, over_http), (in_memory, MemoryTransport(in_memory))):
+            async with sender.client(clock=clock) as client:
                 await client.send_otp(WRITTEN, CONTENT, cus_message_id="order-1")
-            (message,) = vendor.messages
+            (message,) = sandbox.messages
             assert (message.to, message.otp, message.content) == (NUMBER, CODE, CONTENT)
             assert (message.arrived_at, message.ts) == (1_800_000_000, 1_800_000_000_000)
             assert message.headers["bizType"] == message.headers["biztype"] == "2"
             assert str(message) == "order-1 to 99******00: 0 none"
-            assert vendor.counts == {"requests": 1, "messages": 1, "code 0": 1, "fault none": 1}
+            assert sandbox.counts == {"requests": 1, "messages": 1, "code 0": 1, "fault none": 1}
 
 
 @pytest.mark.parametrize(
     ("option", "failure"), [("access_key", AuthenticationError), ("access_secret", InvalidSignatureError)]
 )
-async def test_the_keys_are_checked(transport: MemoryTransport, option: str, failure: type[NxOtpError]) -> None:
+async def test_the_keys_are_checked(
+    vendor: Sandbox, transport: MemoryTransport, option: str, failure: type[NxOtpError]
+) -> None:
     with pytest.raises(failure):
         await transport.client(**{option: "another"}).send_otp(WRITTEN, CONTENT)
-    assert transport.messages == []
+    assert vendor.messages == []
 
 
 async def test_a_client_of_the_application_s_own_account_can_be_tested() -> None:
     keys = Credentials("own-key", "own-secret", "own-app")
-    transport = MemoryTransport(credentials=keys, business_phones=())
+    vendor = Sandbox(credentials=keys, business_phones=())
     async with OtpClient(
-        access_key="own-key", access_secret="own-secret", appkey="own-app", transport=transport
+        access_key="own-key", access_secret="own-secret", appkey="own-app", transport=MemoryTransport(vendor)
     ) as client:
         await client.send_otp(WRITTEN, CONTENT)
-    assert transport.messages[0].fields["appkey"] == "own-app"
+    assert vendor.messages[0].fields["appkey"] == "own-app"
 
 
-async def test_a_clock_that_is_off_is_corrected(transport: MemoryTransport) -> None:
+async def test_a_clock_that_is_off_is_corrected(vendor: Sandbox, transport: MemoryTransport) -> None:
     behind = Clock(time=lambda: NO_PAUSES.time() - 600, sleep=NO_PAUSES.sleep)
     result = await transport.client(clock=behind).send_otp(WRITTEN, CONTENT)
     assert result.attempts == 2
-    assert [request.code for request in transport.requests] == [1004, 0]
+    assert [request.code for request in vendor.requests] == [1004, 0]
 
 
-async def test_a_temporary_refusal_is_retried_without_a_pause(transport: MemoryTransport) -> None:
-    transport.script(Fault.answer(-1), Fault.http(429, retry_after=20))
+async def test_a_temporary_refusal_is_retried_without_a_pause(vendor: Sandbox, transport: MemoryTransport) -> None:
+    vendor.script(Fault.answer(-1), Fault.http(429, retry_after=20))
     async with asyncio.timeout(10):
         result = await transport.client().send_otp(WRITTEN, CONTENT)
     assert result.attempts == 3
-    assert len(transport.messages) == 1
+    assert len(vendor.messages) == 1
 
 
-async def test_a_message_whose_answer_is_lost_went_out_all_the_same(
-    transport: MemoryTransport, client: OtpClient
-) -> None:
-    transport.script(Fault.disconnect_after_reading())
+async def test_a_message_whose_answer_is_lost_went_out_all_the_same(vendor: Sandbox, client: OtpClient) -> None:
+    vendor.script(Fault.disconnect_after_reading())
     with pytest.raises(OutcomeUnknownError):
         await client.send_otp(WRITTEN, CONTENT)
-    assert assert_otp_sent(transport, WRITTEN).otp == CODE
+    assert assert_otp_sent(vendor, WRITTEN).otp == CODE
 
 
-async def test_while_it_is_not_reachable_nothing_arrives(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_while_it_is_not_reachable_nothing_arrives(
+    vendor: Sandbox, transport: MemoryTransport, client: OtpClient
+) -> None:
     transport.reachable = False
     with pytest.raises(NotSentError) as caught:
         await client.send_otp(WRITTEN, CONTENT)
     assert caught.value.attempts > 3
-    assert not transport.requests
+    assert not vendor.requests
     transport.reachable = True
     await client.send_otp(WRITTEN, CONTENT)
-    assert len(transport.messages) == 1
+    assert len(vendor.messages) == 1
 
 
 @pytest.mark.parametrize("slow", [Fault.slow(4.9), Fault.slow(5.0), Fault.hang()])
-async def test_no_time_passes_however_slow_the_answer(transport: MemoryTransport, slow: Fault) -> None:
-    transport.script(slow)
+async def test_no_time_passes_however_slow_the_answer(vendor: Sandbox, transport: MemoryTransport, slow: Fault) -> None:
+    vendor.script(slow)
     client = transport.client(timeout=5.0)
     async with asyncio.timeout(3):
         (result,) = [result async for result in client.send_many([OtpMessage(WRITTEN, CONTENT)])]
@@ -269,9 +333,9 @@ async def test_no_time_passes_however_slow_the_answer(transport: MemoryTransport
 
 
 async def test_the_latency_of_all_answers_counts_too() -> None:
-    transport = MemoryTransport(latency=3.0)
-    transport.script(Fault.slow(2.0))
-    client = transport.client(timeout=5.0)
+    vendor = Sandbox(latency=3.0)
+    vendor.script(Fault.slow(2.0))
+    client = MemoryTransport(vendor).client(timeout=5.0)
     with pytest.raises(OutcomeUnknownError):
         await client.send_otp(WRITTEN, CONTENT)
     await client.send_otp(WRITTEN, CONTENT)
@@ -291,11 +355,11 @@ async def test_it_takes_many_at_once(transport: MemoryTransport) -> None:
     assert collector.summary().accepted == 30
 
 
-def test_it_serves_one_loop_after_the_other(transport: MemoryTransport, client: OtpClient) -> None:
+def test_it_serves_one_loop_after_the_other(vendor: Sandbox, client: OtpClient) -> None:
     for _ in range(2):
         asyncio.run(client.send_otp(WRITTEN, CONTENT))
     asyncio.run(client.aclose())
-    assert len(transport.messages) == 2
+    assert len(vendor.messages) == 2
 
 
 # ---------------------------------------------------------------------------------------------- assertions
@@ -316,14 +380,12 @@ def failure_of(call: Callable[[], object]) -> str:
     return text
 
 
-async def test_a_sent_otp_is_found_by_its_number_as_people_write_it(
-    transport: MemoryTransport, client: OtpClient
-) -> None:
+async def test_a_sent_otp_is_found_by_its_number_as_people_write_it(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(OTHER, "Your code is 111111")
     await client.send_otp(WRITTEN, CONTENT)
     for written in (WRITTEN, NUMBER, "+999-(555)-0100"):
-        assert assert_otp_sent(transport, to=written).otp == CODE
-    assert assert_otp_sent(transport, NUMBER, code=CODE) is transport.messages[1]
+        assert assert_otp_sent(vendor, to=written).otp == CODE
+    assert assert_otp_sent(vendor, NUMBER, code=CODE) is vendor.messages[1]
 
 
 async def test_it_is_found_in_a_sandbox_too(sandbox: Sandbox) -> None:
@@ -332,21 +394,21 @@ async def test_it_is_found_in_a_sandbox_too(sandbox: Sandbox) -> None:
     assert assert_otp_sent(sandbox, WRITTEN, code=CODE) is sandbox.messages[0]
 
 
-def test_nothing_at_all_is_told(transport: MemoryTransport) -> None:
-    assert failure_of(lambda: assert_otp_sent(transport, WRITTEN, code=CODE)) == (
+def test_nothing_at_all_is_told(vendor: Sandbox) -> None:
+    assert failure_of(lambda: assert_otp_sent(vendor, WRITTEN, code=CODE)) == (
         "no OTP went to 99******00; no request arrived at all"
     )
 
 
-async def test_what_arrived_instead_is_told(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_what_arrived_instead_is_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(OTHER, CONTENT)
     await client.send_otp("999 555 9900", CONTENT)  # looks like the other when both are masked
     faults = [Fault.answer(9003), Fault.answer(4711), Fault.http(503), Fault.disconnect_before_reading()]
     for fault in faults:
-        transport.script(fault)
+        vendor.script(fault)
         with pytest.raises(NxOtpError):
             await client.send_otp(WRITTEN, CONTENT)
-    assert failure_of(lambda: assert_otp_sent(transport, WRITTEN)).splitlines() == [
+    assert failure_of(lambda: assert_otp_sent(vendor, WRITTEN)).splitlines() == [
         "no OTP went to 99******00; what arrived:",
         "  to 99******99: sent",
         "  to 99******00, which is another number: sent",
@@ -357,52 +419,52 @@ async def test_what_arrived_instead_is_told(transport: MemoryTransport, client: 
     ]
 
 
-async def test_of_many_requests_the_last_are_told(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_of_many_requests_the_last_are_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_batch(OtpMessage(f"99955502{index:02}", CONTENT) for index in range(30))
-    lines = failure_of(lambda: assert_otp_sent(transport, WRITTEN)).splitlines()
+    lines = failure_of(lambda: assert_otp_sent(vendor, WRITTEN)).splitlines()
     assert lines[0] == "no OTP went to 99******00; the last 10 of 30 requests:"
     assert len(lines) == 11
 
 
-async def test_a_wrong_code_is_told_without_showing_either(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_a_wrong_code_is_told_without_showing_either(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(WRITTEN, CONTENT)
-    text = failure_of(lambda: assert_otp_sent(transport, WRITTEN, code="736251"))
+    text = failure_of(lambda: assert_otp_sent(vendor, WRITTEN, code="736251"))
     assert text == "another code than the expected one went to 99******00 (codes are not shown)"
 
 
 async def test_an_otp_that_went_out_twice_fails_until_the_first_is_forgotten(
-    transport: MemoryTransport, client: OtpClient
+    vendor: Sandbox, client: OtpClient
 ) -> None:
     for _ in range(2):
         await client.send_otp(WRITTEN, CONTENT)
-    text = failure_of(lambda: assert_otp_sent(transport, WRITTEN))
+    text = failure_of(lambda: assert_otp_sent(vendor, WRITTEN))
     assert text.startswith("2 OTPs went to 99******00, not one; ")
-    transport.requests.clear()
+    vendor.requests.clear()
     await client.send_otp(WRITTEN, "Your code is 736251")
-    assert assert_otp_sent(transport, WRITTEN).otp == "736251"
+    assert assert_otp_sent(vendor, WRITTEN).otp == "736251"
 
 
-async def test_a_refused_request_sent_nothing(transport: MemoryTransport, client: OtpClient) -> None:
-    assert_nothing_sent(transport)
-    transport.script(Fault.answer(9005))
+async def test_a_refused_request_sent_nothing(vendor: Sandbox, client: OtpClient) -> None:
+    assert_nothing_sent(vendor)
+    vendor.script(Fault.answer(9005))
     with pytest.raises(NxOtpError):
         await client.send_otp(WRITTEN, CONTENT)
-    assert_nothing_sent(transport)
+    assert_nothing_sent(vendor)
 
 
-async def test_what_should_not_have_gone_out_is_told(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_what_should_not_have_gone_out_is_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(WRITTEN, CONTENT)
-    assert failure_of(lambda: assert_nothing_sent(transport)).splitlines() == [
+    assert failure_of(lambda: assert_nothing_sent(vendor)).splitlines() == [
         "1 OTP went out; what arrived:",
         "  to 99******00: sent",
     ]
     await client.send_otp(WRITTEN, CONTENT)
-    assert failure_of(lambda: assert_nothing_sent(transport)).startswith("2 OTPs went out; ")
+    assert failure_of(lambda: assert_nothing_sent(vendor)).startswith("2 OTPs went out; ")
 
 
-def test_a_number_that_is_none_is_refused(transport: MemoryTransport) -> None:
+def test_a_number_that_is_none_is_refused(vendor: Sandbox) -> None:
     with pytest.raises(InvalidMessageError, match="country code"):
-        assert_otp_sent(transport, "0139 1234 5678")
+        assert_otp_sent(vendor, "0139 1234 5678")
 
 
 # ---------------------------------------------------------------------------------------------- waiting
@@ -428,19 +490,19 @@ def test_a_code_that_is_sent_in_the_background_is_waited_for(sandbox: Sandbox, m
     background.join()
 
 
-async def test_a_coroutine_waits_in_a_thread(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_a_coroutine_waits_in_a_thread(vendor: Sandbox, client: OtpClient) -> None:
     background = asyncio.create_task(client.send_otp(WRITTEN, CONTENT))
-    message = await asyncio.to_thread(assert_otp_sent, transport, WRITTEN, within=20)
+    message = await asyncio.to_thread(assert_otp_sent, vendor, WRITTEN, within=20)
     assert message.otp == CODE
     await background
 
 
-async def test_waiting_in_an_event_loop_is_refused(transport: MemoryTransport, client: OtpClient) -> None:
+async def test_waiting_in_an_event_loop_is_refused(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(WRITTEN, CONTENT)
     with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
-        assert_otp_sent(transport, WRITTEN, within=20)
+        assert_otp_sent(vendor, WRITTEN, within=20)
 
 
-def test_waiting_ends(transport: MemoryTransport) -> None:
-    assert transport.messages_to(WRITTEN, within=0.01) == []
-    assert "no OTP" in failure_of(lambda: assert_otp_sent(transport, WRITTEN, within=0.01))
+def test_waiting_ends(vendor: Sandbox) -> None:
+    assert vendor.messages_to(WRITTEN, within=0.01) == []
+    assert "no OTP" in failure_of(lambda: assert_otp_sent(vendor, WRITTEN, within=0.01))

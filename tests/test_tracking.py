@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 from aiohttp import web
-from conftest import ManualClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import VirtualTimeLoop
@@ -19,6 +18,7 @@ from nxotp_async import ApiError, OtpMessage, SendResult, SendStatus, tracking
 from nxotp_async.callbacks import StatusEvent
 from nxotp_async.receivers import aiohttp_receiver
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.testing import FakeClock
 from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore
 
 TO: Final = "+999 555 0100"
@@ -696,40 +696,40 @@ async def test_memory_keeps_so_many_ids_and_forgets_the_oldest() -> None:
     assert await store.get("a") == state("a")
 
 
-async def test_memory_keeps_an_id_for_so_long_since_its_last_news(clock: ManualClock) -> None:
-    store = MemoryStatusStore(max_age=100, clock=clock.clock)
+async def test_memory_keeps_an_id_for_so_long_since_its_last_news(clock: FakeClock) -> None:
+    store = MemoryStatusStore(max_age=100, clock=clock)
     await store.put("a", state("a"))
     await store.put("b", state("b"))
-    clock.now += 60
+    clock.advance(60)
     await store.put("a", state("a"))
     assert await known(store, "a", "b") == [True, True]
-    clock.now += 39
+    clock.advance(39)
     assert await known(store, "a", "b") == [True, True]
-    clock.now += 1
+    clock.advance(1)
     assert await known(store, "a", "b") == [True, False]
-    clock.now += 60
+    clock.advance(60)
     assert await known(store, "a", "b") == [False, False]
     assert len(store) == 0
 
 
-async def test_memory_keeps_200_000_ids_for_a_day(clock: ManualClock) -> None:
-    store = MemoryStatusStore(clock=clock.clock)
+async def test_memory_keeps_200_000_ids_for_a_day(clock: FakeClock) -> None:
+    store = MemoryStatusStore(clock=clock)
     shared = state("x")
     for index in range(200_001):
         await store.put(str(index), shared)
     assert len(store) == 200_000
     assert await known(store, "0", "1") == [False, True]
-    clock.now += 86_399
+    clock.advance(86_399)
     assert await known(store, "200000") == [True]
-    clock.now += 1
+    clock.advance(1)
     assert await known(store, "200000") == [False]
 
 
-async def test_a_message_that_was_forgotten_is_begun_anew(clock: ManualClock) -> None:
-    tracker = DeliveryTracker(MemoryStatusStore(max_age=10, clock=clock.clock))
+async def test_a_message_that_was_forgotten_is_begun_anew(clock: FakeClock) -> None:
+    tracker = DeliveryTracker(MemoryStatusStore(max_age=10, clock=clock))
     await tracker.add(result())
     await tracker.record(event("sent"))
-    clock.now += 10
+    clock.advance(10)
     assert await tracker.state(OWN) is None
     await tracker.record(event("delivered"))
     assert await tracker.state(VENDORS) == DeliveryState(

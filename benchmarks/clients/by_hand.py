@@ -11,6 +11,7 @@ import aiohttp
 import tenacity
 
 from clients import Job
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS as KEYS
 
 
@@ -31,6 +32,7 @@ async def run(job: Job) -> None:
             "content": content,
             "language_code": "en",
             "cus_message_id": uuid.uuid4().hex,
+            "business_phone": SANDBOX_BUSINESS_PHONE,
         }
         headers = {"accessKey": KEYS.access_key, "action": "mt", "bizType": "2", "ts": str(int(time.time() * 1000))}
         signed = "&".join(f"{name}={value}" for name, value in headers.items())

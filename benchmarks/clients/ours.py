@@ -3,14 +3,15 @@
 import tempfile
 from pathlib import Path
 
-from answering import new_client, write_messages
+from answering import write_messages
 
 from clients import Job
 from nxotp_async import OtpMessage
+from nxotp_async.sandbox import sandbox_client
 
 
 async def send_otp(job: Job) -> None:
-    async with new_client(job.url, job.concurrency) as client:
+    async with sandbox_client(job.url, max_concurrency=job.concurrency) as client:
 
         async def send(to: str, content: str) -> str | None:
             return (await client.send_otp(to, content)).message_id
@@ -19,7 +20,7 @@ async def send_otp(job: Job) -> None:
 
 
 async def send_many(job: Job) -> None:
-    async with new_client(job.url, job.concurrency) as client:
+    async with sandbox_client(job.url, max_concurrency=job.concurrency) as client:
         with job.clock():
             messages = (OtpMessage(to, content) for to, content in job.messages())
             async for result in client.send_many(messages):
@@ -32,7 +33,7 @@ async def bulk(job: Job) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file_name = Path(directory, "otps.csv")
         write_messages(file_name, job.sends)
-        async with new_client(job.url, job.concurrency) as client:
+        async with sandbox_client(job.url, max_concurrency=job.concurrency) as client:
             with Ledger(Path(directory, "ledger")) as ledger, open_messages(str(file_name)) as file:
                 load(ledger, file)
                 with job.clock():

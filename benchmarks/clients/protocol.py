@@ -8,6 +8,7 @@ from time import time
 
 import orjson
 
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS as KEYS
 
 _SIGNED_HEAD = f"accessKey={KEYS.access_key}&action=mt&bizType=2&ts="
@@ -40,6 +41,7 @@ def signed(to: str, content: str) -> tuple[bytes, dict[str, str]]:
             "content": content,
             "language_code": "en",
             "cus_message_id": next(_ids),
+            "business_phone": SANDBOX_BUSINESS_PHONE,
         }
     )
     ts = str(int(time() * 1000))

@@ -9,12 +9,14 @@ from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from .._version import __version__
 from ..errors import ConfigurationError
 from ..messages import mask_number, parse_number
 from ..settings import Settings
+from ..urls import mask_url
 from .findings import Check, Finding, Status, printable
 
 __all__ = ["examine_environment", "examine_settings", "resolve"]
@@ -76,13 +78,8 @@ def _length(value: str) -> str:
     return f"set, {len(value)} characters"
 
 
-def _origin(url: str) -> str:
-    """Show where a URL leads, and nothing of it that could be a password or a token."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = f":{parts.port}" if parts.port else ""
-    path = "/..." if parts.path.strip("/") or parts.query else ""
-    return f"{parts.scheme}://{host}{port}{path}{', with a user name' if parts.username else ''}"
+def _proxy(url: str) -> str:
+    return f"{mask_url(url)}{', with a user name' if URL(url).user else ''}"
 
 
 _KEYS: Final = ("NXOTP_ACCESS_KEY", "NXOTP_ACCESS_SECRET", "NXOTP_APPKEY")
@@ -90,9 +87,9 @@ _KEYS: Final = ("NXOTP_ACCESS_KEY", "NXOTP_ACCESS_SECRET", "NXOTP_APPKEY")
 _SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
     **dict.fromkeys(_KEYS, _length),
     "NXOTP_BASE_URL": str,
-    "NXOTP_PROXY": _origin,
+    "NXOTP_PROXY": _proxy,
     "NXOTP_BUSINESS_PHONE": lambda value: mask_number(parse_number(value)),
-    "NXOTP_DR_WEBHOOK": _origin,
+    "NXOTP_DR_WEBHOOK": mask_url,
     "NXOTP_CALLBACK_TOKEN": _length,
     "NXOTP_LANGUAGE_CODE": str,
     "NXOTP_MAX_CONCURRENCY": str,

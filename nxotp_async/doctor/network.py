@@ -6,16 +6,17 @@ import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
+from yarl import URL
 
 from .._version import __version__
 from ..clocks import Clock
 from ..delivery import Skew
 from ..protocol import OTP_PATH, server_time
 from ..settings import Settings
+from ..urls import host_and_port
 from .findings import Check, Finding, Status, milliseconds, printable
 
 __all__ = ["examine_network"]
@@ -78,9 +79,9 @@ async def _look_up(settings: Settings, timeout: float, clock: Clock) -> Finding:
 
 def _peer(settings: Settings) -> tuple[str, str]:
     """Return the host that is connected to, the proxy or the API itself, and what to call it with its port."""
-    parts = urlsplit(settings.proxy or settings.url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    url = URL(settings.proxy or settings.url)
+    host = url.host or ""
+    address = host_and_port(host, url.port or 0)
     return host, f"the proxy {address}" if settings.proxy else address
 
 

@@ -1,9 +1,11 @@
 """An emulator of the OTP API: no account and no network needed."""
 
+from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
+from .answers import Reply
 from .callbacks import CallbackPlan
-from .emulator import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, ReceivedRequest
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind
-from .server import Sandbox
+from .requests import ReceivedRequest
+from .sandbox import Sandbox
 
 __all__ = [
     "MAGIC_RECIPIENTS",
@@ -13,5 +15,7 @@ __all__ = [
     "Fault",
     "FaultKind",
     "ReceivedRequest",
+    "Reply",
     "Sandbox",
+    "sandbox_client",
 ]

@@ -1,15 +1,20 @@
-"""The bodies of the vendor's answers."""
+"""What the vendor answers: status, headers and body."""
 
 from collections.abc import Mapping
-from typing import Any
+from email.utils import formatdate
+from typing import Any, Final
 
+import attrs
 import orjson
 
 from ..codes import ResponseCode
+from ..protocol import OTP_PATH
+from .faults import Fault, FaultKind
+from .requests import ReceivedRequest
 
-__all__ = ["failure", "gateway_page", "huge", "meta_failure", "success", "without_id", "wrong_types"]
+__all__ = ["Reply", "answer", "failure", "meta_failure", "success"]
 
-_META_TEXTS: Mapping[int, str] = {
+_META_TEXTS: Final[Mapping[int, str]] = {
     4: "(#4) Application request limit reached",
     100: "(#100) Invalid parameter",
     80007: "(#80007) Rate limit issues",
@@ -22,20 +27,75 @@ _META_TEXTS: Mapping[int, str] = {
 }
 
 
+@attrs.frozen
+class Reply:
+    """What the sender of a request is to experience.
+
+    Attributes:
+        fault: What happens to the connection, where it is a fault of the connection.
+        delay: Seconds before anything else happens.
+        answer: Status, headers and body of the HTTP response.
+    """
+
+    fault: FaultKind
+    delay: float = 0.0
+    answer: tuple[int, Mapping[str, str], bytes] = (0, {}, b"")
+
+
+def answer(request: ReceivedRequest, fault: Fault, why: str, now: float) -> tuple[int, Mapping[str, str], bytes]:
+    """Return status, headers and body of the answer to a request.
+
+    Args:
+        request: The request.
+        fault: The fault that is applied to it.
+        why: What is wrong with the request; empty where nothing is.
+        now: Seconds since the epoch.
+    """
+    headers = {"Date": formatdate(now, usegmt=True)}
+    if fault.kind is not FaultKind.HTTP:
+        return 200, {**headers, "Content-Type": "application/json"}, _json(request, fault, why)
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    if 300 <= fault.code < 400:
+        headers["Location"] = OTP_PATH
+    headers["Content-Type"] = "text/html; charset=utf-8"
+    title = f"<html><head><title>{fault.code}</title></head>"
+    return fault.code, headers, f"{title}<body><center><h1>{fault.code}</h1></center><hr></body></html>".encode()
+
+
+def _json(request: ReceivedRequest, fault: Fault, why: str) -> bytes:
+    if request.code == ResponseCode.WHATSAPP_ERROR:
+        return meta_failure(fault.code or 100, why)
+    if request.code != ResponseCode.SUCCESS:
+        return failure(request.code, why)
+    message_id = request.message_id or ""
+    match fault.kind:
+        case FaultKind.TRUNCATED:
+            whole = success(message_id)
+            return whole[: len(whole) // 2]
+        case FaultKind.WRONG_TYPES:  # a careless reader takes it for a success
+            return orjson.dumps({"code": "0", "data": {"messages": {"id": len(message_id)}}, "message": None})
+        case FaultKind.WITHOUT_ID:
+            return _envelope(0, "Request successful", {"messaging_product": "whatsapp", "messages": []})
+        case FaultKind.HUGE:
+            return success("x" * fault.size)
+    return success(message_id)
+
+
 def success(message_id: str) -> bytes:
-    """Return the answer to an accepted message."""
+    """Return the body for an accepted message."""
     return _envelope(0, "Request successful", {"messaging_product": "whatsapp", "messages": [{"id": message_id}]})
 
 
 def failure(code: int, why: str = "") -> bytes:
-    """Return a refusal with one of the vendor's codes."""
+    """Return the body of a refusal with one of the vendor's codes."""
     known = ResponseCode.find(code)
     meaning = known.meaning[0].upper() + known.meaning[1:] if known else "Unknown error"
     return _envelope(code, f"{meaning}: {why}" if why else meaning, None)
 
 
 def meta_failure(code: int, details: str = "") -> bytes:
-    """Return a refusal by WhatsApp itself: 9099 with Meta's error inside."""
+    """Return the body of a refusal by WhatsApp: 9099 with Meta's error inside."""
     text = _META_TEXTS.get(code, f"(#{code}) Unknown error")
     error = {
         "code": code,
@@ -45,26 +105,6 @@ def meta_failure(code: int, details: str = "") -> bytes:
         "error_data": {"messaging_product": "whatsapp", "details": details or text},
     }
     return _envelope(ResponseCode.WHATSAPP_ERROR, "WhatsApp error", {"error": error})
-
-
-def wrong_types(message_id: str) -> bytes:
-    """Return an answer that looks like a success to a careless reader."""
-    return orjson.dumps({"code": "0", "data": {"messages": {"id": len(message_id)}}, "message": None})
-
-
-def without_id() -> bytes:
-    """Return a success that names no message."""
-    return _envelope(0, "Request successful", {"messaging_product": "whatsapp", "messages": []})
-
-
-def huge(size: int) -> bytes:
-    """Return a valid success of at least so many bytes."""
-    return success("x" * size)
-
-
-def gateway_page(status: int) -> str:
-    """Return the page of HTML that a gateway shows."""
-    return f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center><hr></body></html>"
 
 
 def _envelope(code: int, message: str, data: object) -> bytes:

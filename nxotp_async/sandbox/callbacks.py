@@ -4,20 +4,20 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
 import orjson
+from yarl import URL
 
-from ..settings import is_loopback
 from ..signing import Credentials, signed_text
+from ..urls import is_loopback
 
 __all__ = ["CallbackPlan", "CallbackPusher"]
 
-_WORKERS: Final = 8
+_MESSAGES_AT_ONCE: Final = 8
 _MAX_TRIES: Final = 12
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
 
@@ -65,12 +65,12 @@ class _Callback:
 
 
 class CallbackPusher:
-    """Pushes the callbacks of a running sandbox.
+    """Pushes the callbacks of a running sandbox, from its making in an event loop until it is closed.
 
     Args:
-        plan: Which, and how.
-        credentials: Whose keys sign them.
-        counts: Where it is counted what became of them.
+        plan: Which callbacks, and how.
+        credentials: The keys that sign them.
+        counts: Counts what became of them.
         clock: Seconds since the epoch.
         seed: Makes the draws repeatable.
     """
@@ -88,26 +88,18 @@ class CallbackPusher:
         self._counts = counts
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self._waiting: asyncio.Queue[list[_Callback]] = asyncio.Queue()  # those of a message together, in their order
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
+        self._permits = asyncio.Semaphore(_MESSAGES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
         self._unsettled = 0
         self._settled = asyncio.Event()
 
-    async def start(self) -> None:
-        """Begin to push."""
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
-        for _ in range(_WORKERS):
-            self._spawn(self._work())
-
-    async def stop(self) -> None:
-        """Drop what is not pushed yet."""
+    async def aclose(self) -> None:
+        """Drop what has not been pushed yet."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-        self._waiting = asyncio.Queue()
+        await self._session.close()
         self._unsettled = 0
         self._settled.set()
 
@@ -117,10 +109,10 @@ class CallbackPusher:
             self._settled.clear()
             await self._settled.wait()
 
-    async def announce(self, fields: dict[str, Any], message_id: str) -> None:
-        """Push the callbacks of a message that went out; those that come early, before this returns."""
+    async def announce(self, fields: Mapping[str, Any], message_id: str) -> None:
+        """Push the callbacks of a message that was sent; an early one, before this returns."""
         url = fields.get("dr_webhook") or self._plan.webhook
-        if url is None or not _is_near(url):
+        if url is None or not _leads_to_loopback(url):
             self._counts["callbacks without an address"] += 1
             return
         callbacks = [
@@ -128,29 +120,27 @@ class CallbackPusher:
         ]
         self._unsettled += len(callbacks)
         if self._random.random() < self._plan.early:
-            # Whoever sends may go away meanwhile; that is no reason for the vendor to stop.
+            # The sender may disconnect meanwhile, which is no reason for the vendor to stop.
             early = asyncio.create_task(self._push_early(callbacks))
             self._keep(early)
             await asyncio.shield(early)
         else:
-            self._line_up(callbacks)
+            self._keep(asyncio.create_task(self._push_in_turn(callbacks)))
 
     async def _push_early(self, callbacks: list[_Callback]) -> None:
         for callback in callbacks[:1]:
             await self._push(callback)
-        self._line_up(callbacks[1:])
-
-    def _line_up(self, callbacks: list[_Callback]) -> None:
-        if self._plan.delay:
-            self._spawn(self._push_in_turn(callbacks))
-        else:
-            self._waiting.put_nowait(callbacks)
+        self._keep(asyncio.create_task(self._push_in_turn(callbacks[1:])))
 
     async def _push_in_turn(self, callbacks: list[_Callback]) -> None:
-        for callback in callbacks:
-            if self._plan.delay:
+        if self._plan.delay:
+            for callback in callbacks:
                 await asyncio.sleep(self._plan.delay)
-            await self._push(callback)
+                await self._push(callback)
+        else:
+            async with self._permits:
+                for callback in callbacks:
+                    await self._push(callback)
 
     def _statuses(self) -> list[tuple[str, bool]]:
         """Draw the statuses of a message, and whether each is forged."""
@@ -164,7 +154,7 @@ class CallbackPusher:
             self._random.shuffle(drawn)
         return drawn
 
-    def _body(self, fields: dict[str, Any], message_id: str, status: str) -> bytes:
+    def _body(self, fields: Mapping[str, Any], message_id: str, status: str) -> bytes:
         now = int(self._clock())
         event: dict[str, Any] = {
             "id": message_id,
@@ -188,9 +178,6 @@ class CallbackPusher:
 
     # ------------------------------------------------------------------------------------------ pushing
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._keep(asyncio.create_task(work))
-
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -199,12 +186,7 @@ class CallbackPusher:
         await asyncio.sleep(seconds)
         await self._push(callback)
 
-    async def _work(self) -> None:
-        while True:
-            await self._push_in_turn(await self._waiting.get())
-
     async def _push(self, callback: _Callback) -> None:
-        assert self._session is not None  # noqa: S101 - it is running
         self._counts["callbacks pushed"] += 1
         try:
             async with self._session.post(
@@ -215,7 +197,7 @@ class CallbackPusher:
             status = 0
         if status != 200 and not callback.is_forged and callback.tries + 1 < _MAX_TRIES:
             again = attrs.evolve(callback, tries=callback.tries + 1)
-            self._spawn(self._push_later(again, min(5.0, 0.05 * 2.0**callback.tries)))
+            self._keep(asyncio.create_task(self._push_later(again, min(5.0, 0.05 * 2.0**callback.tries))))
             return
         kind = "forged callbacks" if callback.is_forged else "callbacks"
         self._counts[f"{kind} taken" if status == 200 else f"{kind} refused"] += 1
@@ -240,8 +222,8 @@ class CallbackPusher:
         }
 
 
-def _is_near(url: str) -> bool:
+def _leads_to_loopback(url: str) -> bool:
     try:
-        return is_loopback(urlsplit(url).hostname or "")
+        return is_loopback(URL(url).host or "")
     except ValueError:
         return False

@@ -13,10 +13,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import ManualClock
-from support import accepted, http, new_client
+from support import accepted, http
 
 from nxotp_async import NotSentError, OtpMessage, SendStatus
+from nxotp_async.sandbox import sandbox_client
+from nxotp_async.testing import FakeClock
 from nxotp_async.transports import SessionPool
 from nxotp_async.transports.connections import KeepAlive
 
@@ -124,7 +125,7 @@ async def test_a_connection_with_something_on_it_is_not_written_to(
     handover = Handover(act)
     with serving(handover) as server:
         session = aiohttp.ClientSession() if borrowed else None
-        async with new_client(server.url, session=session) as client:
+        async with sandbox_client(server.url, session=session) as client:
             for _ in range(5):
                 result = await client.send_otp(TO, "482913")
                 assert (result.status, result.attempts) == (SendStatus.ACCEPTED, 1)
@@ -141,7 +142,7 @@ async def test_a_connection_with_something_on_it_is_not_written_to(
 async def test_only_an_acceptance_lets_its_connection_carry_another_request(answer: Callable[[], bytes]) -> None:
     """A second copy of any other answer could not be told from the next message's own."""
     with serving(lambda _: None, answer) as server:
-        async with new_client(server.url) as client:
+        async with sandbox_client(server.url) as client:
             for _ in range(3):
                 await client.send_batch([OtpMessage(TO, "482913")])
     assert set(server.requests) == {1}
@@ -181,20 +182,20 @@ async def test_what_arrives_before_the_request_is_written_is_no_answer_to_it() -
 # ---------------------------------------------------------------------------------------------- how long they may idle
 
 
-async def test_a_connection_that_idled_too_long_is_not_used_again(clock: ManualClock) -> None:
+async def test_a_connection_that_idled_too_long_is_not_used_again(clock: FakeClock) -> None:
     with serving(lambda _: None) as server:
-        pool = SessionPool(slots=1, keepalive_timeout=10, monotonic=lambda: clock.now)
-        async with new_client(server.url, transport=pool) as client:
+        pool = SessionPool(slots=1, keepalive_timeout=10, monotonic=clock.monotonic)
+        async with sandbox_client(server.url, transport=pool) as client:
             for idle in (9, 9, 11):
                 await client.send_otp(TO, "482913")
-                clock.now += idle
+                clock.advance(idle)
             await client.send_otp(TO, "482913")
     assert server.requests == [3, 1]
 
 
-def keep_alive() -> tuple[KeepAlive, ManualClock]:
-    clock = ManualClock()
-    return KeepAlive(15.0, lambda: clock.now), clock
+def keep_alive() -> tuple[KeepAlive, FakeClock]:
+    clock = FakeClock()
+    return KeepAlive(15.0, clock.monotonic), clock
 
 
 @pytest.mark.parametrize(
@@ -217,32 +218,32 @@ def keep_alive() -> tuple[KeepAlive, ManualClock]:
 def test_the_servers_own_word_shortens_the_time(header: str, limit: float) -> None:
     keep, clock = keep_alive()
     keep.heed(header)
-    assert keep.limit(clock.now) == limit
+    assert keep.limit(clock.monotonic()) == limit
 
 
 def test_a_connection_that_the_server_closed_shortens_the_time_for_a_minute() -> None:
     keep, clock = keep_alive()
     keep.closed(4.0)
-    assert keep.limit(clock.now) == 2.0
+    assert keep.limit(clock.monotonic()) == 2.0
     keep.closed(6.0)  # says no more than the one before, but that it still holds
-    assert keep.limit(clock.now) == 2.0
-    clock.now += 59
+    assert keep.limit(clock.monotonic()) == 2.0
+    clock.advance(59)
     keep.closed(1.0)
-    assert keep.limit(clock.now) == 0.5
-    clock.now += 60
-    assert keep.limit(clock.now) == 15.0
+    assert keep.limit(clock.monotonic()) == 0.5
+    clock.advance(60)
+    assert keep.limit(clock.monotonic()) == 15.0
 
 
 def test_a_connection_that_idled_for_all_its_time_teaches_nothing() -> None:
     keep, clock = keep_alive()
     keep.closed(15.0)
-    assert keep.limit(clock.now) == 15.0
+    assert keep.limit(clock.monotonic()) == 15.0
 
 
 async def test_connections_closed_from_this_side_teach_nothing() -> None:
     with serving(lambda _: None) as server:
         pool = SessionPool(slots=1)
-        async with new_client(server.url, transport=pool) as client:
+        async with sandbox_client(server.url, transport=pool) as client:
             for _ in range(3):
                 await client.send_otp(TO, "482913")
                 await client.aclose()
@@ -259,15 +260,15 @@ async def test_a_connection_that_was_closed_makes_the_others_distrusted() -> Non
             finish(connection)
 
     handover = Handover(finish_the_first)
-    clock = ManualClock()
+    clock = FakeClock()
     with serving(handover) as server:
-        pool = SessionPool(slots=1, monotonic=lambda: clock.now)
-        async with new_client(server.url, transport=pool) as client:
+        pool = SessionPool(slots=1, monotonic=clock.monotonic)
+        async with sandbox_client(server.url, transport=pool) as client:
             for _ in range(3):
                 await client.send_otp(TO, "482913")
-                clock.now += 2
+                clock.advance(2)
                 handover.pass_on()
-            clock.now += KeepAlive.MEMORY
+            clock.advance(KeepAlive.MEMORY)
             for _ in range(2):
                 await client.send_otp(TO, "482913")
                 handover.pass_on()

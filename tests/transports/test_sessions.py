@@ -14,12 +14,12 @@ import trustme
 from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
 from aioresponses import aioresponses
-from conftest import ManualClock
-from support import ACCEPTED, accepted, http, instant_clock, new_client, raw_server, sending
+from support import ACCEPTED, accepted, http, raw_server, sending
 
 from nxotp_async import NotSentError, OtpMessage, OutcomeUnknownError, RetryPolicy, SendStatus
 from nxotp_async.errors import TransportError
-from nxotp_async.sandbox import Sandbox
+from nxotp_async.sandbox import Sandbox, sandbox_client
+from nxotp_async.testing import NO_PAUSES, FakeClock
 from nxotp_async.transports import SessionPool
 from nxotp_async.transports.sessions import _classify
 
@@ -41,7 +41,7 @@ def closed_port() -> int:
 
 
 async def test_a_closed_port_is_retried_and_was_not_sent() -> None:
-    async with new_client(f"http://127.0.0.1:{closed_port()}", clock=instant_clock()) as client:
+    async with sandbox_client(f"http://127.0.0.1:{closed_port()}", clock=NO_PAUSES) as client:
         collector = await client.send_batch(messages(20))
     assert len(collector.not_sent) == 20
     assert min(result.attempts for result in collector) > 3
@@ -68,7 +68,7 @@ async def test_a_server_that_takes_no_connections_was_not_sent_to() -> None:
         for blocker in blockers:
             blocker.setblocking(False)
             blocker.connect_ex(address)
-        async with new_client(f"http://127.0.0.1:{address[1]}", timeout=0.2, retry=ONCE) as client:
+        async with sandbox_client(f"http://127.0.0.1:{address[1]}", timeout=0.2, retry=ONCE) as client:
             with pytest.raises(NotSentError, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.2 s") as caught:
                 await client.send_otp(TO, "482913")
         for blocker in blockers:
@@ -80,7 +80,7 @@ async def test_a_server_that_reads_and_drops_gets_every_message_once() -> None:
     async def drop(writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with raw_server(drop) as server, new_client(server.url) as client:
+    async with raw_server(drop) as server, sandbox_client(server.url) as client:
         collector = await client.send_batch(messages(2_000))
     assert len(server.requests) == 2_000
     assert len(collector.unknown) == 2_000
@@ -91,7 +91,7 @@ async def test_a_reset_instead_of_an_answer_is_unknown() -> None:
     async def reset(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
-    async with raw_server(reset) as server, new_client(server.url) as client:
+    async with raw_server(reset) as server, sandbox_client(server.url) as client:
         with pytest.raises(OutcomeUnknownError, match="after the request was on its way"):
             await client.send_otp(TO, "482913")
     assert len(server.requests) == 1
@@ -102,7 +102,7 @@ async def test_what_may_have_been_accepted_is_sent_again_only_on_request() -> No
         writer.close()
 
     policy = RetryPolicy(resend_unknown=True)
-    async with raw_server(drop) as server, new_client(server.url, clock=instant_clock(), retry=policy) as client:
+    async with raw_server(drop) as server, sandbox_client(server.url, clock=NO_PAUSES, retry=policy) as client:
         with pytest.raises(OutcomeUnknownError):
             await client.send_otp(TO, "482913")
     assert len(server.requests) == 3
@@ -120,7 +120,7 @@ async def test_a_keep_alive_connection_that_died_unnoticed_counts_by_the_same_ru
             writer.transport.abort()
 
     pool = SessionPool(slots=1)
-    async with raw_server(answer_once) as server, new_client(server.url, transport=pool) as client:
+    async with raw_server(answer_once) as server, sandbox_client(server.url, transport=pool) as client:
         await client.send_otp(TO, "482913")
         with pytest.raises(OutcomeUnknownError):
             await client.send_otp(TO, "482913")
@@ -134,7 +134,7 @@ async def test_a_keep_alive_connection_known_to_be_dead_is_not_written_to() -> N
     async def answer_and_close(writer: asyncio.StreamWriter) -> None:
         await sending(http(accepted()))(writer)
 
-    async with raw_server(answer_and_close) as server, new_client(server.url, transport=pool) as client:
+    async with raw_server(answer_and_close) as server, sandbox_client(server.url, transport=pool) as client:
         for _ in range(5):
             # Where its end is noticed only after the attempt began, nothing was written: it is safely tried again.
             assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
@@ -228,7 +228,7 @@ def trusting(authority: trustme.CA) -> SessionPool:
 async def test_a_certificate_of_a_known_authority_is_accepted(authority: trustme.CA) -> None:
     async with (
         tls_server(authority.issue_cert("localhost")) as url,
-        new_client(url, transport=trusting(authority)) as client,
+        sandbox_client(url, transport=trusting(authority)) as client,
     ):
         assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
 
@@ -248,20 +248,20 @@ async def test_a_certificate_of_a_known_authority_is_accepted(authority: trustme
 async def test_a_bad_certificate_is_refused_and_not_tried_again(
     authority: trustme.CA, issue: Callable[[trustme.CA], trustme.LeafCert], reason: str
 ) -> None:
-    async with tls_server(issue(authority)) as url, new_client(url, transport=trusting(authority)) as client:
+    async with tls_server(issue(authority)) as url, sandbox_client(url, transport=trusting(authority)) as client:
         with pytest.raises(NotSentError, match=reason) as caught:
             await client.send_otp(TO, "482913")
     assert caught.value.attempts == 1
 
 
 async def test_certificates_are_verified_by_default(authority: trustme.CA) -> None:
-    async with tls_server(authority.issue_cert("localhost")) as url, new_client(url) as client:
+    async with tls_server(authority.issue_cert("localhost")) as url, sandbox_client(url) as client:
         with pytest.raises(NotSentError, match=r"certificate of localhost:\d+ was refused"):
             await client.send_otp(TO, "482913")
 
 
 async def test_a_server_that_does_not_speak_tls_was_not_sent_to(sandbox: Sandbox) -> None:
-    async with new_client(sandbox.url.replace("http:", "https:"), clock=instant_clock()) as client:
+    async with sandbox_client(sandbox.url.replace("http:", "https:"), clock=NO_PAUSES) as client:
         with pytest.raises(NotSentError, match="no TLS connection") as caught:
             await client.send_otp(TO, "482913")
     assert caught.value.attempts > 3
@@ -297,7 +297,7 @@ async def test_a_hostile_answer_is_unknown_and_the_next_send_works(payload: byte
         await writer.drain()
         writer.close()
 
-    async with raw_server(answer) as server, new_client(server.url, timeout=5) as client:
+    async with raw_server(answer) as server, sandbox_client(server.url, timeout=5) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
             await client.send_otp(TO, "482913")
         assert caught.value.attempts == 1
@@ -320,7 +320,7 @@ async def test_an_endless_answer_is_left_at_64_kib() -> None:
             closed.set()
             raise
 
-    async with raw_server(pour) as server, new_client(server.url) as client:
+    async with raw_server(pour) as server, sandbox_client(server.url) as client:
         with pytest.raises(OutcomeUnknownError, match="longer than 64 KiB"):
             await client.send_otp(TO, "482913")
         await closed.wait()
@@ -330,7 +330,7 @@ async def test_an_endless_answer_is_left_at_64_kib() -> None:
 async def test_a_redirect_is_not_followed() -> None:
     async with raw_server(sending(http(ACCEPTED))) as thief:
         redirect = http(b"", status="307 Temporary Redirect", headers=f"Location: {thief.url}/api/wa/otp\r\n")
-        async with raw_server(sending(redirect)) as server, new_client(server.url) as client:
+        async with raw_server(sending(redirect)) as server, sandbox_client(server.url) as client:
             (result,) = [result async for result in client.send_many(messages(1))]
     assert result.status is SendStatus.REJECTED
     assert "redirects are never followed" in str(result.error)
@@ -345,7 +345,7 @@ async def test_a_middleware_of_a_borrowed_session_cannot_send_twice() -> None:
     async with (
         raw_server(sending(http(ACCEPTED))) as server,
         aiohttp.ClientSession(middlewares=(twice,)) as session,
-        new_client(server.url, session=session) as client,
+        sandbox_client(server.url, session=session) as client,
     ):
         with pytest.raises(OutcomeUnknownError):
             await client.send_otp(TO, "482913")
@@ -356,27 +356,27 @@ async def test_a_middleware_of_a_borrowed_session_cannot_send_twice() -> None:
 
 
 async def test_proxies_and_netrc_of_the_environment_are_not_used(
-    sandbox: Sandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    async with sandbox.client(clock=clock.clock) as client:
+    async with sandbox.client(clock=clock) as client:
         await client.send_otp(TO, "482913")
     assert "Authorization" not in sandbox.requests[0].headers
 
 
 async def test_a_proxy_that_is_asked_for_is_used() -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
-    async with raw_server(sending(http(ACCEPTED))) as proxy, new_client(nowhere, proxy=proxy.url) as client:
+    async with raw_server(sending(http(ACCEPTED))) as proxy, sandbox_client(nowhere, proxy=proxy.url) as client:
         await client.send_otp(TO, "482913")
     assert proxy.requests[0].startswith(b"POST http://127.0.0.1:")
 
 
 async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
-    async with new_client("https://otp.invalid", proxy=proxy, clock=instant_clock()) as client:
+    async with sandbox_client("https://otp.invalid", proxy=proxy, clock=NO_PAUSES) as client:
         with pytest.raises(
             NotSentError, match=r"no connection to otp\.invalid through the proxy 127\.0\.0\.1: "
         ) as caught:
@@ -386,7 +386,7 @@ async def test_a_proxy_that_refuses_the_connection_is_named() -> None:
 
 async def test_a_proxy_that_wants_a_password_says_so() -> None:
     answer = sending(http(b"", status="407 Proxy Authentication Required"))
-    async with raw_server(answer) as proxy, new_client("https://otp.invalid", proxy=proxy.url) as client:
+    async with raw_server(answer) as proxy, sandbox_client("https://otp.invalid", proxy=proxy.url) as client:
         with pytest.raises(
             NotSentError, match=r"no connection to otp\.invalid .*: the proxy answered HTTP 407"
         ) as caught:
@@ -419,7 +419,7 @@ async def test_a_session_that_keeps_failing_is_replaced(sandbox: Sandbox) -> Non
         await pool.aclose()
 
 
-async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(clock: ManualClock) -> None:
+async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(clock: FakeClock) -> None:
     release = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter) -> None:
@@ -427,14 +427,14 @@ async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(cl
             await release.wait()
         writer.write(http(accepted()))
 
-    pool = SessionPool(slots=1, max_age=60, monotonic=lambda: clock.now)
-    async with raw_server(answer) as server, new_client(server.url, transport=pool) as client:
+    pool = SessionPool(slots=1, max_age=60, monotonic=clock.time)
+    async with raw_server(answer) as server, sandbox_client(server.url, transport=pool) as client:
         in_flight = asyncio.create_task(client.send_otp(TO, "482913"))
         while not server.requests:  # noqa: ASYNC110 - the socket has no event to wait for
             await asyncio.sleep(0)
         (sessions,) = pool._loops.values()
         old = sessions.slots[0].session
-        clock.now += 61
+        clock.advance(61)
         await client.send_otp(TO, "482913")
         assert sessions.slots[0].session is not old
         assert not old.closed
@@ -444,8 +444,8 @@ async def test_an_old_session_is_replaced_when_what_is_in_flight_has_finished(cl
         assert old.closed
 
 
-async def test_connections_are_kept_alive(sandbox: Sandbox, clock: ManualClock) -> None:
-    async with raw_server(_answer_and_stay) as server, new_client(server.url, clock=clock.clock) as client:
+async def test_connections_are_kept_alive(sandbox: Sandbox, clock: FakeClock) -> None:
+    async with raw_server(_answer_and_stay) as server, sandbox_client(server.url, clock=clock) as client:
         for _ in range(50):
             await client.send_otp(TO, "482913")
     assert server.connections == 1

@@ -1,7 +1,7 @@
 """What type checkers see of `sandbox` and `testing`. Nothing here is ever run."""
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, assert_type
 
 from nxotp_async import Clock, Credentials, OtpClient, Transport
@@ -13,18 +13,19 @@ from nxotp_async.sandbox import (
     Fault,
     FaultKind,
     ReceivedRequest,
+    Reply,
     Sandbox,
+    sandbox_client,
 )
 from nxotp_async.testing import (
     NO_PAUSES,
+    FakeClock,
     MemoryTransport,
     UnpooledTransport,
     assert_nothing_sent,
     assert_otp_sent,
-    loopback_only,
     serve_in_thread,
 )
-from nxotp_async.transports import Answer, SessionPool
 
 
 async def a_sandbox() -> None:
@@ -41,6 +42,15 @@ async def a_sandbox() -> None:
         assert_type(sandbox.requests, deque[ReceivedRequest])
         assert_type(sandbox.counts, Counter[str])
         assert_type(sandbox.script(Fault.answer(9005), Fault.http(429, retry_after=1)), None)
+
+    async def read() -> bytes:
+        return b""
+
+    async with sandbox.receive({"ts": "0"}, read) as reply:
+        assert_type(reply, Reply)
+        assert_type(reply.fault, FaultKind)
+        assert_type(reply.delay, float)
+        assert_type(reply.answer, tuple[int, Mapping[str, str], bytes])
     assert_type(await sandbox.callbacks_settled(), None)
     assert_type(await sandbox.start(), None)
     assert_type(await sandbox.stop(), None)
@@ -77,6 +87,7 @@ def faults() -> None:
     assert_type(Fault.hang().accepts, bool)
     assert_type(MAGIC_RECIPIENTS["999000009005"], Fault)
     assert_type(SANDBOX_CREDENTIALS, Credentials)
+    assert_type(sandbox_client("http://127.0.0.1:8099", max_concurrency=8), OtpClient)
     Sandbox(callbacks=CallbackPlan(failed=0.1, delay=1, early=0.5, shuffle=True, copies=2, loss=0.1, forged=0.1))
     number: str = SANDBOX_BUSINESS_PHONE
     del number
@@ -86,12 +97,16 @@ async def in_tests() -> None:
     with serve_in_thread(Sandbox()) as sandbox:
         assert_type(sandbox, Sandbox)
         assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
-    post: Callable[[SessionPool, str, bytes, Mapping[str, str], float], Awaitable[Answer]] = SessionPool.post
-    post = loopback_only(post)
-    vendor = MemoryTransport()
-    assert_type(vendor.client(), OtpClient)
-    assert_type(assert_nothing_sent(vendor), None)
-    assert_type(vendor.reachable, bool)
-    transports: list[Transport] = [vendor, UnpooledTransport()]
-    clock: Clock = NO_PAUSES
-    OtpClient(transport=transports[0], clock=clock)
+    transport = MemoryTransport(sandbox)
+    assert_type(transport.client(), OtpClient)
+    assert_type(assert_nothing_sent(sandbox), None)
+    assert_type(transport.reachable, bool)
+    transports: list[Transport] = [transport, UnpooledTransport()]
+    clock = FakeClock(now=1_800_000_000)
+    assert_type(clock.slept, list[float])
+    assert_type(clock.chance, float)
+    assert_type(clock.time(), float)
+    assert_type(clock.advance(60), None)
+    clocks: list[Clock] = [NO_PAUSES, clock]
+    OtpClient(transport=transports[0], clock=clocks[0])
+    Sandbox(clock=clock)

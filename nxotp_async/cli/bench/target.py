@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import attrs
 import click
+from yarl import URL
 
 from ...bench import Plan, made_up_messages
 from ...client import OtpClient
 from ...demo import DemoError, read_recipients
 from ...errors import ConfigurationError
 from ...messages import OtpMessage, mask_number
-from ...sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS
+from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
-from ...settings import is_loopback
+from ...urls import is_loopback, mask_url
 from ..common import ask_key
 
 __all__ = ["Target", "choose_target"]
@@ -102,7 +102,7 @@ def choose_target(
     else:
         _check_real(host, plan, real=real, messages=None if recipients is None else messages)
         client = _real_client(base_url, concurrency)
-    return Target(name=_origin(base_url), messages=messages, concurrency=concurrency, client=client)
+    return Target(name=mask_url(base_url), messages=messages, concurrency=concurrency, client=client)
 
 
 def _read(recipients: Path) -> list[OtpMessage]:
@@ -117,20 +117,12 @@ def _host(base_url: str) -> str:
         "--base-url must be a plain URL without a user, password, query or fragment, http://127.0.0.1:8099 for example"
     )
     try:
-        parts = urlsplit(base_url)
+        url = URL(base_url)
     except ValueError:
         raise problem from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    if url.scheme not in ("http", "https") or not url.host or "@" in base_url or url.raw_query_string or url.fragment:
         raise problem
-    if parts.query or parts.fragment:
-        raise problem
-    return parts.hostname
-
-
-def _origin(base_url: str) -> str:
-    """Leave out the path, which may hold a secret: this goes into reports."""
-    parts = urlsplit(base_url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return url.host
 
 
 def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage] | None) -> None:
@@ -172,14 +164,7 @@ def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
     """Return a client of the sandbox's account. Nothing of a real one is sent to loopback, which may be a tunnel."""
     with _without_settings():
-        return OtpClient(
-            access_key=SANDBOX_CREDENTIALS.access_key,
-            access_secret=SANDBOX_CREDENTIALS.access_secret,
-            appkey=SANDBOX_CREDENTIALS.appkey,
-            business_phone=SANDBOX_BUSINESS_PHONE,
-            base_url=base_url,
-            max_concurrency=concurrency,
-        )
+        return sandbox_client(base_url, max_concurrency=concurrency)
 
 
 @contextmanager

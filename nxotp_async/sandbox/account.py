@@ -1,0 +1,26 @@
+"""The sandbox's one account, and a client of it."""
+
+from typing import Any, Final
+
+import attrs
+
+from ..client import OtpClient
+from ..signing import Credentials
+
+__all__ = ["SANDBOX_BUSINESS_PHONE", "SANDBOX_CREDENTIALS", "sandbox_client"]
+
+SANDBOX_CREDENTIALS: Final = Credentials("sandbox-access-key", "sandbox-access-secret", "sandbox-appkey")
+"""The keys of the sandbox's account. They are not secret."""
+SANDBOX_BUSINESS_PHONE: Final = "99955500000"
+"""The number bound to the sandbox's application."""
+
+
+def sandbox_client(base_url: str, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
+    """Return a client with the sandbox's account and number.
+
+    Args:
+        base_url: Where a sandbox listens, in another process for example.
+        options: Those of `OtpClient`.
+    """
+    account = {**attrs.asdict(SANDBOX_CREDENTIALS), "business_phone": SANDBOX_BUSINESS_PHONE}
+    return OtpClient(**{**account, "base_url": base_url, **options})

@@ -1,0 +1,64 @@
+"""What the sandbox remembers of a request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from ..messages import mask_number
+from .checks import otp_code
+from .faults import FaultKind
+
+__all__ = ["ReceivedRequest"]
+
+
+@attrs.frozen
+class ReceivedRequest:
+    """A request that the sandbox received, and the outcome.
+
+    Attributes:
+        arrived_at: Seconds since the epoch, by the sandbox's clock.
+        headers: The request's headers.
+        body: Its raw body; empty where the connection was reset before it was read.
+        fields: The parsed body; empty where it was not a JSON object.
+        code: The vendor's code for it, whether or not the answer said so.
+        fault: The fault that was applied to it.
+        message_id: The id of the message that was sent, or ``None`` where none was.
+    """
+
+    arrived_at: float
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    fields: Mapping[str, Any] = attrs.field(repr=False)
+    code: int
+    fault: FaultKind
+    message_id: str | None
+
+    @property
+    def to(self) -> str:
+        """The recipient's number."""
+        return str(self.fields.get("to", ""))
+
+    @property
+    def content(self) -> str:
+        """The content as it was sent."""
+        return str(self.fields.get("content", ""))
+
+    @property
+    def otp(self) -> str | None:
+        """The OTP code, as the vendor extracts it from the content."""
+        return otp_code(self.content)
+
+    @property
+    def cus_message_id(self) -> str | None:
+        """The sender's own id."""
+        return self.fields.get("cus_message_id")
+
+    @property
+    def ts(self) -> int:
+        """The ``ts`` header, in milliseconds; 0 where it is missing or not a number."""
+        ts = self.headers.get("ts", "")
+        return int(ts) if ts.isascii() and ts.isdigit() else 0
+
+    def __str__(self) -> str:
+        return f"{self.cus_message_id or '-'} to {mask_number(self.to)}: {int(self.code)} {self.fault}"

@@ -1,0 +1,38 @@
+"""Questions about URLs that several modules ask."""
+
+from ipaddress import ip_address
+
+from yarl import URL
+
+__all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_url"]
+
+
+def is_http_url(text: str) -> bool:
+    """Return whether the text is an absolute http or https URL that the HTTP client can parse, too."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        url = URL(text)
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as far as its name or address shows without asking the DNS."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return the two as they stand in a URL, where an IPv6 address has brackets around it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def mask_url(url: str) -> str:
+    """Return a valid URL without what may be secret: user and password, path, query and fragment."""
+    parts = URL(url)
+    rest = parts.raw_path_qs.strip("/") or parts.raw_fragment
+    return f"{parts.origin()}/..." if rest else str(parts.origin())
