@@ -64,8 +64,8 @@ class WatchedLedger(Ledger):
     most_in_flight = 0
     idle_exchanges = 0  # in a row
 
-    def exchange(self, outcomes: Any, wanted: int, now: float, admit: Any) -> Claim:
-        claim = super().exchange(outcomes, wanted, now, admit)
+    def exchange(self, outcomes: Any, wanted: int, now: float, monotonic: float, admit: Any) -> Claim:
+        claim = super().exchange(outcomes, wanted, now, monotonic, admit)
         self.in_flight += len(claim.messages) - len(outcomes)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.idle_exchanges = 0 if outcomes or claim.messages else self.idle_exchanges + 1
@@ -1101,15 +1101,15 @@ class HeldLedger(WatchedLedger):
         self._exchanges = count(1)
         self.threads: set[threading.Thread] = set()
 
-    def expire(self, now: float, *, before_due: bool = False) -> Any:
+    def expire(self, now: float, *, monotonic: float | None = None) -> Any:
         self.threads.add(threading.current_thread())
-        return super().expire(now, before_due=before_due)
+        return super().expire(now, monotonic=monotonic)
 
-    def exchange(self, outcomes: Any, wanted: int, now: float, admit: Any) -> Claim:
+    def exchange(self, outcomes: Any, wanted: int, now: float, monotonic: float, admit: Any) -> Claim:
         is_held = next(self._exchanges) == self._held
         if is_held and not self._when_done:
             self._wait()
-        claim = super().exchange(outcomes, wanted, now, admit)
+        claim = super().exchange(outcomes, wanted, now, monotonic, admit)
         if is_held and self._when_done:
             self._wait()
         return claim
@@ -1179,12 +1179,12 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run_and_nothing_is_poste
     class FullDisk(WatchedLedger):
         exchanges = 0
 
-        def exchange(self, outcomes: Any, wanted: int, now: float, admit: Any) -> Claim:
+        def exchange(self, outcomes: Any, wanted: int, now: float, monotonic: float, admit: Any) -> Claim:
             self.exchanges += 1
             if self.exchanges == exchange:
                 (pages,) = self._one("PRAGMA page_count")
                 self._one(f"PRAGMA max_page_count = {pages}")
-            return super().exchange(outcomes, wanted, now, admit)
+            return super().exchange(outcomes, wanted, now, monotonic, admit)
 
     path = tmp_path / "ledger"
     with ledger_of(messages(200), path):

@@ -71,7 +71,7 @@ class Outcome:
         state: Its new state.
         attempts: POSTs begun for it since it was claimed.
         refusals: How many of them count against ``max_attempts``.
-        not_before: When it may be sent again, in seconds since the epoch; 0.0 for any time.
+        not_before: When it may be sent again, in seconds of the run's clock that never jumps; 0.0 for any time.
         message_id: The vendor's id, where it was accepted.
         code: The vendor's code.
         meta_code: Meta's code.
@@ -97,7 +97,8 @@ class Claim:
 
     Attributes:
         messages: What to send now.
-        next_due: When the first message that waits may be sent, in seconds since the epoch; ``None`` where none waits.
+        next_due: When the first message that waits may be sent, in seconds of the run's clock that never jumps;
+            ``None`` where none waits.
         exhausted: Whether nothing is left in the queue but what waits.
     """
 

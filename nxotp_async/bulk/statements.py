@@ -106,7 +106,7 @@ _EXPIRE: Final = """
 UPDATE messages SET
     state = '{state}', error = 'Expired', content = NULL, finished_at = ?,
     reason = 'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')
-WHERE state = 'queued' AND expires_at <= max(?, iif(?, not_before, 0)) AND {condition}
+WHERE state = 'queued' AND expires_at <= ? + coalesce(max(0, not_before - ?), 0) AND {condition}
 """
 EXPIRE: Final[Mapping[MessageState, str]] = {
     state: _EXPIRE.format(state=state, condition=condition)
