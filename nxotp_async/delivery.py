@@ -114,7 +114,6 @@ class Delivery:
     __slots__ = (
         "_attempts",
         "_body",
-        "_clock_explains",
         "_corrected",
         "_deadline_at",
         "_gave_up",
@@ -137,7 +136,6 @@ class Delivery:
         self._deadline_at = self._started_at + settings.deadline
         self._attempts = 0
         self._tokens = 0  # taken from the retry quota
-        self._clock_explains = False  # the last refusal
         self._corrected = False  # the timestamp, once
         self._gave_up = ""  # why there was no further attempt
         self._verdict: NxOtpError | None = None  # of the failed attempts, the one that says most
@@ -235,7 +233,7 @@ class Delivery:
             return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
         if isinstance(outcome, TimestampExpiredError):
             received = shared.clock.time()
-            self._clock_explains = not self._corrected and shared.skew.explains(
+            outcome.clock_corrected = not self._corrected and shared.skew.explains(
                 claimed=ts / 1000, sent=sent, received=received, headers=answer_headers
             )
             self._corrected = True
@@ -277,7 +275,7 @@ class Delivery:
 
     def _may_follow(self, outcome: str | NxOtpError) -> bool:
         """Whether another attempt may follow this outcome."""
-        if isinstance(outcome, TimestampExpiredError) and self._clock_explains:
+        if isinstance(outcome, TimestampExpiredError) and outcome.clock_corrected:
             return True
         return isinstance(outcome, NxOtpError) and self._settings.retry.retries(outcome)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,11 @@ from test_bulk_dispatcher import (
     ACCEPTED,
     ALICE,
     NOT_SENT,
+    QUEUED,
+    START,
+    Post,
     Vendor,
+    always,
     check,
     in_virtual_time,
     ledger_of,
@@ -24,8 +29,9 @@ from test_bulk_dispatcher import (
     virtual_dispatcher,
 )
 
-from nxotp_async import RetryPolicy
+from nxotp_async import RetryPolicy, TimestampExpiredError
 from nxotp_async.bulk import Dispatcher, Report
+from nxotp_async.sandbox import answers
 from nxotp_async.sessions import Answer
 
 HOUR = 3600.0
@@ -146,3 +152,103 @@ def test_the_ledger_records_what_the_clock_says(seconds: float) -> None:
         first, second = rows(ledger).values()
     assert second["sent_at"] - first["sent_at"] == pytest.approx(1 + seconds, abs=0.2)
     assert second["finished_at"] - first["finished_at"] == pytest.approx(1 + seconds, abs=0.3)
+
+
+# ---------------------------------------------------------------------------------------------- the vendor's clock
+
+
+def refused_timestamp(vendor_now: float) -> Answer:
+    return 200, {"Date": formatdate(vendor_now, usegmt=True)}, answers.failure(1004)
+
+
+def watching_the_clock(post: Post) -> Answer | None:
+    """Refuse a wrong timestamp, as the vendor does."""
+    vendor_now = START + post.at
+    return refused_timestamp(vendor_now) if abs(post.ts - vendor_now) > 60 else None
+
+
+@BACK_AND_FORWARD
+@pytest.mark.parametrize("refusals", [1, 4])
+def test_a_clock_that_is_set_between_two_attempts_for_a_message_does_not_pause_the_run(
+    refusals: int, seconds: float
+) -> None:
+    def treat(post: Post) -> Answer | None:
+        return refusal(-1) if post.attempt <= refusals else watching_the_clock(post)
+
+    vendor = Vendor(treat)
+    policy = RetryPolicy(max_attempts=5, backoff_base=1.0, backoff_cap=1.0)
+    with ledger_of(messages(2)) as ledger:
+        ended = run(ledger, vendor, meanwhile=setting_clock(1.15 * refusals - 0.5, seconds), retry=policy)
+        assert ended.report == Report(Counter({ACCEPTED: 2}), None, False)
+        assert {row["attempts"] for row in rows(ledger).values()} == {refusals + 2}
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2, 5])
+@BACK_AND_FORWARD
+def test_a_clock_that_is_wrong_from_the_start_is_held_against_no_message(seconds: float, max_attempts: int) -> None:
+    vendor = Vendor(watching_the_clock)
+    with ledger_of(messages(60)) as ledger:
+        policy = RetryPolicy(max_attempts=max_attempts)
+        ended = run(ledger, vendor, meanwhile=setting_clock(0.0, seconds), retry=policy, concurrency=16)
+        assert ended.report == Report(Counter({ACCEPTED: 60}), None, False)
+    assert len(vendor.posts) <= 60 + 16
+
+
+@BACK_AND_FORWARD
+def test_a_wrong_clock_that_is_set_right_while_requests_are_in_flight_does_not_pause_the_run(seconds: float) -> None:
+    async def set_it(_: Dispatcher) -> None:
+        set_clock(seconds)
+        await asyncio.sleep(0.05)
+        set_clock(-seconds)
+
+    vendor = Vendor(watching_the_clock)
+    with ledger_of(messages(60)) as ledger:
+        ended = run(ledger, vendor, meanwhile=set_it, retry=RetryPolicy(max_attempts=1), concurrency=16)
+        assert ended.report == Report(Counter({ACCEPTED: 60}), None, False)
+    assert len(vendor.posts) <= 60 + 2 * 16
+
+
+def test_a_clock_that_is_set_again_and_again_does_not_pause_the_run() -> None:
+    async def set_it(_: Dispatcher) -> None:
+        for turn in range(20):
+            await asyncio.sleep(1.1)
+            set_clock(HOUR if turn % 3 else -HOUR)
+
+    vendor = Vendor(watching_the_clock)
+    with ledger_of(messages(500)) as ledger:
+        ended = run(ledger, vendor, meanwhile=set_it, rate=20, concurrency=8)
+        assert ended.report == Report(Counter({ACCEPTED: 500}), None, False)
+    assert len(vendor.posts) <= 500 + 20 * 8
+
+
+def test_a_refused_timestamp_that_the_clocks_do_not_explain_pauses_the_run_at_once() -> None:
+    vendor = Vendor(always(refusal(1004)))
+    with ledger_of(messages(60)) as ledger:
+        ended = run(ledger, vendor)
+        assert isinstance(ended.report.paused, TimestampExpiredError)
+        assert ended.report.counts == {QUEUED: 60}
+        assert len(vendor.posts) == 4
+        vendor.treat = None
+        assert run(ledger, vendor).report.counts == {ACCEPTED: 60}
+
+
+def test_a_timestamp_that_is_refused_again_although_it_was_corrected_pauses_the_run() -> None:
+    vendor = Vendor(lambda post: refused_timestamp(START + post.at + 600))
+    with ledger_of(messages(60)) as ledger:
+        ended = run(ledger, vendor)
+        assert isinstance(ended.report.paused, TimestampExpiredError)
+        assert ended.report.counts == {QUEUED: 60}
+        assert len(vendor.posts) <= 2 * 4
+        vendor.treat = None
+        assert run(ledger, vendor).report.counts == {ACCEPTED: 60}
+
+
+@pytest.mark.parametrize("max_attempts", [1, 5])
+@pytest.mark.parametrize("number", [1, 60])
+def test_a_vendor_whose_clock_is_another_at_every_answer_pauses_the_run(number: int, max_attempts: int) -> None:
+    vendor = Vendor(lambda post: refused_timestamp(START + 600 * len(vendor.posts)))
+    with ledger_of(messages(number)) as ledger:
+        ended = run(ledger, vendor, retry=RetryPolicy(max_attempts=max_attempts))
+        assert isinstance(ended.report.paused, TimestampExpiredError)
+        assert ended.report.counts == {QUEUED: number}
+        assert len(vendor.posts) <= 5 * 4

@@ -62,8 +62,8 @@ class Dispatcher:
         per_recipient: Seconds between two messages to one recipient; Meta asks for 6. By default only those that the
             vendor has throttled wait.
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
-        retry: What is sent again. What is throttled, or cannot leave, does not count against its ``max_attempts``;
-            what may have been accepted is never sent again.
+        retry: What is sent again. What is throttled, cannot leave, or is refused for a wrong clock does not count
+            against its ``max_attempts``; what may have been accepted is never sent again.
         reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
             look like the whole account's.
         clock: Sources of time and chance for tests.
@@ -326,7 +326,6 @@ class Dispatcher:
         expires_at = claimed.message.expires_at
         verdict = judge(
             error,
-            refusals=claimed.refusals,
             expired=expires_at is not None and expires_at.timestamp() <= self._clock.time(),
             policy=self._policy,
             reject_on=self._reject_on,
@@ -341,8 +340,10 @@ class Dispatcher:
             error=type(error).__name__,
             reason=str(error),
         )
-        counts = verdict is Verdict.AGAIN
-        if verdict is Verdict.DONE or (counts and claimed.refusals + 1 >= self._policy.max_attempts):
+        counts = verdict in (Verdict.AGAIN, Verdict.INTERCEPTED)
+        # The first answer that is not the vendor's is never a message's last.
+        refusals = claimed.refusals + (verdict is Verdict.AGAIN)
+        if verdict is Verdict.DONE or (counts and refusals >= self._policy.max_attempts):
             return outcome
         now = self._clock.monotonic()
         pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
@@ -357,7 +358,7 @@ class Dispatcher:
         self._note(verdict, error, now)
         if verdict is Verdict.PAUSE or self._health.is_hopeless(now):
             self._pause(error)
-        if verdict is Verdict.AGAIN and self._health.is_down:
+        if verdict in (Verdict.AGAIN, Verdict.INTERCEPTED) and self._health.is_down:
             verdict = Verdict.UNREACHABLE
         sent_at = now - result.elapsed
         if verdict is Verdict.THROTTLED:
@@ -376,6 +377,8 @@ class Dispatcher:
         """Note what a failure says of the vendor's health."""
         if isinstance(error, OutcomeUnknownError):
             self._health.unknown(now)
+        elif verdict in (Verdict.CORRECTED, Verdict.INTERCEPTED):
+            self._health.unjudged(now, in_flight=self.in_flight)
         elif verdict is not Verdict.DONE:
             self._health.unwell(now)
         elif isinstance(error, ApiError) and error.code not in self._reject_on:
