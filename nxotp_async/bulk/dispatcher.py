@@ -19,10 +19,10 @@ from ..messages import OtpMessage, SendResult
 from ..retry import PAIR_RATE_LIMIT, RetryPolicy
 from .ledger import Ledger
 from .pacing import RecipientPacing, SendRate
-from .records import ClaimedMessage, MessageState, Outcome
+from .records import ClaimedMessage, MessageState, Outcome, Report
 from .verdicts import Health, Verdict, judge
 
-__all__ = ["Dispatcher", "Report"]
+__all__ = ["Dispatcher"]
 
 _log = logging.getLogger("nxotp_async")
 _T = TypeVar("_T")
@@ -31,21 +31,6 @@ _LINGER: Final = 0.1  # seconds an outcome may wait for others, to be written wi
 _BATCH_SHARE: Final = 0.64  # of what is in flight: so many outcomes are written at once
 _SWEEP_INTERVAL: Final = 60.0  # seconds between two looks for expired codes
 _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
-
-
-@attrs.frozen
-class Report:
-    """How a run ended.
-
-    Attributes:
-        counts: How many messages of the ledger are in which state.
-        paused: What has to be mended before it can go on, or ``None``.
-        stopped: Whether it was stopped before its end.
-    """
-
-    counts: Counter[MessageState]
-    paused: NxOtpError | None
-    stopped: bool
 
 
 class Dispatcher:

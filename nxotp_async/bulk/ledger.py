@@ -22,11 +22,12 @@ from ..errors import LedgerError, without_frames
 from .database import IN_LOG, checkpoint, close_database, guarded, mark, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
-from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE, RESULTS
+from .statements import CAP, EXPIRE, NEXT_DUE, ORPHANS, RECORD, RESOLVE, RESULTS
 
 __all__ = ["Ledger"]
 
 _QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
+_Admit = Callable[[bool, str], float]
 _PAGE: Final = 1000  # rows read at once, so that nothing stays locked in between
 _COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
 _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
@@ -192,14 +193,7 @@ class Ledger:
         (is_queued,) = self._one("SELECT EXISTS (SELECT 1 FROM messages WHERE state = 'queued')")
         return bool(is_queued)
 
-    def exchange(
-        self,
-        outcomes: Sequence[Outcome],
-        wanted: int,
-        now: float,
-        monotonic: float,
-        admit: Callable[[bool, str], float],
-    ) -> Claim:
+    def exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
         """Write outcomes and claim further messages, in one durable step.
 
         Args:
@@ -220,14 +214,7 @@ class Ledger:
             failure = without_frames(error)  # they hold the contents of messages
         raise failure
 
-    def _exchange(
-        self,
-        outcomes: Sequence[Outcome],
-        wanted: int,
-        now: float,
-        monotonic: float,
-        admit: Callable[[bool, str], float],
-    ) -> Claim:
+    def _exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
         messages: list[ClaimedMessage] = []
         exhausted = False
         with self.transaction():
@@ -243,11 +230,7 @@ class Ledger:
                 if exhausted:
                     break
                 messages += self._claim(rows, now, partial(admit, has_waited))
-            (next_due,) = self._one(
-                "SELECT min(not_before) FROM messages WHERE state = 'queued' AND not_before > 0"
-                " AND (expires_at IS NULL OR expires_at > ? + max(0, not_before - ?))",
-                (now, monotonic),
-            )
+            (next_due,) = self._one(NEXT_DUE, (now, monotonic))
         return Claim(messages, next_due, exhausted)
 
     def _record(self, outcomes: Sequence[Outcome], now: float) -> None:

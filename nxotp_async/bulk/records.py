@@ -1,14 +1,16 @@
-"""What goes into a run's ledger and what comes out: states, claims, outcomes, reasons."""
+"""What goes into a run's ledger and what comes out: states, claims, outcomes, reasons; how the run ended."""
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 import attrs
 
+from ..errors import NxOtpError
 from ..messages import OtpMessage
 
-__all__ = ["Claim", "ClaimedMessage", "Entry", "MessageState", "Outcome", "Reason"]
+__all__ = ["Claim", "ClaimedMessage", "Entry", "MessageState", "Outcome", "Reason", "Report"]
 
 
 class MessageState(StrEnum):
@@ -126,3 +128,18 @@ class Reason:
     meta_code: int | None
     count: int
     reason: str | None
+
+
+@attrs.frozen
+class Report:
+    """How a run ended.
+
+    Attributes:
+        counts: How many messages of the ledger are in which state.
+        paused: What has to be mended before it can go on, or ``None``.
+        stopped: Whether it was stopped before its end.
+    """
+
+    counts: Counter[MessageState]
+    paused: NxOtpError | None
+    stopped: bool

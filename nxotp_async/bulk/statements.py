@@ -5,7 +5,7 @@ from typing import Final
 
 from .records import MessageState
 
-__all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
+__all__ = ["CAP", "EXPIRE", "NEXT_DUE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
 
 # A callback may come before the answer, or when the process that waited for it has ended.
 ORPHANS: Final = """
@@ -101,6 +101,11 @@ WHERE state = 'queued' AND id IN (
         FROM messages WHERE recipient IS NOT NULL AND state NOT IN ('not_sent', 'rejected')
     ) WHERE place > ?
 )
+"""
+# What will have expired when it is due never is.
+NEXT_DUE: Final = """
+SELECT min(not_before) FROM messages
+WHERE state = 'queued' AND not_before > 0 AND (expires_at IS NULL OR expires_at > ? + max(0, not_before - ?))
 """
 _EXPIRE: Final = """
 UPDATE messages SET
