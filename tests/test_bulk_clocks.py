@@ -1,6 +1,7 @@
 """The machine's clock is set in the middle of a bulk run, or between two."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -113,6 +114,25 @@ def test_the_rate_is_kept(seconds: float) -> None:
             run(ledger, each, meanwhile=setting_clock(4.95, jump), rate=10, concurrency=8)
             assert ledger.counts() == {ACCEPTED: 200}
     assert vendor.times() == pytest.approx(undisturbed.times(), abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_however_often_the_clock_is_set_nothing_is_late_and_nothing_too_early(seed: int) -> None:
+    async def set_it(dispatcher: Dispatcher) -> None:
+        for _ in range(40):
+            await asyncio.sleep(chance.uniform(0, 2))
+            set_clock(chance.uniform(-HOUR, HOUR))
+
+    chance = random.Random(seed)
+    vendor = Vendor(lambda post: refusal(-1) if int(post.name[1:]) % 7 == 0 and post.attempt == 1 else None)
+    recipients = [f"99955{chance.randrange(12):05d}" for _ in range(100)]
+    with ledger_of(message(number, to) for number, to in enumerate(recipients)) as ledger:
+        ended = run(ledger, vendor, meanwhile=set_it, per_recipient=3.0, concurrency=8)
+        assert ended.report == Report(Counter({ACCEPTED: 100}), None, False)
+    for recipient in set(recipients):
+        times = [post.at for post in vendor.posts if post.to == recipient]
+        pauses = [later - earlier for earlier, later in pairwise(times)]
+        assert all(3 - 1e-3 <= pause <= 3.2 for pause in pauses)
 
 
 # ---------------------------------------------------------------------------------------------- what expires

@@ -1286,7 +1286,15 @@ async def test_under_load_and_faults_of_every_kind_every_message_is_accounted_fo
 
 def luck(chance: random.Random, vendor_is_down_until: float) -> Treatment:
     outcomes: list[Answer | Exception | None] = [None] * chance.randint(1, 20)
-    outcomes += [refusal(-1), refusal(9015), meta_refusal(131056), meta_refusal(130429), (429, {}, b""), LOST]
+    outcomes += [
+        refusal(-1),
+        refusal(9015),
+        meta_refusal(131056),
+        meta_refusal(130429),
+        (429, {}, b""),
+        (403, {}, b""),
+        LOST,
+    ]
     outcomes += [refusal(9005)] * chance.randint(0, 1)
 
     def treat(post: Post) -> Answer | Exception | None:
