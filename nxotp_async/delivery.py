@@ -148,7 +148,6 @@ class Delivery:
     __slots__ = (
         "_attempts",
         "_body",
-        "_clock_explains",
         "_corrected",
         "_deadline_at",
         "_gave_up",
@@ -175,7 +174,6 @@ class Delivery:
         self._paused = 0.0  # seconds between attempts
         self._posts = 0  # those attempts after which something may have left
         self._tokens = 0  # taken from the retry quota
-        self._clock_explains = False  # the last refusal
         self._corrected = False  # the timestamp, once
         self._gave_up = ""  # why there was no further attempt
         self._verdict: NxOtpError | None = None  # of the failed attempts, the one that says most
@@ -272,7 +270,7 @@ class Delivery:
             return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
         if isinstance(outcome, TimestampExpiredError):
             received = shared.clock.time()
-            self._clock_explains = not self._corrected and shared.skew.explains(
+            outcome.clock_corrected = not self._corrected and shared.skew.explains(
                 claimed=ts / 1000, sent=sent, received=received, headers=answer.headers
             )
             self._corrected = True
@@ -339,7 +337,7 @@ class Delivery:
         """Whether another attempt may follow this outcome."""
         if self._settings.retry.max_attempts == 1:
             return False
-        if isinstance(outcome, TimestampExpiredError) and self._clock_explains:
+        if isinstance(outcome, TimestampExpiredError) and outcome.clock_corrected:
             return True
         return isinstance(outcome, NxOtpError) and self._settings.retry.retries(outcome)
 

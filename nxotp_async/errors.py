@@ -146,7 +146,16 @@ class InvalidSignatureError(AuthenticationError):
 
 
 class TimestampExpiredError(AuthenticationError):
-    """Code 1004: the timestamp is more than 60 seconds away from the vendor's clock."""
+    """Code 1004: the timestamp is more than 60 seconds away from the vendor's clock.
+
+    Attributes:
+        clock_corrected: Whether the client has learnt the vendor's clock from this refusal, so that the next timestamp
+            may pass.
+    """
+
+    def __init__(self, message: str = "", *, clock_corrected: bool = False, **context: Unpack[_ApiContext]) -> None:
+        super().__init__(message, **context)
+        self.clock_corrected = clock_corrected
 
 
 class PermissionDeniedError(AuthenticationError):

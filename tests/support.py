@@ -174,6 +174,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
+        self.clock_error = 0.0  # seconds by which the machine's clock is ahead
         selector = selectors.DefaultSelector()
         select = selector.select
 
@@ -189,4 +190,4 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @property
     def clock(self) -> Clock:
-        return Clock(time=lambda: 1_800_000_000 + self._now, monotonic=self.time, random=lambda: 1.0)
+        return Clock(time=lambda: 1_800_000_000 + self._now + self.clock_error, monotonic=self.time, random=lambda: 1.0)

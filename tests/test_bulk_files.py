@@ -497,7 +497,7 @@ def test_an_expiry_at_the_end_of_time_does_not_break_the_run(ledger: Ledger) -> 
     data = b"to,content,expires_at\n9995550100,482913,9999-12-31T23:59:59-05:00\n9995550101,482914,\n"
     loaded = take_bytes(ledger, data)
     ledger.begin_run(NOW)
-    claimed = ledger.exchange([], 10, NOW, lambda has_waited, recipient: 0.0).messages
+    claimed = ledger.exchange([], 10, NOW, 0.0, lambda has_waited, recipient: 0.0).messages
     assert len(claimed) == loaded.queued
     assert "482914" in [claim.message.content for claim in claimed]
 
@@ -1082,7 +1082,7 @@ def test_what_is_queued_is_what_the_rows_say(ledger: Ledger) -> None:
     row = ",".join(CELLS[name][0] for name in names)
     take_bytes(ledger, f"{','.join(names)},note\n{row},x\n".encode())
     ledger.begin_run(NOW)
-    (claimed,) = ledger.exchange([], 10, NOW, lambda has_waited, recipient: 0.0).messages
+    (claimed,) = ledger.exchange([], 10, NOW, 0.0, lambda has_waited, recipient: 0.0).messages
     assert {name: getattr(claimed.message, name) for name in names} == {
         name: value for name, (_, value) in CELLS.items()
     }

@@ -32,6 +32,7 @@ from nxotp_async.messages import mask_number
 TO = "9995550100"
 CODE = "482913"
 NOW: Final = 1_000_000_000.0  # long ago, so that what has expired then has expired by the machine's clock, too
+UPTIME: Final = 5000.0  # the same moment by a clock that never jumps
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 
 QUEUED, SENDING, ACCEPTED = MessageState.QUEUED, MessageState.SENDING, MessageState.ACCEPTED
@@ -74,7 +75,7 @@ def claim(
     now: float = NOW,
     admit: Callable[[bool, str], float] = at_once,
 ) -> Claim:
-    return ledger.exchange(outcomes, wanted, now, admit)
+    return ledger.exchange(outcomes, wanted, now, UPTIME + (now - NOW), admit)
 
 
 def record(ledger: Ledger, *outcomes: Outcome, now: float = NOW) -> None:
@@ -305,7 +306,7 @@ def test_a_claim_is_marked_with_its_time(ledger: Ledger) -> None:
             id="unknown",
         ),
         pytest.param(
-            Outcome(1, QUEUED, 1, 1, NOW + 9.5, code=-1, error="TransientApiError", reason="Request failed"),
+            Outcome(1, QUEUED, 1, 1, UPTIME + 9.5, code=-1, error="TransientApiError", reason="Request failed"),
             {"status": "queued", "attempts": 1, "code": -1, "error": "TransientApiError", "reason": "Request failed"},
             id="queued again",
         ),
@@ -330,11 +331,11 @@ def test_attempts_and_refusals_add_up(ledger: Ledger) -> None:
     take(ledger, entry(1))
     ledger.begin_run(NOW)
     claim(ledger)
-    record(ledger, Outcome(1, QUEUED, 2, 1, NOW + 1))
+    record(ledger, Outcome(1, QUEUED, 2, 1, UPTIME + 1))
     (second,) = claim(ledger, now=NOW + 1).messages
-    record(ledger, Outcome(1, QUEUED, 1, 0, NOW + 2))
+    record(ledger, Outcome(1, QUEUED, 1, 0, UPTIME + 2))
     (third,) = claim(ledger, now=NOW + 2).messages
-    record(ledger, Outcome(1, QUEUED, 1, 3, NOW + 3))
+    record(ledger, Outcome(1, QUEUED, 1, 3, UPTIME + 3))
     (fourth,) = claim(ledger, now=NOW + 3).messages
     record(ledger, Outcome(1, ACCEPTED, 1))
     assert [message.refusals for message in (second, third, fourth)] == [1, 1, 4]
@@ -345,7 +346,7 @@ def test_what_an_earlier_attempt_met_does_not_outlive_the_next_one(ledger: Ledge
     take(ledger, entry(1))
     ledger.begin_run(NOW)
     claim(ledger)
-    failure = Outcome(1, QUEUED, 1, 1, NOW + 1, code=9099, meta_code=130429, error="MetaError", reason="slower")
+    failure = Outcome(1, QUEUED, 1, 1, UPTIME + 1, code=9099, meta_code=130429, error="MetaError", reason="slower")
     claim(ledger, 1, failure, now=NOW + 1)
     record(ledger, Outcome(1, ACCEPTED, 1, message_id="wamid.1"))
     assert [row(ledger)[name] for name in ("code", "meta_code", "error", "reason")] == [None] * 4
@@ -364,8 +365,8 @@ def test_a_message_that_waits_is_not_claimed_before_its_time(ledger: Ledger) -> 
     take(ledger, entry(1))
     ledger.begin_run(NOW)
     claim(ledger)
-    waits = Claim([], NOW + 5, exhausted=True)
-    assert claim(ledger, 9, Outcome(1, QUEUED, not_before=NOW + 5)) == waits
+    waits = Claim([], UPTIME + 5, exhausted=True)
+    assert claim(ledger, 9, Outcome(1, QUEUED, not_before=UPTIME + 5)) == waits
     assert claim(ledger, now=NOW + 4.999) == waits
     due = claim(ledger, now=NOW + 5)
     assert keys(due) == [1]
@@ -379,15 +380,15 @@ def test_what_is_due_again_comes_before_what_is_fresh_the_earliest_first(ledger:
     claim(ledger, 3)
     record(
         ledger,
-        Outcome(1, QUEUED, not_before=NOW + 7),
-        Outcome(2, QUEUED, not_before=NOW + 5),
-        Outcome(3, QUEUED, not_before=NOW + 11),
+        Outcome(1, QUEUED, not_before=UPTIME + 7),
+        Outcome(2, QUEUED, not_before=UPTIME + 5),
+        Outcome(3, QUEUED, not_before=UPTIME + 11),
     )
     first, second = claim(ledger, 1, now=NOW + 10), claim(ledger, 3, now=NOW + 10)
     assert keys(first) == [2]
-    assert first.next_due == NOW + 7
+    assert first.next_due == UPTIME + 7
     assert keys(second) == [1, 4, 5]
-    assert second.next_due == NOW + 11
+    assert second.next_due == UPTIME + 11
 
 
 def test_a_message_given_back_for_any_time_can_be_claimed_again_in_the_same_run(ledger: Ledger) -> None:
@@ -402,7 +403,7 @@ def test_a_message_that_is_not_admitted_waits_until_it_may_be_sent(ledger: Ledge
     take(ledger, entry(1), entry(2), entry(3, to="9995550101"), entry(4))
     ledger.begin_run(NOW)
     asked: list[tuple[bool, str]] = []
-    slots = iter([0.0, NOW + 6, 0.0, NOW + 12])
+    slots = iter([0.0, UPTIME + 6, 0.0, UPTIME + 12])
 
     def admit(has_waited: bool, recipient: str) -> float:
         asked.append((has_waited, recipient))
@@ -410,7 +411,7 @@ def test_a_message_that_is_not_admitted_waits_until_it_may_be_sent(ledger: Ledge
 
     claimed = claim(ledger, 3, admit=admit)
     assert keys(claimed) == [1, 3]
-    assert claimed.next_due == NOW + 6
+    assert claimed.next_due == UPTIME + 6
     assert asked == [(False, TO), (False, TO), (False, "9995550101"), (False, TO)]
     assert states(ledger) == ["sending", "queued", "sending", "queued"]
     assert [result["sent_at"] for result in ledger.results()] == [NOW, None, NOW, None]
@@ -424,7 +425,7 @@ def test_a_message_that_is_not_admitted_waits_until_it_may_be_sent(ledger: Ledge
 def test_a_message_that_has_waited_may_have_to_wait_again(ledger: Ledger) -> None:
     take(ledger, entry(1))
     ledger.begin_run(NOW)
-    for now, until in ((NOW, NOW + 6), (NOW + 6, NOW + 9)):
+    for now, until in ((NOW, UPTIME + 6), (NOW + 6, UPTIME + 9)):
         assert claim(ledger, now=now, admit=lambda _, __, until=until: until) == Claim([], until, exhausted=True)  # type: ignore[misc]
     assert keys(claim(ledger, now=NOW + 9)) == [1]
 
@@ -437,7 +438,7 @@ def test_one_exchange_does_not_look_through_the_whole_queue(ledger: Ledger) -> N
     def admit(has_waited: bool, recipient: str) -> float:
         nonlocal asked
         asked += 1
-        return 0.0 if recipient != TO else NOW + 6
+        return 0.0 if recipient != TO else UPTIME + 6
 
     exchanges = 1
     while not (claimed := claim(ledger, 1, admit=admit)).messages:
@@ -452,8 +453,8 @@ def test_one_exchange_does_not_look_through_the_whole_queue(ledger: Ledger) -> N
 def test_a_queue_that_holds_only_what_waits_is_exhausted(ledger: Ledger) -> None:
     take(ledger, *entries(3))
     ledger.begin_run(NOW)
-    claimed = claim(ledger, admit=lambda _, recipient: NOW + float(recipient[-1]))
-    assert claimed == Claim([], NOW + 1, exhausted=True)
+    claimed = claim(ledger, admit=lambda _, recipient: UPTIME + float(recipient[-1]))
+    assert claimed == Claim([], UPTIME + 1, exhausted=True)
 
 
 def test_an_exchange_that_fails_has_changed_nothing(ledger: Ledger) -> None:
@@ -495,7 +496,7 @@ def test_what_the_vendor_has_refused_and_then_expired_is_rejected_with_both_reas
     take(ledger, expiring(1, 10))
     ledger.begin_run(NOW)
     claim(ledger)
-    record(ledger, Outcome(1, QUEUED, 1, 1, NOW + 1, code=-1, error="TransientApiError", reason="Request failed"))
+    record(ledger, Outcome(1, QUEUED, 1, 1, UPTIME + 1, code=-1, error="TransientApiError", reason="Request failed"))
     assert ledger.expire(NOW + 10).total() == 1
     result = row(ledger)
     assert (result["status"], result["error"], result["code"], result["attempts"]) == ("rejected", "Expired", -1, 1)
@@ -538,8 +539,32 @@ def test_nothing_is_due_that_expires_while_it_waits(ledger: Ledger) -> None:
     take(ledger, expiring(1, 10))
     ledger.begin_run(NOW)
     claim(ledger)
-    record(ledger, Outcome(1, QUEUED, 1, 1, NOW + 12))
+    record(ledger, Outcome(1, QUEUED, 1, 1, UPTIME + 12))
     assert claim(ledger, now=NOW + 12) == Claim([], None, exhausted=True)
+
+
+def test_what_expires_while_it_waits_is_judged_by_both_clocks(ledger: Ledger) -> None:
+    take(ledger, expiring(1, 3612), expiring(2, 3612.5), entry(3))
+    ledger.begin_run(NOW)
+    claim(ledger)
+    record(ledger, *[Outcome(key, QUEUED, 1, 1, UPTIME + 12) for key in (1, 2, 3)])
+    now, monotonic = NOW + 3601, UPTIME + 1  # a second later, in which the clock was set
+    assert ledger.exchange([], 9, now, monotonic, at_once) == Claim([], UPTIME + 12, exhausted=True)
+    assert ledger.expire(now).total() == 0
+    assert ledger.expire(now, monotonic=monotonic).total() == 1
+    assert states(ledger) == ["not_sent", "queued", "queued"]
+    assert keys(ledger.exchange([], 9, now + 10.9, monotonic + 10.9, at_once)) == []
+    assert keys(ledger.exchange([], 9, now + 11, monotonic + 11, at_once)) == [2, 3]
+
+
+def test_what_was_passed_over_as_expired_can_be_looked_for_again(ledger: Ledger) -> None:
+    take(ledger, expiring(1, 10), entry(2))
+    ledger.begin_run(NOW)
+    assert keys(claim(ledger, now=NOW + 10)) == [2]
+    assert claim(ledger, now=NOW + 5) == Claim([], None, exhausted=True)
+    assert ledger.look_again()
+    assert keys(claim(ledger, now=NOW + 5)) == [1]
+    assert not ledger.look_again()
 
 
 def test_a_run_begins_with_what_has_not_expired(ledger: Ledger) -> None:
@@ -556,7 +581,7 @@ def test_in_a_new_run_nothing_waits(ledger: Ledger) -> None:
     take(ledger, *entries(3))
     ledger.begin_run(NOW)
     claim(ledger, 2)
-    record(ledger, Outcome(2, QUEUED, 1, 1, NOW + 5), Outcome(1, QUEUED, 1, 2, NOW + 6))
+    record(ledger, Outcome(2, QUEUED, 1, 1, UPTIME + 5), Outcome(1, QUEUED, 1, 2, UPTIME + 6))
     ledger.begin_run(NOW + 1)
     claimed = claim(ledger, now=NOW + 1)
     assert keys(claimed) == [1, 2, 3]
@@ -626,7 +651,7 @@ def test_states_and_reasons_are_counted(ledger: Ledger) -> None:
         Outcome(4, REJECTED, 1, meta_code=132001, reason="no such template", **no_template),
         Outcome(5, REJECTED, 1, meta_code=131026, reason="undeliverable", **no_template),
         Outcome(6, UNKNOWN, 1, error="OutcomeUnknownError", reason="reset"),
-        Outcome(7, QUEUED, 1, 1, NOW + 1, code=-1, error="TransientApiError", reason="Request failed"),
+        Outcome(7, QUEUED, 1, 1, UPTIME + 1, code=-1, error="TransientApiError", reason="Request failed"),
     )
     assert ledger.counts() == {QUEUED: 2, SENDING: 1, ACCEPTED: 1, REJECTED: 4, UNKNOWN: 1, NOT_SENT: 2}
     reasons = ledger.reasons()
@@ -944,7 +969,7 @@ def test_a_ledger_is_as_it_was_when_it_is_opened_again(tmp_path: Path) -> None:
             ledger,
             Outcome(1, ACCEPTED, 1, message_id="wamid.1"),
             Outcome(2, REJECTED, 1, code=9015, error="OtpContentError", reason="no code"),
-            Outcome(3, QUEUED, 1, 1, NOW + 5),
+            Outcome(3, QUEUED, 1, 1, UPTIME + 5),
         )
         before = list(ledger.results())
     with Ledger(str(path), create=False) as ledger:
@@ -959,7 +984,8 @@ def test_what_was_in_flight_when_the_ledger_was_closed_is_unknown(tmp_path: Path
     with Ledger(path) as ledger:
         ledger.begin_run(NOW)
         claim(ledger, 2)
-        claim(ledger, 2, Outcome(1, QUEUED, 1, 1, NOW + 5, 0, -1, error="TransientApiError", reason="no"), now=NOW + 5)  # type: ignore[arg-type]
+        refused = Outcome(1, QUEUED, 1, 1, UPTIME + 5, code=-1, error="TransientApiError", reason="no")
+        claim(ledger, 2, refused, now=NOW + 5)
     with Ledger(path) as ledger:
         results = list(ledger.results())
         assert [result["status"] for result in results] == ["unknown"] * 3
@@ -997,16 +1023,16 @@ def test_a_temporary_ledger_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 _HOLD = ""
 _SEND_HALF = """
 ledger.begin_run(1e9)
-claimed = ledger.exchange([], 2, 1e9, lambda waited, recipient: 0.0)
+claimed = ledger.exchange([], 2, 1e9, 0.0, lambda waited, recipient: 0.0)
 first = Outcome(claimed.messages[0].key, MessageState.ACCEPTED, 1, message_id="wamid.1")
-ledger.exchange([first], 0, 1e9, lambda waited, recipient: 0.0)
+ledger.exchange([first], 0, 1e9, 0.0, lambda waited, recipient: 0.0)
 """
 _STOP_IN_AN_EXCHANGE = """
 def admit(waited, recipient):
     print("ready", flush=True)
     sys.stdin.read()
 ledger.begin_run(1e9)
-ledger.exchange([], 2, 1e9, admit)
+ledger.exchange([], 2, 1e9, 0.0, admit)
 """
 _CHILD = """
 import sys
@@ -1704,6 +1730,7 @@ class _Rows(RuleBasedStateMachine):
         self.path = Path(self._directory.name, "run.ledger")
         self.ledger = self._opened()
         self.now = NOW
+        self.monotonic = UPTIME
         self.expected: list[MessageState] = []  # of the rows in their order; row n has the key n + 1
         self.expires: list[float | None] = []
         self.erased: set[int] = set()
@@ -1752,6 +1779,11 @@ class _Rows(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 30))
     def wait(self, seconds: int) -> None:
         self.now += seconds
+        self.monotonic += seconds
+
+    @rule(seconds=st.integers(-30, 30))
+    def set_clock(self, seconds: int) -> None:
+        self.now += seconds
 
     def _has_expired(self, key: int) -> bool:
         expires = self.expires[key - 1]
@@ -1788,7 +1820,7 @@ class _Rows(RuleBasedStateMachine):
         outcomes = []
         for key in settled:
             state = data.draw(st.sampled_from([QUEUED, ACCEPTED, REJECTED, NOT_SENT, UNKNOWN]))
-            not_before = self.now + data.draw(st.integers(0, 9)) if state is QUEUED else 0.0
+            not_before = self.monotonic + data.draw(st.integers(0, 9)) if state is QUEUED else 0.0
             outcomes.append(Outcome(key, state, 1, not_before=not_before))
             self.in_flight.remove(key)
             may_have_arrived = state in (REJECTED, NOT_SENT) and key in self.requeued
@@ -1796,7 +1828,11 @@ class _Rows(RuleBasedStateMachine):
             self.not_before[key] = not_before
         pauses = data.draw(st.lists(st.sampled_from([0, 0, 0, 5]), min_size=2, max_size=2))
         claimed = self.ledger.exchange(
-            outcomes, wanted, self.now, lambda _, recipient: pauses[int(recipient[-1])] and self.now + 5
+            outcomes,
+            wanted,
+            self.now,
+            self.monotonic,
+            lambda _, recipient: pauses[int(recipient[-1])] and self.monotonic + 5,
         )
         assert len(claimed.messages) <= wanted
         assert len(set(keys(claimed))) == len(claimed.messages)
@@ -1804,7 +1840,7 @@ class _Rows(RuleBasedStateMachine):
             key = message.key
             assert self.expected[key - 1] is QUEUED
             assert key not in self.accepted
-            assert self.not_before.get(key, 0.0) <= self.now
+            assert self.not_before.get(key, 0.0) <= self.monotonic
             assert not self._has_expired(key)
             assert pauses[key % 2] == 0
             assert (message.message.cus_message_id, message.message.content) == (f"id-{key}", CODE)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -287,14 +288,11 @@ def test_whatever_comes_messages_to_a_recipient_are_an_interval_apart(interval: 
 def verdict_on(
     error: NxOtpError,
     *,
-    refusals: int = 0,
     expired: bool = False,
     policy: RetryPolicy | None = None,
     reject_on: tuple[int, ...] = (),
 ) -> Verdict:
-    return judge(
-        error, refusals=refusals, expired=expired, policy=policy or RetryPolicy(max_attempts=5), reject_on=reject_on
-    )
+    return judge(error, expired=expired, policy=policy or RetryPolicy(max_attempts=5), reject_on=reject_on)
 
 
 def vendor_error(code: int, **facts: Any) -> ApiError:
@@ -307,7 +305,7 @@ def meta_error(meta_code: int) -> MetaError:
 
 EXPECTED = {
     code: Verdict.AGAIN
-    if code in (-1, 9001, 1004)
+    if code in (-1, 9001)
     else Verdict.PAUSE
     if issubclass(error, AccountError | AuthenticationError)
     else Verdict.DONE
@@ -317,7 +315,7 @@ EXPECTED = {
 
 def test_the_codes_that_pause_are_those_that_no_message_can_pass() -> None:
     assert {code for code, verdict in EXPECTED.items() if verdict is Verdict.PAUSE} == {
-        1001, 1003, 1005, 9002, 9003, 9004, 9005, 9006, 9013, 10003,
+        1001, 1003, 1004, 1005, 9002, 9003, 9004, 9005, 9006, 9013, 10003,
     }  # fmt: skip
 
 
@@ -354,7 +352,6 @@ def test_what_each_of_metas_codes_means(meta_code: int, verdict: Verdict) -> Non
     assert verdict_on(meta_error(meta_code)) is verdict
 
 
-@pytest.mark.parametrize("refusals", [0, 4, 100])
 @pytest.mark.parametrize(
     "error",
     [
@@ -363,17 +360,8 @@ def test_what_each_of_metas_codes_means(meta_code: int, verdict: Verdict) -> Non
         pytest.param(meta_error(130429), id="Meta 130429"),
     ],
 )
-def test_throttling_is_never_held_against_a_message(error: NxOtpError, refusals: int) -> None:
-    assert verdict_on(error, refusals=refusals) is Verdict.THROTTLED
-
-
-@pytest.mark.parametrize("refusals", [0, 4, 100])
-@pytest.mark.parametrize(
-    "error", [vendor_error(-1), vendor_error(9001), meta_error(131056)], ids=["-1", "9001", "131056"]
-)
-def test_a_temporary_refusal_is_one_however_often_it_comes(error: NxOtpError, refusals: int) -> None:
-    # Whether attempts are left is another question: a vendor that refuses everything is not well at the last one.
-    assert verdict_on(error, refusals=refusals) is Verdict.AGAIN
+def test_throttling_concerns_the_run_and_not_the_message(error: NxOtpError) -> None:
+    assert verdict_on(error) is Verdict.THROTTLED
 
 
 def test_only_what_the_policy_lists_is_tried_again() -> None:
@@ -383,10 +371,19 @@ def test_only_what_the_policy_lists_is_tried_again() -> None:
     assert verdict_on(meta_error(131056), policy=policy) is Verdict.DONE
 
 
-@pytest.mark.parametrize(("refusals", "verdict"), [(0, Verdict.AGAIN), (1, Verdict.PAUSE)])
-def test_a_refused_timestamp_is_corrected_once(refusals: int, verdict: Verdict) -> None:
-    error = TimestampExpiredError("expired", code=1004, http_status=200, attempts=1)
-    assert verdict_on(error, refusals=refusals) is verdict
+@pytest.mark.parametrize(("corrected", "verdict"), [(True, Verdict.CORRECTED), (False, Verdict.PAUSE)])
+def test_a_refused_timestamp_pauses_unless_the_clock_explains_it(corrected: bool, verdict: Verdict) -> None:
+    error = TimestampExpiredError("expired", code=1004, http_status=200, attempts=1, clock_corrected=corrected)
+    assert verdict_on(error) is verdict
+    assert verdict_on(error, reject_on=(1004,)) is Verdict.DONE
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 407, 451])
+def test_an_answer_without_a_code_of_the_vendors_is_not_the_vendors(status: int) -> None:
+    error = ApiError("refused", http_status=status, attempts=1)
+    assert verdict_on(error) is Verdict.INTERCEPTED
+    assert verdict_on(error, reject_on=(status,)) is Verdict.DONE
+    assert verdict_on(error, reject_on=(status + 1,)) is Verdict.INTERCEPTED
 
 
 @pytest.mark.parametrize("resend_unknown", [False, True])
@@ -493,3 +490,48 @@ def test_refusals_for_different_reasons_are_not() -> None:
         health.refused(10005)
         health.refused(9015)
     assert not health.is_hopeless(0.0)
+
+
+def test_what_was_in_flight_together_and_was_not_judged_has_one_reason() -> None:
+    health = Health(4)
+    for in_flight in (3, 3, 2, 1):
+        health.unjudged(0.0, in_flight=in_flight)
+        assert not health.is_down
+    health.unjudged(0.0, in_flight=3)
+    assert health.is_down
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 64])
+def test_five_flights_in_a_row_of_which_nothing_was_judged_are_hopeless(concurrency: int) -> None:
+    health = Health(concurrency)
+    for _ in range(4 * concurrency):
+        health.unjudged(0.0, in_flight=concurrency - 1)
+        assert not health.is_hopeless(0.0)
+    health.unjudged(0.0, in_flight=concurrency - 1)
+    assert health.is_hopeless(0.0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda health: health.accepted(), id="accepted"),
+        pytest.param(lambda health: health.refused(9015), id="refused"),
+        pytest.param(lambda health: health.unwell(0.0), id="refused for a moment"),
+    ],
+)
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_where_something_is_judged_in_between_they_are_not(answer: Callable[[Health], None], concurrency: int) -> None:
+    health = Health(100)
+    for _ in range(25):
+        for in_flight in (concurrency - 1, 0):
+            health.unjudged(0.0, in_flight=in_flight)
+        answer(health)
+    assert not health.is_hopeless(0.0)
+
+
+def test_a_minute_in_which_nothing_is_judged_is_hopeless() -> None:
+    health = Health(100)
+    for now in (0.0, 30.0, 59.9):
+        health.unjudged(now, in_flight=99)
+        assert not health.is_hopeless(now)
+    assert health.is_hopeless(60.0)

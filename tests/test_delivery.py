@@ -439,6 +439,7 @@ async def test_the_clocks_correction_is_made_once_a_message(clock: FakeClock) ->
     transport = ScriptedTransport(expired)
     result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock))
     assert isinstance(result.error, TimestampExpiredError)
+    assert not result.error.clock_corrected  # the last refusal is not explained by the clocks any more
     assert len(transport.posts) == 2
 
 
@@ -458,14 +459,16 @@ async def test_a_refusal_the_clocks_do_not_explain_leads_to_no_further_request(
     transport = ScriptedTransport((200, headers, b'{"code":1004,"message":"expired","data":null}'))
     result = await outcome(sandbox_client("https://otp.example", transport=transport, clock=clock))
     assert isinstance(result.error, TimestampExpiredError)
+    assert not result.error.clock_corrected
     assert len(transport.posts) == 1
 
 
 async def test_a_policy_of_one_attempt_corrects_the_clock_for_the_next_message(clock: FakeClock) -> None:
     sandbox = Sandbox(clock=clock, clock_offset=600)
     async with sandbox, sandbox.client(clock=clock, retry=RetryPolicy(max_attempts=1)) as client:
-        with pytest.raises(TimestampExpiredError):
+        with pytest.raises(TimestampExpiredError) as refused:
             await client.send_otp(TO, "482913")
+        assert refused.value.clock_corrected
         await client.send_otp(TO, "482913")
     assert len(sandbox.requests) == 2
 

@@ -88,7 +88,7 @@ def what_follows(code: ResponseCode) -> str:
     if code is ResponseCode.TIMESTAMP_EXPIRED:
         return "tried once more, where the clocks explain it"
     error = code.error_class(code=int(code))
-    verdict = judge(error, refusals=1, expired=False, policy=RetryPolicy(), reject_on=())
+    verdict = judge(error, expired=False, policy=RetryPolicy(), reject_on=())
     return {Verdict.AGAIN: "tried again", Verdict.PAUSE: "a bulk run is paused", Verdict.DONE: "rejected"}[verdict]
 
 

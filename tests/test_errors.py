@@ -65,6 +65,7 @@ _API: dict[str, Any] = {
     "retry_after": 2.5,
 }
 _META = {"meta_code": 131056, "meta_type": "OAuthException", "fbtrace_id": "AmCuD7s", "details": "Pair rate limit hit"}
+_TIMESTAMP = {"clock_corrected": True}
 _NOT_SENT = {"temporary": True}
 _INPUT_FILE = {"line": 7}
 
@@ -75,6 +76,7 @@ def _attributes(kind: type[NxOtpError]) -> dict[str, Any]:
         InvalidMessageError: _INVALID,
         ApiError: _API,
         MetaError: _META,
+        TimestampExpiredError: _TIMESTAMP,
         NotSentError: _NOT_SENT,
         InputFileError: _INPUT_FILE,
     }
@@ -120,6 +122,7 @@ def test_the_defaults_claim_nothing() -> None:
     assert (error.code, error.vendor_message, error.http_status, error.raw) == (None, "", 0, "")
     assert error.retry_after is None
     assert (error.meta_code, error.meta_type, error.fbtrace_id, error.details) == (None, "", "", "")
+    assert not TimestampExpiredError().clock_corrected
     assert not NotSentError().temporary
     assert InvalidMessageError().field == ""
 

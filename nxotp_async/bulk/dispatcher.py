@@ -19,10 +19,10 @@ from ..messages import OtpMessage, SendResult
 from ..retry import PAIR_RATE_LIMIT, RetryPolicy
 from .ledger import Ledger
 from .pacing import RecipientPacing, SendRate
-from .records import ClaimedMessage, MessageState, Outcome
+from .records import ClaimedMessage, MessageState, Outcome, Report
 from .verdicts import Health, Verdict, judge
 
-__all__ = ["Dispatcher", "Report"]
+__all__ = ["Dispatcher"]
 
 _log = logging.getLogger("nxotp_async")
 _T = TypeVar("_T")
@@ -31,21 +31,6 @@ _LINGER: Final = 0.1  # seconds an outcome may wait for others, to be written wi
 _BATCH_SHARE: Final = 0.64  # of what is in flight: so many outcomes are written at once
 _SWEEP_INTERVAL: Final = 60.0  # seconds between two looks for expired codes
 _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
-
-
-@attrs.frozen
-class Report:
-    """How a run ended.
-
-    Attributes:
-        counts: How many messages of the ledger are in which state.
-        paused: What has to be mended before it can go on, or ``None``.
-        stopped: Whether it was stopped before its end.
-    """
-
-    counts: Counter[MessageState]
-    paused: NxOtpError | None
-    stopped: bool
 
 
 class Dispatcher:
@@ -62,8 +47,8 @@ class Dispatcher:
         per_recipient: Seconds between two messages to one recipient; Meta asks for 6. By default only those that the
             vendor has throttled wait.
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
-        retry: What is sent again. What is throttled, or cannot leave, does not count against its ``max_attempts``;
-            what may have been accepted is never sent again.
+        retry: What is sent again. What is throttled, cannot leave, or is refused for a wrong clock does not count
+            against its ``max_attempts``; what may have been accepted is never sent again.
         reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
             look like the whole account's.
         clock: Sources of time and chance for tests.
@@ -176,12 +161,14 @@ class Dispatcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _begin(self) -> None:
-        now = self._clock.time()
+        now, monotonic = self._clock.time(), self._clock.monotonic()
         self._ledger.begin_run(now, max_per_recipient=self._max_per_recipient)
         sent = self._ledger.sent_since(now - self._per_recipient) if self._per_recipient else {}
+        # What seems to have been sent in the future was sent before the clock was set back.
+        sent = {recipient: monotonic - max(0.0, now - at) for recipient, at in sent.items()}
         self._pacing = RecipientPacing(self._per_recipient, sent)
         self.counts = self._ledger.counts()
-        self._swept_at = self._clock.monotonic()
+        self._swept_at = monotonic
 
     def _finish(self) -> None:
         """Write what is known of the messages that are still claimed."""
@@ -193,7 +180,7 @@ class Dispatcher:
             )
         self._in_flight.clear()
         self._exchange(0)
-        self._ledger.expire(self._clock.time(), before_due=not self._stopping)
+        self._ledger.expire(self._clock.time())
         self._ledger.forget_codes()
         self.counts = self._ledger.counts()
 
@@ -210,12 +197,12 @@ class Dispatcher:
         """Give back what was claimed and is not on its way."""
         for claimed in self._ready:
             del self._in_flight[str(claimed.message.cus_message_id)]
-            self._outcomes.append(Outcome(claimed.key, MessageState.QUEUED, not_before=self._clock.time()))
+            self._outcomes.append(Outcome(claimed.key, MessageState.QUEUED, not_before=self._clock.monotonic()))
         self._ready.clear()
 
     async def _refill(self) -> bool:
         """Write outcomes and claim messages until some are ready. Return whether some are; else the run is over."""
-        while not self._is_over():
+        while not self._is_over() or await self._in_thread(self._has_more):
             await self._until_worthwhile()
             now = self._clock.monotonic()
             if now - self._swept_at >= _SWEEP_INTERVAL:
@@ -233,7 +220,7 @@ class Dispatcher:
         return self._concurrency - len(self._in_flight)
 
     def _may_claim(self) -> bool:
-        has_due = self._next_due is not None and self._next_due <= self._clock.time()
+        has_due = self._next_due is not None and self._next_due <= self._clock.monotonic()
         return not self._stopping and self._free > 0 and (has_due or not self._exhausted)
 
     def _is_over(self) -> bool:
@@ -258,7 +245,7 @@ class Dispatcher:
         if not self._stopping and self._free:
             pause = self._rate.wait(now)
             if self._exhausted:
-                pause = max(pause, math.inf if self._next_due is None else self._next_due - self._clock.time())
+                pause = max(pause, math.inf if self._next_due is None else self._next_due - now)
             moments.append(max(now + pause, self._exchanged_at + _LINGER if self._in_flight else now))
         return min(moments) - now
 
@@ -271,8 +258,9 @@ class Dispatcher:
         outcomes = self._outcomes.copy()  # others may come meanwhile
         if not outcomes and not wanted:
             return
-        now = self._clock.time()
-        claim = self._ledger.exchange(outcomes, wanted, now, partial(self._pacing.admit, now=now))
+        now = self._clock.monotonic()
+        admit = partial(self._pacing.admit, now=now)
+        claim = self._ledger.exchange(outcomes, wanted, self._clock.time(), now, admit)
         del self._outcomes[: len(outcomes)]
         self._first_outcome_at = self._exchanged_at = self._clock.monotonic()
         self._in_flight.update((str(claimed.message.cus_message_id), claimed) for claimed in claim.messages)
@@ -280,12 +268,23 @@ class Dispatcher:
         self._next_due = claim.next_due
         self._exhausted = claim.exhausted or (self._exhausted and not wanted)
 
-    def _sweep(self) -> None:
-        """In the ledger's thread: take out of the queue what has expired."""
-        self._swept_at = self._clock.monotonic()
-        expired = self._ledger.expire(self._clock.time())
+    def _sweep(self, *, before_due: bool = False) -> None:
+        """In the ledger's thread: take out of the queue what has expired, or will have when it is due."""
+        now = self._swept_at = self._clock.monotonic()
+        expired = self._ledger.expire(self._clock.time(), monotonic=now if before_due else None)
         self.counts.update(expired)
         self.counts[MessageState.QUEUED] -= expired.total()
+
+    def _has_more(self) -> bool:
+        """In the ledger's thread, when nothing seems to be left: return whether anything can be sent nonetheless.
+
+        That is so where codes were passed over as expired, and the clock was set back since.
+        """
+        if self._stopping:
+            return False
+        self._sweep(before_due=True)
+        self._exhausted = not self._ledger.look_again()
+        return not self._exhausted
 
     # ------------------------------------------------------------------------------------------ results in
 
@@ -309,11 +308,10 @@ class Dispatcher:
             self._wakeup.set()
 
     def _failed(self, claimed: ClaimedMessage, result: SendResult, error: NxOtpError) -> Outcome:
-        now, expires_at = self._clock.time(), claimed.message.expires_at
+        expires_at = claimed.message.expires_at
         verdict = judge(
             error,
-            refusals=claimed.refusals,
-            expired=expires_at is not None and expires_at.timestamp() <= now,
+            expired=expires_at is not None and expires_at.timestamp() <= self._clock.time(),
             policy=self._policy,
             reject_on=self._reject_on,
         )
@@ -327,9 +325,12 @@ class Dispatcher:
             error=type(error).__name__,
             reason=str(error),
         )
-        counts = verdict is Verdict.AGAIN
-        if verdict is Verdict.DONE or (counts and claimed.refusals + 1 >= self._policy.max_attempts):
+        counts = verdict in (Verdict.AGAIN, Verdict.INTERCEPTED)
+        # The first answer that is not the vendor's is never a message's last.
+        refusals = claimed.refusals + (verdict is Verdict.AGAIN)
+        if verdict is Verdict.DONE or (counts and refusals >= self._policy.max_attempts):
             return outcome
+        now = self._clock.monotonic()
         pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
         not_before = now + min(pause, Health.PATIENCE)
         if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT:
@@ -342,7 +343,7 @@ class Dispatcher:
         self._note(verdict, error, now)
         if verdict is Verdict.PAUSE or self._health.is_hopeless(now):
             self._pause(error)
-        if verdict is Verdict.AGAIN and self._health.is_down:
+        if verdict in (Verdict.AGAIN, Verdict.INTERCEPTED) and self._health.is_down:
             verdict = Verdict.UNREACHABLE
         sent_at = now - result.elapsed
         if verdict is Verdict.THROTTLED:
@@ -361,6 +362,8 @@ class Dispatcher:
         """Note what a failure says of the vendor's health."""
         if isinstance(error, OutcomeUnknownError):
             self._health.unknown(now)
+        elif verdict in (Verdict.CORRECTED, Verdict.INTERCEPTED):
+            self._health.unjudged(now, in_flight=self.in_flight)
         elif verdict is not Verdict.DONE:
             self._health.unwell(now)
         elif isinstance(error, ApiError) and error.code not in self._reject_on:

@@ -22,11 +22,12 @@ from ..errors import LedgerError, without_frames
 from .database import IN_LOG, checkpoint, close_database, guarded, mark, open_database, transaction
 from .encoding import as_columns, as_json, as_message
 from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
-from .statements import CAP, EXPIRE, ORPHANS, RECORD, RESOLVE, RESULTS
+from .statements import CAP, EXPIRE, NEXT_DUE, ORPHANS, RECORD, RESOLVE, RESULTS
 
 __all__ = ["Ledger"]
 
 _QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
+_Admit = Callable[[bool, str], float]
 _PAGE: Final = 1000  # rows read at once, so that nothing stays locked in between
 _COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
 _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
@@ -157,18 +158,20 @@ class Ledger:
         self._checkpoint()  # all of a file may have just been loaded
         self._looked_through = 0
         with self.transaction():
+            # What waited did so by the clock of an earlier run, which may have been another process's.
             self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
         self.expire(now)
         if max_per_recipient is not None:
             with self.transaction():
                 self._database.execute(CAP, (now, max_per_recipient, max_per_recipient))
 
-    def expire(self, now: float, *, before_due: bool = False) -> Counter[MessageState]:
+    def expire(self, now: float, *, monotonic: float | None = None) -> Counter[MessageState]:
         """Take messages out of the queue whose codes have expired, and erase those codes.
 
         Args:
             now: Seconds since the epoch.
-            before_due: Whether also to take those that will have expired when they are due.
+            monotonic: The time by the run's clock that never jumps, to take those, too, that will have expired when
+                they are due.
 
         Returns:
             How many are in which state now.
@@ -176,7 +179,7 @@ class Ledger:
         expired: Counter[MessageState] = Counter()
         with self.transaction():
             for state, statement in EXPIRE.items():
-                expired[state] = self._database.execute(statement, (now, now, before_due)).rowcount
+                expired[state] = self._database.execute(statement, (now, now, monotonic)).rowcount
             self._database.execute(
                 "UPDATE messages SET content = NULL"
                 " WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL",
@@ -184,21 +187,26 @@ class Ledger:
             )
         return +expired
 
-    def exchange(
-        self, outcomes: Sequence[Outcome], wanted: int, now: float, admit: Callable[[bool, str], float]
-    ) -> Claim:
+    def look_again(self) -> bool:
+        """Look through the queue from its start again, and return whether anything is in it."""
+        self._looked_through = 0
+        (is_queued,) = self._one("SELECT EXISTS (SELECT 1 FROM messages WHERE state = 'queued')")
+        return bool(is_queued)
+
+    def exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
         """Write outcomes and claim further messages, in one durable step.
 
         Args:
             outcomes: What became of messages claimed before.
             wanted: How many messages to claim at the most.
-            now: Seconds since the epoch.
+            now: Seconds since the epoch; judges ``expires_at``.
+            monotonic: Seconds of the run's clock that never jumps; judges ``not_before``.
             admit: Given whether a message has waited before, and its recipient, returns 0.0 where it may be sent
-                now, else the time until which it has to wait, in seconds since the epoch.
+                now, else the time until which it has to wait, in seconds of the clock that never jumps.
         """
         looked_through = self._looked_through
         try:
-            return self._exchange(outcomes, wanted, now, admit)
+            return self._exchange(outcomes, wanted, now, monotonic, admit)
         except BaseException as error:
             self._looked_through = looked_through
             if not isinstance(error, LedgerError):
@@ -206,9 +214,7 @@ class Ledger:
             failure = without_frames(error)  # they hold the contents of messages
         raise failure
 
-    def _exchange(
-        self, outcomes: Sequence[Outcome], wanted: int, now: float, admit: Callable[[bool, str], float]
-    ) -> Claim:
+    def _exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
         messages: list[ClaimedMessage] = []
         exhausted = False
         with self.transaction():
@@ -217,26 +223,22 @@ class Ledger:
                 missing = wanted - len(messages)
                 if not missing:
                     break
-                rows = self._due(missing, now)
+                rows = self._due(missing, now, monotonic)
                 has_waited = bool(rows)
                 rows = rows or self._fresh(missing, now)
                 exhausted = not rows
                 if exhausted:
                     break
                 messages += self._claim(rows, now, partial(admit, has_waited))
-            (next_due,) = self._one(
-                "SELECT min(not_before) FROM messages WHERE state = 'queued' AND not_before > 0"
-                " AND (expires_at IS NULL OR (expires_at > not_before AND expires_at > ?))",
-                (now,),
-            )
+            (next_due,) = self._one(NEXT_DUE, (now, monotonic))
         return Claim(messages, next_due, exhausted)
 
     def _record(self, outcomes: Sequence[Outcome], now: float) -> None:
         if outcomes:
             self._database.execute(RECORD, (now, as_json([attrs.astuple(outcome) for outcome in outcomes])))
 
-    def _due(self, limit: int, now: float) -> list[_QueuedRow]:
-        return self._queued("not_before > 0 AND not_before <= ?", "not_before", (now, now, limit))
+    def _due(self, limit: int, now: float, monotonic: float) -> list[_QueuedRow]:
+        return self._queued("not_before > 0 AND not_before <= ?", "not_before", (now, monotonic, limit))
 
     def _fresh(self, limit: int, now: float) -> list[_QueuedRow]:
         rows = self._queued("not_before = 0 AND id > ?", "id", (now, self._looked_through, limit))

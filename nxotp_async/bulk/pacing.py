@@ -103,7 +103,9 @@ class SendRate:
 
 
 class RecipientPacing:
-    """Keeps messages to one recipient apart. Times are seconds since the epoch. Threads may share it.
+    """Keeps messages to one recipient apart. Threads may share it.
+
+    All times are seconds of one clock that never jumps.
 
     Args:
         interval: Seconds between two messages to one recipient; 0.0 keeps apart only those to a recipient that the

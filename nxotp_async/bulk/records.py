@@ -1,14 +1,16 @@
-"""What goes into a run's ledger and what comes out: states, claims, outcomes, reasons."""
+"""What goes into a run's ledger and what comes out: states, claims, outcomes, reasons; how the run ended."""
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 import attrs
 
+from ..errors import NxOtpError
 from ..messages import OtpMessage
 
-__all__ = ["Claim", "ClaimedMessage", "Entry", "MessageState", "Outcome", "Reason"]
+__all__ = ["Claim", "ClaimedMessage", "Entry", "MessageState", "Outcome", "Reason", "Report"]
 
 
 class MessageState(StrEnum):
@@ -71,7 +73,7 @@ class Outcome:
         state: Its new state.
         attempts: POSTs begun for it since it was claimed.
         refusals: How many of them count against ``max_attempts``.
-        not_before: When it may be sent again, in seconds since the epoch; 0.0 for any time.
+        not_before: When it may be sent again, in seconds of the run's clock that never jumps; 0.0 for any time.
         message_id: The vendor's id, where it was accepted.
         code: The vendor's code.
         meta_code: Meta's code.
@@ -97,7 +99,8 @@ class Claim:
 
     Attributes:
         messages: What to send now.
-        next_due: When the first message that waits may be sent, in seconds since the epoch; ``None`` where none waits.
+        next_due: When the first message that waits may be sent, in seconds of the run's clock that never jumps;
+            ``None`` where none waits.
         exhausted: Whether nothing is left in the queue but what waits.
     """
 
@@ -125,3 +128,18 @@ class Reason:
     meta_code: int | None
     count: int
     reason: str | None
+
+
+@attrs.frozen
+class Report:
+    """How a run ended.
+
+    Attributes:
+        counts: How many messages of the ledger are in which state.
+        paused: What has to be mended before it can go on, or ``None``.
+        stopped: Whether it was stopped before its end.
+    """
+
+    counts: Counter[MessageState]
+    paused: NxOtpError | None
+    stopped: bool

@@ -5,7 +5,7 @@ from typing import Final
 
 from .records import MessageState
 
-__all__ = ["CAP", "EXPIRE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
+__all__ = ["CAP", "EXPIRE", "NEXT_DUE", "ORPHANS", "RECORD", "RESOLVE", "RESULTS"]
 
 # A callback may come before the answer, or when the process that waited for it has ended.
 ORPHANS: Final = """
@@ -102,11 +102,16 @@ WHERE state = 'queued' AND id IN (
     ) WHERE place > ?
 )
 """
+# What will have expired when it is due never is.
+NEXT_DUE: Final = """
+SELECT min(not_before) FROM messages
+WHERE state = 'queued' AND not_before > 0 AND (expires_at IS NULL OR expires_at > ? + max(0, not_before - ?))
+"""
 _EXPIRE: Final = """
 UPDATE messages SET
     state = '{state}', error = 'Expired', content = NULL, finished_at = ?,
     reason = 'expires_at passed before it could be sent' || coalesce('; the last answer was: ' || reason, '')
-WHERE state = 'queued' AND expires_at <= max(?, iif(?, not_before, 0)) AND {condition}
+WHERE state = 'queued' AND expires_at <= ? + coalesce(max(0, not_before - ?), 0) AND {condition}
 """
 EXPIRE: Final[Mapping[MessageState, str]] = {
     state: _EXPIRE.format(state=state, condition=condition)
