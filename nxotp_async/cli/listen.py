@@ -26,7 +26,7 @@ from .sandbox import FiniteRange
 __all__ = ["callback_options", "listen", "receiving"]
 
 _SHUTDOWN_TIMEOUT: Final = 1.0  # seconds that what has come is given to be taken in and answered, in the end
-_PIECE: Final = getattr(select, "PIPE_BUF", 512)  # bytes that are written without blocking where select says so
+_PIECE: Final[int] = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes without blocking where select says so
 
 callback_options = (
     click.option(
@@ -89,7 +89,7 @@ def listen(host: str, port: int, token: str | None, unsigned: bool, window: floa
     A callback is answered when it is printed, so that the vendor pushes again what could not be. One that tells
     nothing new of its message has no line.
     """
-    if sys.__stdout__ is None:
+    if sys.__stdout__ is None:  # sys.stdout is the null device then
         fail("standard output is closed: callbacks could be printed nowhere", EXIT_USAGE)
     if unsigned and token is None:
         token = token_urlsafe(24)
