@@ -1,6 +1,5 @@
 """The client: messages in, results out."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from datetime import datetime
 from secrets import token_hex
@@ -9,8 +8,9 @@ from typing import Any, Self
 
 import aiohttp
 
+from .client_state import ClientState
 from .clocks import Clock
-from .delivery import Delivery, Lane, Shared, import_what_sending_needs
+from .delivery import Delivery
 from .errors import ConfigurationError, InvalidMessageError, without_frames
 from .hooks import AttemptHook, ResultHook
 from .languages import Language
@@ -115,7 +115,6 @@ class OtpClient:
             del self  # has no repr yet
             raise settings
         self._settings = settings
-        import_what_sending_needs(rate_limit=settings.rate_limit)
         clock = clock or Clock()
         pool = transport or SessionPool(
             max_connections=settings.max_concurrency,
@@ -124,8 +123,7 @@ class OtpClient:
             keepalive_timeout=settings.keepalive_timeout,
             monotonic=clock.monotonic,
         )
-        self._shared = Shared(pool, clock)
-        self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
+        self._state = ClientState(pool, clock, settings.max_concurrency, settings.rate_limit)
         self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
     def __repr__(self) -> str:
@@ -139,12 +137,12 @@ class OtpClient:
     @property
     def in_flight(self) -> int:
         """How many messages are on their way, those that wait for a permit or a retry included."""
-        return len(self._shared.in_flight)
+        return len(self._state.in_flight)
 
     @property
     def retry_tokens(self) -> int:
         """What is left of the retry quota, of `RetryQuota.CAPACITY` tokens; nothing is tried again without it."""
-        return self._shared.quota.tokens
+        return self._state.quota.tokens
 
     def add_hooks(self, *, on_attempt: AttemptHook | None = None, on_result: ResultHook | None = None) -> None:
         """Have functions called with what happens, those of `with_options` included.
@@ -159,7 +157,7 @@ class OtpClient:
         Raises:
             ConfigurationError: One cannot be called, or would have to be awaited.
         """
-        self._shared.hooks.add(on_attempt, on_result)
+        self._state.hooks.add(on_attempt, on_result)
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,10 +173,10 @@ class OtpClient:
         A `send_many` or `send_batch` that is still open is cancelled, and raises `RuntimeError` to whoever reads on.
         The client stays usable: a later send opens new connections.
         """
-        for stream in list(self._lane().streams):
+        for stream in list(self._state.of_running_loop().streams):
             stream.failure = stream.failure or RuntimeError("the client was closed while send_many was reading")
             await stream.cancel()
-        await self._shared.transport.aclose()
+        await self._state.transport.aclose()
 
     def with_options(
         self,
@@ -209,8 +207,7 @@ class OtpClient:
         )
         view = object.__new__(OtpClient)
         view._settings = settings
-        view._shared = self._shared
-        view._lanes = self._lanes
+        view._state = self._state
         return view
 
     async def send_otp(
@@ -307,20 +304,20 @@ class OtpClient:
     ) -> AsyncGenerator[SendResult, None]:
         if not isinstance(messages, Iterable | AsyncIterable):
             raise TypeError(f"messages must be an iterable of OtpMessage, not {type(messages).__name__}")
-        lane, settings = self._lane(), self._settings
+        loop, settings = self._state.of_running_loop(), self._settings
         concurrency = settings.max_concurrency
         if settings.rate_limit is not None:
             # More than the rate keeps busy would only queue for it, and let the deadline run out there.
             patience = min(settings.timeout, settings.deadline / 3)
             concurrency = max(1, min(concurrency, int(settings.rate_limit * patience)))
         return as_completed(
-            messages, deliver, concurrency=concurrency, asleep=lambda: lane.asleep, streams=lane.streams
+            messages, deliver, concurrency=concurrency, asleep=lambda: loop.backing_off, streams=loop.streams
         )
 
     async def _deliver(self, message: OtpMessage) -> SendResult:
         """Give the message its identity, and see it through. Raises for cancellation only."""
         _check_type(message)
-        settings, in_flight = self._settings, self._shared.in_flight
+        settings, in_flight = self._settings, self._state.in_flight
         cus_message_id = message.cus_message_id or token_hex(16)
         message = message.with_defaults(
             cus_message_id=cus_message_id,
@@ -332,7 +329,7 @@ class OtpClient:
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
             return self._refuse_twin(message)
         try:
-            return await Delivery(message, settings, self._shared, self._lane()).run()
+            return await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
         finally:
             del in_flight[cus_message_id]
 
@@ -345,18 +342,8 @@ class OtpClient:
             cus_message_id=message.cus_message_id,
         )
         result = SendResult(message, SendStatus.NOT_SENT, error=error)
-        self._shared.hooks.tell_result(result)
+        self._state.hooks.tell_result(result)
         return result
-
-    def _lane(self) -> Lane:
-        """Return what the running loop's sends share."""
-        loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop)
-        if lane is None:
-            for other in [other for other in list(self._lanes) if other.is_closed()]:
-                self._lanes.pop(other, None)
-            lane = self._lanes[loop] = Lane(self._settings.max_concurrency, self._settings.rate_limit)
-        return lane
 
 
 def _check_type(message: object) -> None:

@@ -14,8 +14,8 @@ from yarl import URL
 
 from ._version import __version__
 from .client import OtpClient
+from .client_state import ClientState
 from .codes import ResponseCode
-from .delivery import Shared
 from .errors import ApiError, MetaError, NxOtpError
 from .hooks import Attempt
 from .messages import OtpMessage, SendResult, SendStatus
@@ -62,7 +62,7 @@ def instrument(
     """
     if not isinstance(client, OtpClient):
         raise TypeError(f"client must be an OtpClient, not {type(client).__name__}")
-    shared = client._shared  # noqa: SLF001 - it outlives the client while one of its views is left
+    shared = client._state  # noqa: SLF001 - it outlives the client while one of its views is left
     if any(isinstance(getattr(hook, "__self__", None), _Telemetry) for hook in shared.hooks.on_result):
         _log.warning("%r is instrumented already; nothing was changed", client)
         return
@@ -77,7 +77,7 @@ def instrument(
 class _Telemetry:
     """The hooks of one client. Nothing but the client and its views keeps it alive, and it keeps none of them alive."""
 
-    def __init__(self, shared: Shared, server: _Attributes, tracer: Tracer, meter: Meter) -> None:
+    def __init__(self, shared: ClientState, server: _Attributes, tracer: Tracer, meter: Meter) -> None:
         self.in_flight = shared.in_flight
         self.quota = shared.quota
         self._tracer = tracer

@@ -1,9 +1,9 @@
-"""What is tried again, when, and how often: tenacity behind pure functions."""
+"""What is tried again, when, and how often."""
 
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import attrs
 
@@ -17,10 +17,7 @@ from .errors import (
     TransientApiError,
 )
 
-if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, Future, RetryCallState
-
-__all__ = ["PAIR_INTERVAL", "PAIR_RATE_LIMIT", "RetryPolicy", "RetryQuota", "retrying"]
+__all__ = ["PAIR_INTERVAL", "PAIR_RATE_LIMIT", "RetryPolicy", "RetryQuota"]
 
 PAIR_RATE_LIMIT: Final = 131056
 """Meta's code for too many messages to this one recipient."""
@@ -147,34 +144,3 @@ class RetryQuota:
         if self._tokens < self.CAPACITY:
             with self._lock:
                 self._tokens = min(self.CAPACITY, self._tokens + tokens)
-
-
-def retrying(
-    *,
-    again: Callable[[str | NxOtpError], bool],
-    pause: Callable[[str | NxOtpError, int], float],
-    give_up: Callable[[str | NxOtpError, float], bool],
-    sleep: Callable[[float], Awaitable[None]],
-) -> "AsyncRetrying":
-    """Return the tenacity controller for one message. Its attempts return their outcome and never raise an error.
-
-    Args:
-        again: Whether an outcome may be followed by another attempt.
-        pause: Seconds to wait after an outcome, given the number of its attempt.
-        give_up: Whether to stop with this outcome, given the pause that would come.
-        sleep: Waits.
-    """
-    # Imported with the first retry: many programs never make one.
-    from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415
-
-    def outcome(state: "RetryCallState") -> str | NxOtpError:
-        # tenacity asks after an attempt only, when there is an outcome
-        return cast("str | NxOtpError", cast("Future", state.outcome).result())
-
-    return AsyncRetrying(
-        retry=retry_if_result(again),
-        wait=lambda state: pause(outcome(state), state.attempt_number),
-        stop=lambda state: give_up(outcome(state), state.upcoming_sleep),
-        sleep=sleep,
-        retry_error_callback=outcome,
-    )

@@ -18,6 +18,8 @@ RANKS = [
     {"messages", "signing"},
     {"protocol", "retry", "results", "callbacks", "hooks"},
     {"settings", "transports", "streaming", "tracking", "receivers"},
+    {"clock_skew"},
+    {"client_state"},
     {"delivery"},
     {"client"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},

@@ -1058,10 +1058,10 @@ async def settled(client: OtpClient, tasks: Collection[asyncio.Task[Any]]) -> No
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
-    lane = client._lane()
-    assert lane.permits._value == client.max_concurrency
-    assert not lane.streams
-    assert not client._shared.in_flight
+    loop = client._state.of_running_loop()
+    assert loop.permits._value == client.max_concurrency
+    assert not loop.streams
+    assert not client._state.in_flight
 
 
 def check_at(sandbox: Sandbox, ledger: Ledger) -> None:

@@ -22,7 +22,7 @@ from nxotp_async import (
     TimestampExpiredError,
     TransientApiError,
 )
-from nxotp_async.delivery import AcceptedIds
+from nxotp_async.client_state import AcceptedIds
 from nxotp_async.retry import RetryQuota
 from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 from nxotp_async.testing import FakeClock
@@ -224,7 +224,7 @@ async def test_an_id_that_comes_again_for_the_same_message_is_its_own(clock: Fak
 
 async def test_only_the_latest_ids_are_kept(clock: FakeClock) -> None:
     ids = AcceptedIds()
-    for number in range(AcceptedIds.MANY + 1):
+    for number in range(AcceptedIds.CAPACITY + 1):
         assert ids.owner(f"id-{number}", "a") == "a"
     assert ids.owner("id-0", "b") == "b"  # forgotten
     assert ids.owner("id-2", "b") == "a"
@@ -248,10 +248,10 @@ async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock:
     async with sandbox.client(clock=clock, retry=RetryPolicy(max_attempts=2), deadline=1e9) as client:
         sandbox.script(*[Fault.answer(-1)] * 250)
         await client.send_batch(OtpMessage(TO, "482913") for _ in range(150))
-        used = client._shared.quota.tokens
+        used = client._state.quota.tokens
         await client.send_batch(OtpMessage(TO, "482913") for _ in range(20))
         assert used == 0
-        assert client._shared.quota.tokens == 20
+        assert client._state.quota.tokens == 20
 
 
 async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(clock: FakeClock) -> None:
@@ -365,7 +365,7 @@ def test_a_deadline_that_runs_out_before_a_later_attempt_leaves_the_last_outcome
             deadline=5,
         )  # fmt: skip
         hanging = sandbox_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
-        hanging._lanes = client._lanes  # one permit for both
+        hanging._state._loops = client._state._loops  # one permit for both
         sending = asyncio.create_task(outcome_on(client))
         await asyncio.sleep(1)
         blocking = asyncio.create_task(outcome_on(hanging))

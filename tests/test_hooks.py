@@ -115,9 +115,19 @@ async def test_a_message_that_fails(
     error = await failure_of(client.send_otp(to, "482913"))
     assert told.story == (list(enumerate(attempts, 1)), [status])
     assert told.results[0].error is error
-    assert told.attempts[-1].error is error
+    assert type(told.attempts[-1].error) is type(error)
     assert told.results[0].message == told.attempts[0].message
     assert error.cus_message_id == told.results[0].message.cus_message_id
+
+
+async def test_what_a_hook_was_given_does_not_change_afterwards(
+    client: OtpClient, told: Recorder, sandbox: Sandbox
+) -> None:
+    sandbox.script(Fault.http(429), Fault.http(429, retry_after=3600))
+    error = await failure_of(client.send_otp(TO, "482913"))
+    assert "left no time for another attempt" in str(error)
+    assert [attempt.error and attempt.error.attempts for attempt in told.attempts] == [1, 2]
+    assert not any("left no time" in str(attempt.error) for attempt in told.attempts)
 
 
 async def test_a_connection_that_is_refused_is_an_attempt(clock: FakeClock) -> None:

@@ -27,7 +27,7 @@ from nxotp_async import (
     TransientApiError,
     TransportError,
 )
-from nxotp_async.retry import RetryQuota, retrying
+from nxotp_async.retry import RetryQuota
 
 TEMPORARY_META_CODES = [4, 80007, 130429, 131016, 131056, 131057, 133004]
 
@@ -283,63 +283,3 @@ def test_threads_cannot_take_more_than_there_is() -> None:
         taken = list(pool.map(lambda _: quota.take(), range(1000)))
     assert sum(taken) == 100
     assert quota.tokens == 0
-
-
-# --------------------------------------------------------------------------------------- the controller
-
-
-async def test_attempts_follow_until_one_is_good() -> None:
-    outcomes = iter([TransientApiError(code=-1), NotSentError(temporary=True), "wamid.1", AssertionError])
-    slept: list[float] = []
-
-    async def attempt() -> Any:
-        return next(outcomes)
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    controller = retrying(
-        again=lambda outcome: not isinstance(outcome, str),
-        pause=lambda outcome, attempt: float(attempt),
-        give_up=lambda outcome, pause: False,
-        sleep=sleep,
-    )
-    assert await controller(attempt) == "wamid.1"
-    assert slept == [1.0, 2.0]
-
-
-async def test_the_last_error_is_returned_and_not_raised() -> None:
-    made = [NotSentError(f"attempt {number}") for number in (1, 2, 3)]
-    outcomes = iter(made)
-    asked: list[float] = []
-
-    async def attempt() -> Any:
-        return next(outcomes)
-
-    async def sleep(seconds: float) -> None:
-        pass
-
-    def give_up(outcome: object, pause: float) -> bool:
-        asked.append(pause)
-        return outcome is made[2]
-
-    controller = retrying(again=lambda _: True, pause=lambda _, attempt: 10.0 * attempt, give_up=give_up, sleep=sleep)
-    assert await controller(attempt) is made[2]
-    assert asked == [10.0, 20.0, 30.0]
-
-
-async def test_what_an_attempt_raises_is_not_tried_again() -> None:
-    attempts = 0
-
-    async def attempt() -> Any:
-        nonlocal attempts
-        attempts += 1
-        raise RuntimeError("a bug")
-
-    async def sleep(seconds: float) -> None:
-        pass
-
-    controller = retrying(again=lambda _: True, pause=lambda *_: 0.0, give_up=lambda *_: False, sleep=sleep)
-    with pytest.raises(RuntimeError, match="a bug"):
-        await controller(attempt)
-    assert attempts == 1

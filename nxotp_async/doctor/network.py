@@ -12,9 +12,9 @@ import attrs
 from yarl import URL
 
 from .._version import __version__
+from ..clock_skew import TIMESTAMP_WINDOW, ClockOffset
 from ..clocks import Clock
-from ..delivery import Skew
-from ..protocol import OTP_PATH, server_time
+from ..protocol import OTP_PATH
 from ..settings import Settings
 from ..urls import host_and_port
 from .findings import Check, Finding, Status, milliseconds, printable
@@ -255,29 +255,28 @@ _TOLERATED: Final = 5.0  # seconds; clocks that are kept by NTP agree within far
 
 
 def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
-    date = server_time(answer.headers)
-    if date is None or "Age" in answer.headers:  # a cache repeats the time at which it got the answer
+    offset = ClockOffset.measure(answer.headers, sent=made.at, elapsed=answer.at - made.at)
+    if offset is None or "Age" in answer.headers:  # a cache repeats the time at which it got the answer
         return Finding(
             Check.CLOCK,
             Status.WARNING,
             "the answer does not tell the server's time, so the clocks cannot be compared",
-            f"see that this machine's clock is right: the vendor refuses more than {Skew.WINDOW:g} s of difference",
+            "see that this machine's clock is right: "
+            f"the vendor refuses more than {TIMESTAMP_WINDOW:g} s of difference",
         )
-    # The header was cut to a whole second, and was written at some time between the request and its answer.
-    offset = date + 0.5 - (made.at + answer.at) / 2
-    uncertainty = 0.5 + abs(answer.at - made.at) / 2
     found = (
-        f"this machine's clock is {abs(offset):.1f} s {'behind' if offset > 0 else 'ahead of'} the server's, "
-        f"give or take {uncertainty:.1f} s"
+        f"this machine's clock is {abs(offset.seconds):.1f} s {'behind' if offset.seconds > 0 else 'ahead of'} the "
+        f"server's, give or take {offset.uncertainty:.1f} s"
     )
-    if abs(offset) + uncertainty > Skew.WINDOW:
+    if abs(offset.seconds) + offset.uncertainty > TIMESTAMP_WINDOW:
         return Finding(
             Check.CLOCK,
             Status.FAILED,
             found,
-            f"set it: timedatectl set-ntp true. The vendor refuses more than {Skew.WINDOW:g} s (code 1004); the client "
-            "corrects itself after the first refusal, but certificates, and when codes expire, go by the clock too",
+            "set it: timedatectl set-ntp true. "
+            f"The vendor refuses more than {TIMESTAMP_WINDOW:g} s (code 1004); the client corrects itself after the "
+            "first refusal, but certificates, and when codes expire, go by the clock too",
         )
-    if abs(offset) - uncertainty > _TOLERATED:
+    if abs(offset.seconds) - offset.uncertainty > _TOLERATED:
         return Finding(Check.CLOCK, Status.WARNING, found, "set it, before it is too far off: timedatectl set-ntp true")
     return Finding(Check.CLOCK, Status.OK, found)

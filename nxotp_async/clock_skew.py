@@ -1,0 +1,77 @@
+"""How far the vendor's clock is ahead of this machine's."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from .protocol import server_time
+
+__all__ = ["TIMESTAMP_WINDOW", "ClockOffset", "ClockSkew"]
+
+TIMESTAMP_WINDOW: Final = 60.0
+"""Seconds a timestamp may be away from the vendor's clock ("API Interface Invocation Convention")."""
+
+_log = logging.getLogger("nxotp_async")
+
+
+@attrs.frozen
+class ClockOffset:
+    """What an answer's ``Date`` says of the two clocks.
+
+    Attributes:
+        seconds: How far the server's clock is ahead of this machine's.
+        uncertainty: How many seconds that may be wrong.
+    """
+
+    seconds: float
+    uncertainty: float
+
+    @classmethod
+    def measure(cls, headers: Mapping[str, str], *, sent: float, elapsed: float) -> "ClockOffset | None":
+        """Compare the clocks; ``None`` without a usable ``Date``.
+
+        Args:
+            headers: The answer's headers.
+            sent: This machine's clock when the request was sent, in seconds since the epoch.
+            elapsed: Seconds until the answer came.
+        """
+        date = server_time(headers)
+        if date is None:
+            return None
+        # The header was cut to a whole second, and was written at some time between request and answer.
+        return cls(date + 0.5 - (sent + elapsed / 2), 0.5 + elapsed / 2)
+
+
+class ClockSkew:
+    """The correction of a client's timestamps, as far as the vendor's refusals have shown that one is needed.
+
+    Attributes:
+        offset: Seconds to add to this machine's clock.
+    """
+
+    def __init__(self) -> None:
+        self.offset: float = 0.0
+
+    def explains_refusal(self, *, timestamp: float, sent: float, elapsed: float, headers: Mapping[str, str]) -> bool:
+        """Learn from a refused timestamp, and return whether the two clocks explain the refusal.
+
+        Args:
+            timestamp: The refused timestamp, in seconds since the epoch.
+            sent: This machine's clock before the request, in the same seconds.
+            elapsed: Seconds until the answer came.
+            headers: The answer's headers; without a usable ``Date`` nothing is explained.
+        """
+        measured = ClockOffset.measure(headers, sent=sent, elapsed=elapsed)
+        if measured is None:
+            return False
+        server_now = sent + elapsed / 2 + measured.seconds
+        if abs(timestamp - server_now) + measured.uncertainty <= TIMESTAMP_WINDOW:
+            return False
+        if abs(measured.seconds - self.offset) > 2 * measured.uncertainty:
+            _log.warning(
+                "this machine's clock differs from the vendor's by %.1f s; timestamps are corrected", measured.seconds
+            )
+        self.offset = measured.seconds
+        return True
