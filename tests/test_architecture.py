@@ -21,7 +21,7 @@ RANKS = [
     {"delivery"},
     {"client"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
-    {"demo", "testing"},
+    {"demo", "recipients", "testing"},
     {"cli"},
     {"__init__", "__main__"},
 ]
