@@ -16,7 +16,8 @@ RANKS = [
     {"_version", "errors", "languages", "clocks", "urls"},
     {"codes"},
     {"messages", "signing"},
-    {"protocol", "retry", "results", "callbacks", "hooks"},
+    {"logs", "protocol", "retry", "results", "callbacks"},
+    {"hooks"},
     {"settings", "sessions", "streaming", "tracking", "receivers"},
     {"delivery"},
     {"client"},
@@ -58,6 +59,13 @@ def test_imports_run_downwards_only(path: Path) -> None:
     own = unit(path)
     upwards = {name for name in imported_units(path) - {own} if rank(name) >= rank(own)}
     assert not upwards
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_private_name_of_another_module_is_imported(path: Path) -> None:
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports if node.level for alias in node.names}
+    assert not [name for name in names if name.startswith("_") and not name.startswith("__")]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
