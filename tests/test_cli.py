@@ -645,7 +645,7 @@ def test_a_sandbox_tells_how_it_is_used_and_stops_when_asked(start: Start) -> No
     assert process.stdout is not None
     address = process.stdout.readline()
     exported = dict(re.findall(r"export (\w+)=(\S+)", said))
-    assert exported.keys() == {*KEYS, "NXOTP_BASE_URL"}
+    assert exported.keys() == {*KEYS, "NXOTP_BASE_URL", "NXOTP_BUSINESS_PHONE"}
     assert address == f"listening on {exported['NXOTP_BASE_URL']}\n"
     assert send(env=exported).exit_code == 0
     assert send(env=exported, to="999000009015").exit_code == 1
