@@ -1,4 +1,4 @@
-"""Why sending would fail, from this machine and with these settings, and what to do next. Nothing is sent unasked."""
+"""Checks of why sending would fail, from this machine and with these settings, and what to do next."""
 
 from .examination import examine, is_local, send_one
 from .findings import Check, Finding, Status

@@ -1,4 +1,4 @@
-"""The checks in their order, and one message as the last of them, if asked for."""
+"""Running the checks in their order, and sending one message as the last of them."""
 
 import asyncio
 import math
@@ -17,13 +17,13 @@ __all__ = ["examine", "is_local", "send_one"]
 
 
 async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[Finding]:
-    """Examine this process's environment, the ``NXOTP_`` variables, and the way to the API. Sends no message.
+    """Check this process's environment, the ``NXOTP_`` variables, and the connection to the API. Sends no message.
 
-    Of the API, only the root of the base URL is asked for. Every check has a finding at least; where the way to the
-    API ends early, the checks after that are skipped. Wrong keys do not keep the way from being examined.
+    The only request is a GET of the base URL's root. Every check has at least one finding; those after a check of the
+    network that failed are skipped. Wrong keys do not affect the checks of the network.
 
     Args:
-        timeout: Seconds for each of these: looking up the name, connecting, being answered.
+        timeout: Seconds for each of these: looking up the name, connecting, receiving an answer.
         clock: Sources of time for tests.
 
     Raises:
@@ -31,45 +31,45 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
     """
     if not 0 < timeout < math.inf:
         raise ValueError("timeout must be more than 0 seconds, and finite")
-    # Made as aiohttp makes the one that it verifies with, which it does not show. It reads files.
+    # aiohttp creates its context, which it does not expose, in the same way. That reads files, hence the thread.
     context = await asyncio.to_thread(ssl.create_default_context)
     findings = [*examine_environment(context), *examine_settings()]
     target = resolve("NXOTP_BASE_URL", "NXOTP_PROXY")
     if isinstance(target, Settings):
         findings += await examine_network(target, timeout, context, clock or Clock())
     examined = {Check.SEND, *(finding.check for finding in findings)}
-    why = f"not examined, because of {findings[-1].check}"
+    why = f"not checked, because of {findings[-1].check}"
     return findings + [Finding(check, Status.SKIPPED, why) for check in Check if check not in examined]
 
 
 def is_local() -> bool:
-    """Return whether the ``NXOTP_`` variables lead to this machine itself, a sandbox for example.
+    """Return whether the ``NXOTP_`` variables point to this machine itself, for example to a sandbox.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
     """
     settings = Settings.resolve({})
-    return settings.url.startswith("http:") and settings.proxy is None  # plain http is for loopback only
+    return settings.url.startswith("http:") and settings.proxy is None  # plain http is allowed for loopback only
 
 
 async def send_one(to: str, *, clock: Clock | None = None) -> Finding:
-    """Send one real OTP, with a made-up code, by the ``NXOTP_`` variables, and tell what became of it.
+    """Send one real OTP with a random code, with the settings of the ``NXOTP_`` variables, and return the outcome.
 
     Args:
         to: The recipient's WhatsApp number.
         clock: Sources of time and chance for tests.
 
     Raises:
-        InvalidMessageError: It is no number.
+        InvalidMessageError: It is not a number.
         ConfigurationError: A setting is missing or wrong.
     """
     message = OtpMessage(to, f"{randbelow(1_000_000):06}")
-    del to  # error reporters print local variables, and this one is a whole number
+    del to  # error reporters show local variables, and this is a whole number
     async with OtpClient(clock=clock) as client:
         (result,) = [result async for result in client.send_many([message])]
     error = result.error
     if error is not None:
         return Finding(Check.SEND, Status.FAILED, f"{result.status}: {error.args[0]}", error.hint or "", error)
     found = f"accepted for {mask_number(message.to)} in {milliseconds(result.elapsed)}, as {result.message_id}"
-    advice = "accepted is not delivered: look at the phone; 'nxotp listen' shows what the vendor calls back"
+    advice = "accepted does not mean delivered: look at the phone; 'nxotp listen' shows the status callbacks"
     return Finding(Check.SEND, Status.OK, found, advice)
