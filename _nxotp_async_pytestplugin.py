@@ -1,7 +1,7 @@
 """The pytest plugin of nxotp_async.
 
-Every pytest run imports it wherever the package is installed. So it stands beside the package, of which importing
-anything would load aiohttp, too, and imports the rest when a test asks for a fixture.
+Every pytest run imports it where the package is installed. Importing anything of the package would import aiohttp, too,
+so this module is beside the package, and imports it only when a test uses a fixture.
 """
 
 import os
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def nxotp_sandbox() -> "Iterator[Sandbox]":
     """A running sandbox of NXCloud's API, for this test alone; ``OtpClient()`` uses it until the test ends.
 
-    For that the ``NXOTP_`` variables of the environment are set to its address and account, and all others are unset.
-    A client that was made before cannot reach another machine until then, either. The sandbox runs in a thread of its
-    own, so the test, and the application, may run in any event loop, or in none.
+    The ``NXOTP_`` environment variables are set to its address and account, and all others are unset. A client that was
+    made earlier cannot send to another machine until the test ends, either. The sandbox runs in a thread of its own, so
+    the test and the application may run in any event loop, or in none.
     """
     from nxotp_async.sandbox import Sandbox  # noqa: PLC0415 - see above
     from nxotp_async.testing import serve_in_thread  # noqa: PLC0415
@@ -37,7 +37,7 @@ def nxotp_sandbox() -> "Iterator[Sandbox]":
 
 
 def _refuse_other_machines(patch: pytest.MonkeyPatch) -> None:
-    """Let no client send to anything but this machine."""
+    """Let every client raise `NotSentError` in place of sending to another machine."""
     from yarl import URL  # noqa: PLC0415 - see above
 
     from nxotp_async import NotSentError  # noqa: PLC0415
@@ -62,7 +62,7 @@ def _refuse_other_machines(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nxotp_client(nxotp_sandbox: "Sandbox") -> "OtpClient":
-    """A client of the test's sandbox. It retries without pauses, and has nothing open that would have to be closed."""
+    """A client of the test's sandbox. It retries without pauses, and need not be closed."""
     from nxotp_async.testing import NO_PAUSES, UnpooledTransport  # noqa: PLC0415 - see above
 
     return nxotp_sandbox.client(transport=UnpooledTransport(), clock=NO_PAUSES)

@@ -127,12 +127,22 @@ class OtpClient:
         self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
     def __repr__(self) -> str:
-        return f"<OtpClient {self._settings.url}>"
+        return f"<OtpClient {self.url}>"
 
     @property
     def max_concurrency(self) -> int:
         """How many requests may be in flight at the same time, per event loop."""
         return self._settings.max_concurrency
+
+    @property
+    def url(self) -> str:
+        """The URL that messages are posted to."""
+        return self._settings.url
+
+    @property
+    def state(self) -> ClientState:
+        """What this client and its views have in common, to look at: what is in flight, the retry quota, the hooks."""
+        return self._state
 
     @property
     def in_flight(self) -> int:
@@ -342,7 +352,7 @@ class OtpClient:
             cus_message_id=message.cus_message_id,
         )
         result = SendResult(message, SendStatus.NOT_SENT, error=error)
-        self._state.hooks.tell_result(result)
+        self._state.hooks.call_on_result(result)
         return result
 
 

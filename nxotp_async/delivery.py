@@ -68,7 +68,7 @@ class Delivery:
         else:
             error = self._final_error(outcome, gave_up)
             result = SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
-        self._client.hooks.tell_result(result)
+        self._client.hooks.call_on_result(result)
         return result
 
     def _final_error(self, last: NxOtpError, gave_up: str) -> NxOtpError:
@@ -106,7 +106,7 @@ class Delivery:
             self._errors.append(outcome)
         if self._client.hooks.on_attempt:
             elapsed = self._client.clock.monotonic() - began
-            self._client.hooks.tell_attempt(self._message, self._attempts, outcome, elapsed)
+            self._client.hooks.call_on_attempt(self._message, self._attempts, outcome, elapsed)
         return outcome
 
     async def _in_time(self, waiting: Awaitable[object]) -> bool:

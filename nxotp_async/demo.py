@@ -1,25 +1,18 @@
 """The demonstration: a thousand OTPs through a sandbox in its own process."""
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle, islice
-from pathlib import Path
 from time import monotonic
 
 import aiohttp
 import attrs
 
-from .errors import InvalidMessageError
 from .messages import OtpMessage, SendResult
 from .results import ResultCollector, Summary
 from .sandbox import sandbox_client
 from .sandbox.process import sandbox_process
 
-__all__ = ["DemoError", "DemoReport", "default_recipients", "read_recipients", "run_demo"]
-
-
-class DemoError(Exception):
-    """The demonstration cannot run: its recipients cannot be read, or its sandbox did not start."""
+__all__ = ["DemoReport", "run_demo"]
 
 
 @attrs.frozen
@@ -51,45 +44,6 @@ class DemoReport:
         return self.summary.total / self.seconds if self.seconds else 0.0
 
 
-def default_recipients() -> Path:
-    """Return the file of made-up recipients that comes with the package, or with a checkout of the project."""
-    package = Path(__file__).parent
-    installed = package / "recipients.csv"
-    return installed if installed.exists() else package.parent / "examples" / "recipients.csv"
-
-
-def read_recipients(path: Path) -> list[OtpMessage]:
-    """Read messages from a CSV file with the columns to, content, language_code and category.
-
-    Raises:
-        DemoError: The file cannot be read, or a row is no valid message; the text names the line.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            messages = list(_messages(csv.DictReader(file), path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DemoError(f"{path} cannot be read: {error}") from None
-    if not messages:
-        raise DemoError(f"{path} holds no recipients")
-    return messages
-
-
-def _messages(rows: "csv.DictReader[str]", path: Path) -> Iterator[OtpMessage]:
-    missing = {"to", "content"} - set(rows.fieldnames or ())
-    if missing:
-        raise DemoError(f"{path} lacks the column {' and '.join(sorted(missing))} in its first line")
-    for row in rows:
-        try:
-            yield OtpMessage(
-                row["to"],
-                row["content"],
-                language_code=row.get("language_code") or None,
-                category=row.get("category") or None,
-            )
-        except InvalidMessageError as error:
-            raise DemoError(f"{path}, line {rows.line_num}: {error}") from None
-
-
 async def run_demo(
     recipients: list[OtpMessage],
     *,
@@ -110,14 +64,11 @@ async def run_demo(
         on_result: Called with every result as it comes.
 
     Raises:
-        DemoError: The sandbox did not start.
+        ChildProcessError: The sandbox did not start, or ended early.
     """
     options = ("--made-up-ids", "--fault-rate", str(fault_rate), "--seed", str(seed))
-    try:
-        async with sandbox_process(*options) as url:
-            return await _run_against(url, recipients, count, concurrency, on_result)
-    except ChildProcessError as error:
-        raise DemoError(str(error)) from None
+    async with sandbox_process(*options) as url:
+        return await _run_against(url, recipients, count, concurrency, on_result)
 
 
 async def _run_against(
@@ -151,7 +102,7 @@ async def _count_accepted(url: str) -> int:
         async with aiohttp.ClientSession() as session, session.get(f"{url}/sandbox/counts") as response:
             return int((await response.json()).get("messages", 0))
     except aiohttp.ClientError as error:
-        raise DemoError(f"the sandbox process has gone: {type(error).__name__}") from None
+        raise ChildProcessError(f"the sandbox process has ended: {type(error).__name__}") from None
 
 
 def _problems(collector: ResultCollector, count: int, counted: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a client tells of its sends while they happen: to the application's hooks, and to the log."""
+"""Functions of the application that a client calls after every attempt and every result."""
 
 import asyncio
 import inspect
@@ -8,8 +8,9 @@ from typing import Any
 
 import attrs
 
-from .errors import ApiError, ConfigurationError, NxOtpError
-from .messages import OtpMessage, SendResult, SendStatus, mask_number
+from .errors import ConfigurationError, NxOtpError
+from .logs import log_result
+from .messages import OtpMessage, SendResult, SendStatus
 
 __all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
 
@@ -18,12 +19,12 @@ _log = logging.getLogger("nxotp_async")
 
 @attrs.frozen
 class Attempt:
-    """One POST for a message, and what came of it.
+    """One POST for a message, and its outcome.
 
     Attributes:
         message: The message, with its ``cus_message_id``.
         number: Which of the message's attempts this was, from 1.
-        status: What this attempt alone says of the message.
+        status: The outcome of this attempt alone.
         message_id: The vendor's id for it, or ``None`` unless accepted.
         elapsed: Seconds of the POST alone, without waiting for a permit, the rate limit or a retry.
         error: What went wrong, or ``None``.
@@ -43,13 +44,13 @@ ResultHook = Callable[[SendResult], None]
 
 @attrs.define
 class Hooks:
-    """The hooks of a client. One that raises is logged; the send it was told of goes on."""
+    """The hooks of a client. The exception of a hook is logged, and does not affect the send."""
 
     on_attempt: tuple[AttemptHook, ...] = ()
     on_result: tuple[ResultHook, ...] = ()
 
     def add(self, on_attempt: AttemptHook | None, on_result: ResultHook | None) -> None:
-        """Call these, too.
+        """Add hooks.
 
         Raises:
             ConfigurationError: One cannot be called, or would have to be awaited.
@@ -61,8 +62,8 @@ class Hooks:
         if on_result is not None:
             self.on_result += (on_result,)
 
-    def tell_attempt(self, message: OtpMessage, number: int, outcome: str | NxOtpError, elapsed: float) -> None:
-        """Tell of an attempt that ended with a message id or an error."""
+    def call_on_attempt(self, message: OtpMessage, number: int, outcome: str | NxOtpError, elapsed: float) -> None:
+        """Call the hooks for an attempt that ended with a message id or an error."""
         if isinstance(outcome, str):
             attempt = Attempt(message, number, SendStatus.ACCEPTED, outcome, elapsed, None)
         else:
@@ -71,11 +72,9 @@ class Hooks:
         for hook in self.on_attempt:
             _call(hook, attempt)
 
-    def tell_result(self, result: SendResult) -> None:
-        """Tell what became of a message."""
-        level = logging.DEBUG if result.error is None else logging.INFO
-        if _log.isEnabledFor(level):
-            _write_to_log(level, result)
+    def call_on_result(self, result: SendResult) -> None:
+        """Log the outcome of a message, and call the hooks for it."""
+        log_result(result)
         for hook in self.on_result:
             _call(hook, result)
 
@@ -92,23 +91,10 @@ def _check(name: str, hook: object) -> None:
 def _call(hook: Callable[[Any], Any], event: object) -> None:
     try:
         answer = hook(event)
-    # A hook is no coroutine: what it raises was not meant for the task that sends.
+    # A hook is not a coroutine: a CancelledError that it raises is not meant for the task that sends.
     except (Exception, asyncio.CancelledError):
-        _log.exception("a hook failed; the send it was told of is not affected")
+        _log.exception("a hook raised an exception; the send is not affected")
         return
     if inspect.iscoroutine(answer):
         answer.close()
         _log.error("a hook returned a coroutine, which nobody awaits: let it start a task")
-
-
-def _write_to_log(level: int, result: SendResult) -> None:
-    error, cus_message_id = result.error, result.message.cus_message_id
-    facts = {
-        "cus_message_id": cus_message_id,
-        "recipient": mask_number(result.message.to),
-        "status": result.status.value,
-        "vendor_code": error.code if isinstance(error, ApiError) else None,
-        "attempts": result.attempts,
-        "elapsed": result.elapsed,
-    }
-    _log.log(level, "%s: %s", cus_message_id, result.status.value if error is None else error, extra=facts)

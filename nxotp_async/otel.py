@@ -1,7 +1,7 @@
 """Spans and metrics of a client's sends, for OpenTelemetry: ``pip install "nxotp_async[otel]"``.
 
-Names are those of the semantic conventions for messaging, as far as they go; the rest begins with ``nxotp.``. No
-attribute holds a code or a number.
+Names are those of the semantic conventions for messaging, where there are any; the others begin with ``nxotp.``. No
+attribute contains a code or a number.
 """
 
 import logging
@@ -34,8 +34,8 @@ _log = logging.getLogger("nxotp_async")
 
 _Attributes = dict[str, str | int | float | bool]
 
-# What the conventions ask of every span and duration. The destination is the request's "messaging_product": the
-# recipient, who is the real one, must not be told.
+# What the conventions require of every span and duration. The destination is the request's "messaging_product",
+# because the recipient's number must not be exported.
 _OPERATION: Final[Mapping[str, str]] = {
     "messaging.system": "nxcloud",
     "messaging.operation.name": "send",
@@ -48,42 +48,42 @@ _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5
 def instrument(
     client: OtpClient, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
 ) -> None:
-    """Have a span made, and metrics recorded, of everything that a client and its views send from now on.
+    """Create a span, and record metrics, for every message that a client and its views send from now on.
 
-    A client that is instrumented already stays as it is, and a warning is logged.
+    A client that is instrumented already is not changed, and a warning is logged.
 
     Args:
-        client: Whose sends.
-        tracer_provider: Takes the spans. Default: the global one.
-        meter_provider: Takes the metrics. Default: the global one.
+        client: The client.
+        tracer_provider: Receives the spans. Default: the global one.
+        meter_provider: Receives the metrics. Default: the global one.
 
     Raises:
-        TypeError: ``client`` is no `OtpClient`.
+        TypeError: ``client`` is not an `OtpClient`.
     """
     if not isinstance(client, OtpClient):
         raise TypeError(f"client must be an OtpClient, not {type(client).__name__}")
-    shared = client._state  # noqa: SLF001 - it outlives the client while one of its views is left
-    if any(isinstance(getattr(hook, "__self__", None), _Telemetry) for hook in shared.hooks.on_result):
+    state = client.state
+    if any(isinstance(getattr(hook, "__self__", None), _Telemetry) for hook in state.hooks.on_result):
         _log.warning("%r is instrumented already; nothing was changed", client)
         return
     meter_provider = meter_provider or get_meter_provider()
     meter = meter_provider.get_meter("nxotp_async", __version__)
     tracer = (tracer_provider or get_tracer_provider()).get_tracer("nxotp_async", __version__)
-    telemetry = _Telemetry(shared, _server(client), tracer, meter)
+    telemetry = _Telemetry(state, _server(client.url), tracer, meter)
     client.add_hooks(on_attempt=telemetry.on_attempt, on_result=telemetry.on_result)
     _observe(telemetry, meter_provider, meter)
 
 
 class _Telemetry:
-    """The hooks of one client. Nothing but the client and its views keeps it alive, and it keeps none of them alive."""
+    """The hooks of one client. Only the client and its views hold a reference to it, and it holds none to them."""
 
-    def __init__(self, shared: ClientState, server: _Attributes, tracer: Tracer, meter: Meter) -> None:
-        self.in_flight = shared.in_flight
-        self.quota = shared.quota
+    def __init__(self, state: ClientState, server: _Attributes, tracer: Tracer, meter: Meter) -> None:
+        self.in_flight = state.in_flight
+        self.quota = state.quota
         self._tracer = tracer
         self._operation: _Attributes = {**_OPERATION, **server}
-        # The attempts of the messages that are on their way, each with its time. Where a send is cancelled, its
-        # message dies, and they with it.
+        # The attempts of the messages in flight, each with its time. When a send is cancelled, nobody references its
+        # message any longer, and the attempts are dropped with it.
         self._pending: WeakKeyDictionary[OtpMessage, list[tuple[int, _Attributes]]] = WeakKeyDictionary()
         self._duration = meter.create_histogram(
             "messaging.client.operation.duration",
@@ -92,18 +92,18 @@ class _Telemetry:
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
         self._messages = meter.create_counter(
-            "nxotp.client.messages", unit="{message}", description="Messages by what became of them."
+            "nxotp.client.messages", unit="{message}", description="Messages by outcome."
         )
         self._attempts = meter.create_counter(
-            "nxotp.client.attempts", unit="{attempt}", description="POSTs by what came of them."
+            "nxotp.client.attempts", unit="{attempt}", description="POSTs by outcome."
         )
 
     def on_attempt(self, attempt: Attempt) -> None:
-        """Count an attempt, and keep it for the span."""
+        """Count an attempt, and keep it until the span is created."""
         outcome = _outcome(attempt.status, attempt.error)
         self._attempts.add(1, {**outcome, "nxotp.retry": attempt.number > 1})
         if attempt.number == 1:
-            # An equal message may have been sent before and cancelled, and somebody may still hold it.
+            # The send of an equal message may have been cancelled before, and that message may still be referenced.
             self._pending.pop(attempt.message, None)
         event = {
             "nxotp.attempt.number": attempt.number,
@@ -114,12 +114,12 @@ class _Telemetry:
         self._pending.setdefault(attempt.message, []).append((time_ns(), event))
 
     def on_result(self, result: SendResult) -> None:
-        """Count a message, and make its span."""
+        """Count a message, and create its span."""
         outcome = _outcome(result.status, result.error)
         self._messages.add(1, outcome)
         failure = {} if result.error is None else {"error.type": type(result.error).__name__}
         self._duration.record(result.elapsed, {**self._operation, **failure})
-        # A message without attempts may be refused for its twin, which is equal to it and still on its way.
+        # A message without attempts may be the duplicate of an equal one that is still in flight.
         attempts = self._pending.pop(result.message, []) if result.attempts else []
         self._trace(result, {**outcome, **_details(result.error)}, attempts)
 
@@ -127,11 +127,11 @@ class _Telemetry:
         now = time_ns()
         span = self._tracer.start_span(
             "send whatsapp",
-            # Not PRODUCER: the vendor answers before it ends, and no trace goes on from it at the recipient's.
+            # Not PRODUCER: the span ends with the vendor's answer, and no consumer continues the trace.
             kind=SpanKind.CLIENT,
             attributes={
                 **self._operation,
-                # Not the id that came back: one that Meta made spells the recipient's number, in Base64.
+                # Not the vendor's message id: one that Meta made contains the recipient's number, in Base64.
                 "messaging.message.id": str(result.message.cus_message_id),
                 "nxotp.attempts": result.attempts,
                 **outcome,
@@ -145,13 +145,13 @@ class _Telemetry:
         span.end(now)
 
 
-def _server(client: OtpClient) -> _Attributes:
-    url = URL(client._settings.url)  # noqa: SLF001 - nothing else of the settings is anybody's business
-    return {"server.address": str(url.host), "server.port": int(url.port or 0)}
+def _server(url: str) -> _Attributes:
+    parts = URL(url)
+    return {"server.address": str(parts.host), "server.port": int(parts.port or 0)}
 
 
 def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:
-    """Return what metrics may be split by: few values, whatever the vendor answers."""
+    """Return the attributes of metrics: of low cardinality, whatever the vendor answers."""
     outcome: _Attributes = {"nxotp.status": status.value}
     if error is not None:
         outcome["error.type"] = type(error).__name__
@@ -161,7 +161,7 @@ def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:
 
 
 def _details(error: NxOtpError | None) -> _Attributes:
-    """Return what spans tell besides. No text of the vendor's is among it."""
+    """Return the further attributes of spans. None contains text of the vendor's."""
     details: _Attributes = {}
     if isinstance(error, ApiError):
         details["http.response.status_code"] = error.http_status
@@ -171,15 +171,15 @@ def _details(error: NxOtpError | None) -> _Attributes:
 
 
 def _meaning(error: NxOtpError) -> str | None:
-    """Return what the vendor's code means. The error's own text could quote the vendor's."""
+    """Return the meaning of the vendor's code. The error's own text could quote the vendor's."""
     known = ResponseCode.find(error.code) if isinstance(error, ApiError) and error.code is not None else None
     return None if known is None else f"code {known.value}, {known.meaning}"
 
 
-# ---------------------------------------------------------------------------------------------- what is going on now
+# ---------------------------------------------------------------------------------------------- gauges
 
-# The first client of a provider registers the instruments, and they tell of all of its clients: a second instrument
-# of the same name would be ignored.
+# The first client of a provider registers the observable instruments, which observe all of its clients: a second
+# instrument of the same name would be ignored.
 _instrumented: WeakKeyDictionary[MeterProvider, "WeakSet[_Telemetry]"] = WeakKeyDictionary()
 
 
@@ -202,11 +202,11 @@ def _observe(telemetry: _Telemetry, provider: MeterProvider, meter: Meter) -> No
         "nxotp.client.in_flight",
         callbacks=[in_flight],
         unit="{message}",
-        description="Messages on their way, those that wait for a permit or a retry included.",
+        description="Messages in flight, including those that wait for a permit or a retry.",
     )
     meter.create_observable_gauge(
         "nxotp.client.retry_tokens",
         callbacks=[retry_tokens],
         unit="{token}",
-        description="What is left of the retry quota, of the client that has the least.",
+        description="The remaining retry quota of the client that has the least.",
     )

@@ -1,4 +1,4 @@
-"""Helpers for the tests of applications: a sandbox for every kind of test, a transport in memory, and assertions.
+"""Helpers for the tests of applications: clocks, a sandbox in a thread, a transport in memory, and assertions.
 
 The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytest finds them by itself.
 """
@@ -41,6 +41,8 @@ NO_PAUSES: Final = Clock(sleep=_no_pause)
 
 class FakeClock(Clock):
     """A clock that stands still. `advance` moves it, and so does a pause before a retry, which takes no real time.
+
+    Pauses of messages that are sent at the same time add up.
 
         clock = FakeClock()
         async with Sandbox(clock=clock) as sandbox, sandbox.client(clock=clock) as client:
@@ -112,7 +114,7 @@ def serve_in_thread(server: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
 
 
 class UnpooledTransport:
-    """A transport that keeps nothing open between two POSTs, so that nobody has to close it, in whichever loop."""
+    """A transport that closes its connection after every POST, so that it need not be closed, in any event loop."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """POST the bytes once; see `Transport`."""
@@ -123,28 +125,28 @@ class UnpooledTransport:
             await pool.aclose()
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing open."""
+        """Do nothing: nothing is open."""
 
 
 # ---------------------------------------------------------------------------------------------- in memory
 
 
 class MemoryTransport:
-    """A transport to a sandbox in this process: no socket, no waiting. The sandbox need not run.
+    """A transport that hands requests to a sandbox in memory: no socket, no waiting. The sandbox need not run.
 
         sandbox = Sandbox()
         client = MemoryTransport(sandbox).client()
         await client.send_otp("+999 555 0100", "482913")
         assert sandbox.messages[-1].otp == "482913"
 
-    No time passes in it: what would be answered within the timeout is answered at once, and everything else times
-    out at once.
+    An answer that would come within the timeout comes at once; any other request times out at once. No status
+    callbacks are pushed.
 
     Args:
-        sandbox: What answers.
+        sandbox: The sandbox that answers.
 
     Attributes:
-        reachable: While this is ``False`` nothing leaves: every attempt ends as `NotSentError`.
+        reachable: While this is ``False``, every attempt fails with `NotSentError`.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -152,13 +154,13 @@ class MemoryTransport:
         self._sandbox = sandbox
 
     def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
-        """Return a client that sends through this transport, and never pauses. The options are those of `OtpClient`."""
+        """Return a client that uses this transport and does not pause. The options are those of `OtpClient`."""
         defaults = {"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES}
         return self._sandbox.client(**{**defaults, **options})
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ARG002
         """Answer as the vendor would; see `Transport`."""
-        await asyncio.sleep(0)  # as every real POST does, it lets others run
+        await asyncio.sleep(0)  # a real POST lets other tasks run, too
         if not self.reachable:
             raise NotSentError("no connection: reachable is False", temporary=True)
 
@@ -166,14 +168,15 @@ class MemoryTransport:
             return body
 
         async with self._sandbox.receive(CIMultiDict(headers), read) as reply:
-            if reply.fault in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
+            fault = reply.request.fault
+            if fault in (FaultKind.DISCONNECT_BEFORE_READING, FaultKind.DISCONNECT_AFTER_READING):
                 raise _lost("the connection was reset")
-            if reply.fault in (FaultKind.HANG, FaultKind.DRIP) or reply.delay >= timeout:
+            if fault in (FaultKind.HANG, FaultKind.DRIP) or reply.delay >= timeout:
                 raise _lost(f"no answer within {timeout:.3g} s")
             return Answer(*reply.answer)
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing open."""
+        """Do nothing: nothing is open."""
 
 
 def _lost(what: str) -> OutcomeUnknownError:
@@ -186,33 +189,33 @@ _SHOWN: Final = 10
 
 
 def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, within: float = 0.0) -> ReceivedRequest:
-    """Assert that exactly one message went out to a number, and return it: ``.otp`` is its code.
+    """Assert that exactly one message was sent to a number, and return it: ``.otp`` is its code.
 
-    A message counts when the vendor has accepted it, even where the sender never learned that. To look at one step of
-    a test only, forget the steps before it: ``sandbox.requests.clear()``.
+    A message was sent when the sandbox has accepted it, even if the sender does not know that. Call
+    ``sandbox.requests.clear()`` between two steps of a test to check each for itself.
 
     Args:
-        sandbox: What received the messages.
+        sandbox: The sandbox that received it.
         to: The number, as people write it.
-        code: The code it must hold. Default: any.
-        within: Seconds to wait for it at the most, where the application sends in the background. The calling thread
-            waits; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, sandbox, to, within=5)``.
+        code: The expected code. Default: any.
+        within: The most seconds to wait for it, where the application sends in the background. The calling thread is
+            blocked; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, sandbox, to, within=5)``.
 
     Raises:
-        AssertionError: The text tells what did arrive, with numbers masked and without codes.
-        InvalidMessageError: ``to`` is no number.
-        RuntimeError: ``within`` was given where an event loop runs.
+        AssertionError: The text lists the requests received, with numbers masked and without codes.
+        InvalidMessageError: ``to`` is not a number.
+        RuntimeError: ``within`` was given, and an event loop runs in the calling thread.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
     number = parse_number(to)
     shown = mask_number(number)
     found = sandbox.messages_to(number, within=within)
     if not found:
-        failure = f"no OTP went to {shown}; {_arrived(sandbox, number)}"
+        failure = f"no OTP was sent to {shown}; {_received(sandbox, number)}"
     elif len(found) > 1:
-        failure = f"{len(found)} OTPs went to {shown}, not one; {_arrived(sandbox, number)}"
+        failure = f"{len(found)} OTPs were sent to {shown}, expected one; {_received(sandbox, number)}"
     elif code is not None and found[0].otp != code:
-        failure = f"another code than the expected one went to {shown} (codes are not shown)"
+        failure = f"the OTP that was sent to {shown} has another code than the expected one (codes are not shown)"
     else:
         return found[0]
     del to, code, number  # error reporters show the local variables of this frame
@@ -220,35 +223,35 @@ def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, withi
 
 
 def assert_nothing_sent(sandbox: Sandbox) -> None:
-    """Assert that no message went out. Requests that were refused may have come.
+    """Assert that no message was sent. Requests may have been received, and rejected.
 
     Args:
-        sandbox: What received the messages.
+        sandbox: The sandbox that would have received it.
 
     Raises:
-        AssertionError: The text tells what did arrive, with numbers masked and without codes.
+        AssertionError: The text lists the requests received, with numbers masked and without codes.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
     if sent := len(sandbox.messages):
-        raise AssertionError(f"{sent} OTP{'s' * (sent > 1)} went out; {_arrived(sandbox)}")
+        raise AssertionError(f"{sent} {'OTP was' if sent == 1 else 'OTPs were'} sent; {_received(sandbox)}")
 
 
-def _arrived(sandbox: Sandbox, number: str = "") -> str:
-    """Tell what came in last, one line each."""
+def _received(sandbox: Sandbox, number: str = "") -> str:
+    """List the last requests, one line each."""
     requests = sandbox.requests.copy()
     if not requests:
-        return "no request arrived at all"
-    heading = "what arrived:" if len(requests) <= _SHOWN else f"the last {_SHOWN} of {len(requests)} requests:"
+        return "no request was received"
+    heading = "requests received:" if len(requests) <= _SHOWN else f"the last {_SHOWN} of {len(requests)} requests:"
     return "\n  ".join([heading, *(_describe(request, number) for request in [*requests][-_SHOWN:])])
 
 
 def _describe(request: ReceivedRequest, number: str) -> str:
     shown = mask_number(request.to)
-    # Two numbers can look alike when they are masked.
+    # Two numbers may look the same when they are masked.
     who = f"{shown}, which is another number" if shown == mask_number(number) and request.to != number else shown
     if request.message_id is not None:
         return f"to {who}: sent"
     if request.code == ResponseCode.SUCCESS:
         return f"to {who}: not sent, because of the fault {request.fault}"
     known = ResponseCode.find(request.code)
-    return f"to {who}: refused with {int(request.code)}, {known.meaning if known else 'an undocumented code'}"
+    return f"to {who}: rejected with {int(request.code)}, {known.meaning if known else 'an undocumented code'}"

@@ -16,14 +16,15 @@ RANKS = [
     {"_version", "errors", "languages", "clocks", "urls"},
     {"codes"},
     {"messages", "signing"},
-    {"protocol", "retry", "results", "callbacks", "hooks"},
+    {"logs", "protocol", "retry", "results", "callbacks"},
+    {"hooks"},
     {"settings", "transports", "streaming", "tracking", "receivers"},
     {"clock_skew"},
     {"client_state"},
     {"delivery"},
     {"client"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
-    {"demo", "testing"},
+    {"demo", "recipients", "testing"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -60,6 +61,13 @@ def test_imports_run_downwards_only(path: Path) -> None:
     own = unit(path)
     upwards = {name for name in imported_units(path) - {own} if rank(name) >= rank(own)}
     assert not upwards
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_private_name_of_another_module_is_imported(path: Path) -> None:
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports if node.level for alias in node.names}
+    assert not [name for name in names if name.startswith("_") and not name.startswith("__")]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -11,7 +11,7 @@ import pytest
 from support import accepted
 
 from nxotp_async import Clock, NotSentError, OtpClient, OtpMessage, OutcomeUnknownError
-from nxotp_async.bench import Benchmark, Plan, Report, made_up_messages
+from nxotp_async.bench import Benchmark, BenchmarkReport, Plan, made_up_messages
 from nxotp_async.bench.figures import caveats
 from nxotp_async.bench.histogram import Histogram
 from nxotp_async.bench.recorder import Recorder, Second
@@ -97,8 +97,10 @@ def client_of(vendor: Vendor, clock: Clock, permits: int) -> OtpClient:
     return sandbox_client("https://otp.invalid", transport=vendor, clock=clock, max_concurrency=permits)
 
 
-def measured(vendor: Vendor, plan: Plan, *, permits: int = 1000, messages: list[OtpMessage] | None = None) -> Report:
-    async def main(clock: Clock) -> Report:
+def measured(
+    vendor: Vendor, plan: Plan, *, permits: int = 1000, messages: list[OtpMessage] | None = None
+) -> BenchmarkReport:
+    async def main(clock: Clock) -> BenchmarkReport:
         async with client_of(vendor, clock, permits) as client:
             report = await Benchmark(client, messages or made_up_messages(), plan, clock=clock).run()
         assert len(asyncio.all_tasks()) == 1
@@ -111,7 +113,7 @@ def plan(**options: Any) -> Plan:
     return Plan(**{"warm_up": 0, **options})
 
 
-def assert_latencies(report: Report, expected: list[float]) -> None:
+def assert_latencies(report: BenchmarkReport, expected: list[float]) -> None:
     """Check every single latency: that the histograms are one and the same."""
     histogram = Histogram()
     for seconds in expected:
@@ -195,7 +197,7 @@ def test_a_schedule_does_not_drift() -> None:
 
 
 def test_a_timer_that_fires_early_begins_nothing_early() -> None:
-    async def main(clock: Clock) -> Report:
+    async def main(clock: Clock) -> BenchmarkReport:
         async def sleep(seconds: float) -> None:
             await asyncio.sleep(seconds * 0.75)
 
@@ -337,7 +339,7 @@ def test_an_end_is_final() -> None:
 
 @both_loops
 def test_what_was_measured_before_an_interruption_is_reported(load: dict[str, float]) -> None:
-    async def main(clock: Clock) -> Report:
+    async def main(clock: Clock) -> BenchmarkReport:
         vendor = Vendor(stalls=(2, 1000))
         vendor._takes = TICK
         async with client_of(vendor, clock, 4) as client:
@@ -360,7 +362,7 @@ def test_what_was_measured_before_an_interruption_is_reported(load: dict[str, fl
 
 
 def test_a_warm_up_that_is_interrupted_has_measured_nothing() -> None:
-    async def main(clock: Clock) -> Report:
+    async def main(clock: Clock) -> BenchmarkReport:
         async with client_of(Vendor(TICK), clock, 4) as client:
             benchmark = Benchmark(client, made_up_messages(), plan(duration=60, warm_up=10), clock=clock)
             with pytest.raises(TimeoutError):

@@ -9,7 +9,7 @@ import attrs
 import orjson
 import pytest
 
-from nxotp_async.bench import Arrivals, Machine, Plan, Report, compare
+from nxotp_async.bench import Arrivals, BenchmarkReport, Machine, Plan, compare
 from nxotp_async.bench.figures import Figure, caveats, described, figures
 from nxotp_async.bench.histogram import Histogram
 from nxotp_async.bench.page import html_page
@@ -18,7 +18,7 @@ from nxotp_async.bench.recorder import Second
 MACHINE = Machine("Linux-6.1-x86_64", 2, "CPython 3.11.7", "uvloop 0.22.1", "3.14.5", "1.0.0")
 
 
-def report_of(*milliseconds: float, **fields: Any) -> Report:
+def report_of(*milliseconds: float, **fields: Any) -> BenchmarkReport:
     histogram = Histogram()
     for value in milliseconds:
         histogram.record(value / 1000)
@@ -49,26 +49,26 @@ def report_of(*milliseconds: float, **fields: Any) -> Report:
         "timeline": [Second(0, completed, 0, 2.0, 3.0), Second(1, 0, 0, None, None)],
         "machine": MACHINE,
     }
-    return Report(**{**defaults, **fields})
+    return BenchmarkReport(**{**defaults, **fields})
 
 
-def usual(**fields: Any) -> Report:
+def usual(**fields: Any) -> BenchmarkReport:
     return report_of(*range(1, 101), **fields)
 
 
-def failing(**fields: Any) -> Report:
+def failing(**fields: Any) -> BenchmarkReport:
     failures = {"9001": 30, "NotSentError": 4}
     return usual(accepted=66, rejected=30, not_sent=4, failures=failures, **fields)
 
 
-def overloaded(*medians: float, **fields: Any) -> Report:
+def overloaded(*medians: float, **fields: Any) -> BenchmarkReport:
     """Return a run of so many seconds with these median latencies."""
     timeline = [Second(place, 100, 0, median, median) for place, median in enumerate(medians)]
     plan = Plan(rate=500.0, duration=len(medians))
     return usual(**{"timeline": timeline, "seconds": float(len(medians)), "plan": plan, **fields})
 
 
-def empty() -> Report:
+def empty() -> BenchmarkReport:
     return report_of(throughput=0.0, timeline=[], arrivals=None, cpu_per_send=None, interrupted=True)
 
 
@@ -90,8 +90,8 @@ every_kind = pytest.mark.parametrize(
 
 
 @every_kind
-def test_a_report_is_read_back_as_it_was_written(report: Report) -> None:
-    again = Report.from_json(report.to_json())
+def test_a_report_is_read_back_as_it_was_written(report: BenchmarkReport) -> None:
+    again = BenchmarkReport.from_json(report.to_json())
     assert again == report
     assert again.to_json() == report.to_json()
 
@@ -138,7 +138,7 @@ def changed(**changes: Any) -> bytes:
 )
 def test_what_is_no_report_is_refused_with_the_reason(text: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
-        Report.from_json(text)
+        BenchmarkReport.from_json(text)
 
 
 async def test_a_machine_is_described_without_its_name() -> None:
@@ -269,7 +269,7 @@ def test_a_good_run_has_no_caveats() -> None:
         "too slow",
     ],
 )
-def test_what_a_reader_has_to_know_is_said(report: Report, start: str) -> None:
+def test_what_a_reader_has_to_know_is_said(report: BenchmarkReport, start: str) -> None:
     (caveat,) = [text for text in caveats(report) if text.startswith(start)]
     assert caveat in caveats(report)
 
@@ -291,7 +291,7 @@ def test_without_an_outcome_in_the_window_there_is_no_throughput() -> None:
 
 
 def test_a_report_without_examples_is_read() -> None:
-    assert Report.from_json(changed(examples=...)) == usual()
+    assert BenchmarkReport.from_json(changed(examples=...)) == usual()
 
 
 # ---------------------------------------------------------------------------------------------- comparing
@@ -393,7 +393,7 @@ class _Page(HTMLParser):
 
 
 @every_kind
-def test_a_page_is_complete_and_says_every_figure_and_caveat(report: Report) -> None:
+def test_a_page_is_complete_and_says_every_figure_and_caveat(report: BenchmarkReport) -> None:
     text = html_page(report)
     page = _Page(text)
     assert page.tags & {"script", "link", "img", "iframe", "object", "embed", "base"} == set()

@@ -1058,10 +1058,10 @@ async def settled(client: OtpClient, tasks: Collection[asyncio.Task[Any]]) -> No
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
-    loop = client._state.of_running_loop()
+    loop = client.state.of_running_loop()
     assert loop.permits._value == client.max_concurrency
     assert not loop.streams
-    assert not client._state.in_flight
+    assert not client.state.in_flight
 
 
 def check_at(sandbox: Sandbox, ledger: Ledger) -> None:

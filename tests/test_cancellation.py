@@ -49,24 +49,24 @@ def cancelled_at(suspension: int, work: Coroutine[Any, Any, Any]) -> Generator[A
 
 async def sweep(client: OtpClient, work: Callable[[], Coroutine[Any, Any, Any]]) -> int:
     """Cancel the work at every suspension point, one after the other, and return how many there are."""
-    loop = client._state.of_running_loop()
+    loop = client.state.of_running_loop()
     permits = loop.permits._value
     for suspension in range(1, 1000):
         before = asyncio.all_tasks()
-        client._state.quota.give_back(RetryQuota.CAPACITY)
+        client.state.quota.give_back(RetryQuota.CAPACITY)
         cancelled = await asyncio.create_task(_run(cancelled_at(suspension, work())))
         await _settled(before)
         assert asyncio.all_tasks() == before
         assert loop.permits._value == permits
         assert loop.backing_off == 0
-        assert not client._state.in_flight
-        if isinstance(client._state.transport, SessionPool):
-            for sessions in client._state.transport._loops.values():
+        assert not client.state.in_flight
+        if isinstance(client.state.transport, SessionPool):
+            for sessions in client.state.transport._loops.values():
                 assert [slot.in_flight for slot in sessions.slots] == [0] * len(sessions.slots)
                 assert all(not slot.session.connector._acquired for slot in sessions.slots)  # type: ignore[union-attr]
         if not cancelled:
             return suspension - 1
-        assert client._state.quota.tokens == RetryQuota.CAPACITY
+        assert client.state.quota.tokens == RetryQuota.CAPACITY
     raise AssertionError("the work never completes")
 
 
@@ -118,7 +118,7 @@ async def test_a_send_that_waits_for_a_permit_cancelled_anywhere_leaves_nothing_
 
 
 async def _send_behind_another(client: OtpClient) -> None:
-    permits = client._state.of_running_loop().permits
+    permits = client.state.of_running_loop().permits
     await permits.acquire()
     asyncio.get_running_loop().call_soon(permits.release)
     await client.send_otp(TO, "482913")

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from nxotp_async import Clock, NotSentError
-from nxotp_async.bench import Benchmark, Plan, Report
+from nxotp_async.bench import Benchmark, BenchmarkReport, Plan
 from nxotp_async.bench.recorder import Recorder
 from nxotp_async.cli import nxotp
 from nxotp_async.cli.bench import bench, view
@@ -122,7 +122,7 @@ def test_an_open_loop_writes_both_files_and_prints_its_arrivals(live: Sandbox) -
     result = load(live, "--count", "20", "--rate", "1000", "--json", "a.json", "--html", "a.html")
     assert result.exit_code == 0
     assert re.search(r"^arrivals dropped +0$", result.stdout, re.MULTILINE)
-    report = Report.from_json(Path("a.json").read_bytes())
+    report = BenchmarkReport.from_json(Path("a.json").read_bytes())
     assert (report.accepted, report.interrupted, report.concurrency) == (20, False, 64)
     assert report.plan == Plan(rate=1000, count=20, warm_up=0)
     page = Path("a.html").read_text(encoding="utf-8")
@@ -133,7 +133,7 @@ def test_an_open_loop_writes_both_files_and_prints_its_arrivals(live: Sandbox) -
 
 def test_the_warm_up_and_the_duration_are_those_asked_for(live: Sandbox) -> None:
     result = invoke("--base-url", live.url, "--warm-up", "0.1", "--duration", "0.2", "--rate", "100", "--json", "-")
-    report = Report.from_json(result.stdout_bytes)
+    report = BenchmarkReport.from_json(result.stdout_bytes)
     assert report.accepted == 20
     assert live.counts["messages"] == 30
     assert (report.plan.warm_up, report.plan.duration, report.plan.count) == (0.1, 0.2, None)
@@ -150,7 +150,7 @@ def test_the_sandbox_of_its_own_gets_its_options() -> None:
         *("--json", "a.json"),
         env={"NXOTP_DEADLINE": "0.001", "NXOTP_BASE_URL": REAL},
     )
-    report = Report.from_json(Path("a.json").read_bytes())
+    report = BenchmarkReport.from_json(Path("a.json").read_bytes())
     assert report.target == "sandbox (latency 0.02, fault rate 1.0, seed -3)"
     assert report.failures.keys() <= {"-1", "9001"}
     assert (report.completed, report.rejected) == (20, 20)
@@ -521,7 +521,7 @@ def test_a_signal_ends_the_run_and_reports_it(start: Start, name: str, load: tup
         processes.append(start("--base-url", sandbox.url, "--warm-up", "0", "--duration", "3600", *load, *files))
         out, err = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 130
-    report = Report.from_json(Path("a.json").read_bytes())
+    report = BenchmarkReport.from_json(Path("a.json").read_bytes())
     assert report.interrupted
     assert 0 < report.completed <= sandbox.counts["messages"]
     assert re.search(rf"^completed +{report.completed:,}$", out, re.MULTILINE)
@@ -549,7 +549,7 @@ def test_a_signal_in_the_warm_up_says_that_nothing_was_measured(start: Start) ->
         out, err = processes[0].communicate(timeout=60)
     assert (processes[0].returncode, out) == (130, "")
     assert err == "nxotp: interrupted in the warm-up: nothing was measured\n"
-    report = Report.from_json(Path("a.json").read_bytes())
+    report = BenchmarkReport.from_json(Path("a.json").read_bytes())
     assert (report.interrupted, report.seconds, report.drain_seconds) == (True, 0.0, 0.0)
 
 

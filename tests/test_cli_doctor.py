@@ -93,15 +93,15 @@ def test_what_failed_comes_with_what_to_do(account: dict[str, str]) -> None:
     del account["NXOTP_APPKEY"]
     result = doctor(env={**account, "NXOTP_APKEY": "sandbox-appkey"})
     assert result.exit_code == 3
-    assert "FAILED missing: NXOTP_APPKEY -> export what NXCloud's console shows" in text(result)
-    assert "warning NXOTP_APKEY is set, but not read -> did you mean NXOTP_APPKEY?" in text(result)
-    assert result.stdout.endswith("\nnot ready: begin with the first that FAILED\n")
+    assert "FAILED missing: NXOTP_APPKEY -> set them to the keys in NXCloud's console" in text(result)
+    assert "warning NXOTP_APKEY is set, but not used -> did you mean NXOTP_APPKEY?" in text(result)
+    assert result.stdout.endswith("\nnot ready: fix the first FAILED check first\n")
 
 
 def test_a_warning_does_not_keep_from_sending(account: dict[str, str]) -> None:
     result = doctor(env={**account, "HTTPS_PROXY": "http://proxy.example:3128"})
     assert result.exit_code == 0
-    assert "warning HTTPS_PROXY: present, but ignored on purpose" in text(result)
+    assert "warning HTTPS_PROXY: set, but deliberately not used" in text(result)
 
 
 def test_what_comes_after_a_failure_is_skipped(account: dict[str, str]) -> None:
@@ -111,7 +111,7 @@ def test_what_comes_after_a_failure_is_skipped(account: dict[str, str]) -> None:
         result = doctor(env={**account, "NXOTP_BASE_URL": f"https://127.0.0.1:{port}"})
     assert result.exit_code == 1
     assert f"connection FAILED no connection to 127.0.0.1:{port}: Connection refused ->" in text(result)
-    assert "clock skipped not examined, because of connection" in text(result)
+    assert "clock skipped not checked, because of connection" in text(result)
 
 
 def test_the_clock_is_the_machines_configuration(account: dict[str, str]) -> None:
@@ -188,7 +188,7 @@ def test_a_sandbox_is_sent_to_without_being_asked(account: dict[str, str], sandb
 def test_nothing_is_sent_after_a_failure(account: dict[str, str], sandbox: Sandbox) -> None:
     result = doctor("--send-to", TO, "--yes", env={**account, "NXOTP_TIMEOUT": "soon"})
     assert result.exit_code == 3
-    assert "send skipped nothing was sent, because of what failed" in text(result)
+    assert "send skipped not sent, because a check failed" in text(result)
     assert not sandbox.requests
 
 
@@ -196,7 +196,7 @@ def test_where_nobody_can_be_asked_nothing_is_sent(through_a_proxy: dict[str, st
     result = doctor("--send-to", TO, env=through_a_proxy)
     assert result.exit_code == 2
     assert result.output.endswith("nothing was sent\n")
-    assert "send skipped nothing was sent, because nobody said yes -> say it with --yes" in text(result)
+    assert "send skipped not sent, because it was not confirmed -> confirm it with --yes" in text(result)
     assert not sandbox.requests
 
 
@@ -267,7 +267,7 @@ def test_one_is_asked_before_a_real_message(
     assert "Send one real OTP to 99******00? [y/N]:" in err
     assert process.returncode == (0 if messages else 2)
     assert sent(sandbox) == messages
-    assert ("nobody said yes" in out) == (messages == 0)
+    assert ("not confirmed" in out) == (messages == 0)
 
 
 @posix

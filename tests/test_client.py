@@ -374,7 +374,7 @@ async def test_closing_after_a_break_leaves_no_session_open() -> None:
         async with client:
             async for _ in client.send_many(messages()):
                 break
-        assert not client._state.transport._loops  # type: ignore[attr-defined]
+        assert not client.state.transport._loops  # type: ignore[attr-defined]
         assert asyncio.all_tasks() == before
         await see_off(client)
 

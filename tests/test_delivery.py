@@ -248,10 +248,10 @@ async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock:
     async with sandbox.client(clock=clock, retry=RetryPolicy(max_attempts=2), deadline=1e9) as client:
         sandbox.script(*[Fault.answer(-1)] * 250)
         await client.send_batch(OtpMessage(TO, "482913") for _ in range(150))
-        used = client._state.quota.tokens
+        used = client.state.quota.tokens
         await client.send_batch(OtpMessage(TO, "482913") for _ in range(20))
         assert used == 0
-        assert client._state.quota.tokens == 20
+        assert client.state.quota.tokens == 20
 
 
 async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(clock: FakeClock) -> None:
@@ -365,7 +365,7 @@ def test_a_deadline_that_runs_out_before_a_later_attempt_leaves_the_last_outcome
             deadline=5,
         )  # fmt: skip
         hanging = sandbox_client("https://otp.example", transport=Hanging(), clock=clock, timeout=30)
-        hanging._state._loops = client._state._loops  # one permit for both
+        hanging._state._loops = client.state._loops  # one permit for both
         sending = asyncio.create_task(outcome_on(client))
         await asyncio.sleep(1)
         blocking = asyncio.create_task(outcome_on(hanging))

@@ -1,179 +1,30 @@
 import contextlib
 import os
-import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import attrs
 import pytest
 
-from nxotp_async import ApiError, Category, Language, OtpMessage, ResultCollector, SendResult, SendStatus, Summary
-from nxotp_async.demo import DemoError, DemoReport, _problems, default_recipients, read_recipients, run_demo
-from nxotp_async.sandbox import MAGIC_RECIPIENTS
+from nxotp_async import (
+    ApiError,
+    OtpMessage,
+    ResultCollector,
+    SendResult,
+    SendStatus,
+    Summary,
+)
+from nxotp_async.demo import DemoReport, _problems, run_demo
+from nxotp_async.recipients import default_recipients, read_recipients
 
-HEADER = "to,content,language_code,category\n"
-GOOD_ROW = "+999 555 0100,Your code is 482913,en,UTILITY\n"
 ORDINARY = "+999 555 0100"
 NO_BALANCE = "999000009005"
 NO_CODE = "999000009015"
-
-# Numbers that national regulators keep free for films and examples, and a country code that is nobody's.
-FICTIONAL = re.compile(
-    r"999\d{9}"
-    r"|1\d{3}55501\d{2}"  # North America
-    r"|447700900\d{3}"  # United Kingdom
-    r"|3363998\d{4}"  # France
-    r"|49176040690\d{2}"  # Germany
-    r"|467017406(0[5-9]|[1-9]\d)"  # Sweden
-    r"|3532091\d{5}"  # Ireland
-)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "people.csv"
-
-
-# ---------------------------------------------------------------------------------------------- recipients
-
-
-def test_a_row_becomes_a_message(file: Path) -> None:
-    file.write_text(HEADER + GOOD_ROW, "utf-8")
-    assert read_recipients(file) == [
-        OtpMessage("9995550100", "Your code is 482913", language_code=Language.EN, category=Category.UTILITY)
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "content,category,to,language_code\nYour code is 482913,UTILITY,+999 555 0100,en\n",
-        "to,content,language_code,category,remark\n+999 555 0100,Your code is 482913,en,UTILITY,a friend\n",
-        HEADER + "\n" + GOOD_ROW + "\n\n",
-        (HEADER + GOOD_ROW).replace("\n", "\r\n"),
-        HEADER + '"+999 555 0100","Your code is 482913","en","UTILITY"',
-    ],
-    ids=["other order", "a further column", "blank lines", "CRLF", "quoted, without a last newline"],
-)
-def test_a_csv_file_may_be_written_in_many_ways(file: Path, text: str) -> None:
-    file.write_bytes(text.encode())
-    assert read_recipients(file) == [
-        OtpMessage("9995550100", "Your code is 482913", language_code="en", category="UTILITY")
-    ]
-
-
-def test_a_byte_order_mark_is_skipped(file: Path) -> None:
-    file.write_text(HEADER + GOOD_ROW, "utf-8-sig")
-    assert [message.to for message in read_recipients(file)] == ["9995550100"]
-
-
-@pytest.mark.parametrize("text", ["to,content\n+999 555 0100,482913\n", HEADER + "+999 555 0100,482913,,\n"])
-def test_language_and_category_may_be_left_out(file: Path, text: str) -> None:
-    file.write_text(text, "utf-8")
-    assert read_recipients(file) == [OtpMessage("9995550100", "482913")]
-
-
-def test_a_content_may_have_commas_quotes_and_lines(file: Path) -> None:
-    file.write_text('to,content\n+999 555 0100,"Your ""code"", for today:\n482913"\n', "utf-8")
-    assert [message.content for message in read_recipients(file)] == ['Your "code", for today:\n482913']
-
-
-@pytest.mark.parametrize(
-    ("text", "missing"),
-    [
-        ("content\n482913\n", "to"),
-        ("to\n+999 555 0100\n", "content"),
-        ("number,text\n+999 555 0100,482913\n", "content and to"),
-        (HEADER.replace(",", ";") + GOOD_ROW.replace(",", ";"), "content and to"),
-        ("", "content and to"),
-    ],
-    ids=["to", "content", "both", "semicolons", "empty file"],
-)
-def test_a_missing_column_is_named(file: Path, text: str, missing: str) -> None:
-    file.write_text(text, "utf-8")
-    with pytest.raises(DemoError, match=f"people.csv lacks the column {missing} in its first line"):
-        read_recipients(file)
-
-
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ("0555 0100,482913,en,", "to starts with 0"),
-        (",482913,en,", "to is empty"),
-        ("+999 555 0100,no code,en,", "content holds no code"),
-        ("+999 555 0100", "content must be a str"),
-        ("+999 555 0100,482913,tlh,", "tlh"),
-        ("+999 555 0100,482913,en,MARKETING", "category must be"),
-    ],
-)
-def test_a_bad_row_is_named_by_its_line(file: Path, row: str, problem: str) -> None:
-    file.write_text(HEADER + GOOD_ROW + row + "\n" + GOOD_ROW, "utf-8")
-    with pytest.raises(DemoError) as caught:
-        read_recipients(file)
-    assert "people.csv, line 3: " in str(caught.value)
-    assert problem in str(caught.value)
-
-
-def test_a_bad_row_is_told_without_its_number_and_code(file: Path) -> None:
-    file.write_text(HEADER + "+999 555 0100,482913 or 482914,en,\n+999 555 0100 555 0100,482913,en,\n", "utf-8")
-    with pytest.raises(DemoError) as caught:
-        read_recipients(file)
-    assert not re.search(r"4829|555", str(caught.value))
-
-
-def test_a_file_of_a_header_only_holds_no_recipients(file: Path) -> None:
-    file.write_text(HEADER, "utf-8")
-    with pytest.raises(DemoError, match=r"people\.csv holds no recipients"):
-        read_recipients(file)
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_a_file_that_is_not_utf_8_is_refused(file: Path, encoding: str) -> None:
-    file.write_text(HEADER + GOOD_ROW.replace("Your code is", "Votre code, gardé secret:"), encoding)
-    with pytest.raises(DemoError, match=r"people\.csv cannot be read: 'utf-8' codec"):
-        read_recipients(file)
-
-
-def test_a_field_without_end_is_refused(file: Path) -> None:
-    file.write_text(HEADER + "+999 555 0100," + "x" * 200_000, "utf-8")
-    with pytest.raises(DemoError, match=r"people\.csv cannot be read: field larger"):
-        read_recipients(file)
-
-
-def test_a_file_that_is_not_there_is_named(file: Path) -> None:
-    with pytest.raises(DemoError, match=r"people\.csv cannot be read: .*No such file"):
-        read_recipients(file)
-
-
-# ---------------------------------------------------------------------------------------------- the made-up recipients
 
 
 @pytest.fixture(scope="module")
 def made_up() -> list[OtpMessage]:
     return read_recipients(default_recipients())
-
-
-def test_there_are_five_made_up_recipients_for_every_language(made_up: list[OtpMessage]) -> None:
-    assert len(made_up) == 325
-    assert Counter(message.language_code for message in made_up) == dict.fromkeys(Language, 5)
-
-
-def test_no_made_up_number_can_be_anybodys(made_up: list[OtpMessage]) -> None:
-    assert [message.to for message in made_up if not FICTIONAL.fullmatch(message.to)] == []
-
-
-def test_the_made_up_numbers_differ_and_none_is_magic(made_up: list[OtpMessage]) -> None:
-    numbers = {message.to for message in made_up}
-    assert len(numbers) == len(made_up)
-    assert not numbers & MAGIC_RECIPIENTS.keys()
-
-
-def test_the_made_up_messages_vary(made_up: list[OtpMessage]) -> None:
-    assert {message.category for message in made_up} == {None, *Category}
-    assert {len(message.code) for message in made_up} >= {4, 6, 8}
-    assert any(message.code.startswith("0") for message in made_up)
-    assert any(message.content == message.code for message in made_up)
 
 
 # ---------------------------------------------------------------------------------------------- the run
@@ -272,7 +123,7 @@ async def test_a_sandbox_that_does_not_start_is_an_error(
         python.write_text(program)
         python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(DemoError, match="sandbox process did not start"):
+    with pytest.raises(ChildProcessError, match="sandbox process did not start"):
         await run([OtpMessage(ORDINARY, "482913")], 1)
 
 

@@ -262,7 +262,7 @@ async def test_a_hook_that_raises_is_logged_and_harms_nothing(
     assert told.story == ([(1, REJECTED), (1, ACCEPTED)], [REJECTED, ACCEPTED])
     complaints = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in complaints] == [
-        "a hook failed; the send it was told of is not affected"
+        "a hook raised an exception; the send is not affected"
     ] * 2
     assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in complaints)
     assert client.in_flight == 0
@@ -369,7 +369,7 @@ async def test_a_hook_that_raises_cancelled_error_cancels_nothing(
     cancelled.cancel()
     async with sandbox.client(clock=clock, on_result=lambda _: cancelled.result()) as client:
         assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
-    assert "a hook failed" in caplog.text
+    assert "a hook raised an exception" in caplog.text
 
 
 async def test_a_hook_that_returns_a_coroutine_is_told_of(

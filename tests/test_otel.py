@@ -97,7 +97,7 @@ def own(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def hooks_of(client: OtpClient) -> list[_Telemetry]:
-    hooks = [getattr(hook, "__self__", None) for hook in client._state.hooks.on_result]
+    hooks = [getattr(hook, "__self__", None) for hook in client.state.hooks.on_result]
     return [hook for hook in hooks if isinstance(hook, _Telemetry)]
 
 

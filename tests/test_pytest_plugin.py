@@ -186,7 +186,7 @@ def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> No
     result = runner.run("--asyncio-mode=auto", "--showlocals", "-vv")
     result.assert_outcomes(failed=3)
     printed = result.stdout.str() + result.stderr.str()
-    assert "no OTP went to 99******99" in printed
+    assert "no OTP was sent to 99******99" in printed
     for secret in (CODE, CODE[::-1], NUMBER, "9995550199", "+999 555 0100"):
         assert secret not in printed
     assert "testing.py" not in printed  # the caller's line is what is shown

@@ -396,7 +396,7 @@ async def test_it_is_found_in_a_sandbox_too(sandbox: Sandbox) -> None:
 
 def test_nothing_at_all_is_told(vendor: Sandbox) -> None:
     assert failure_of(lambda: assert_otp_sent(vendor, WRITTEN, code=CODE)) == (
-        "no OTP went to 99******00; no request arrived at all"
+        "no OTP was sent to 99******00; no request was received"
     )
 
 
@@ -409,27 +409,27 @@ async def test_what_arrived_instead_is_told(vendor: Sandbox, client: OtpClient) 
         with pytest.raises(NxOtpError):
             await client.send_otp(WRITTEN, CONTENT)
     assert failure_of(lambda: assert_otp_sent(vendor, WRITTEN)).splitlines() == [
-        "no OTP went to 99******00; what arrived:",
+        "no OTP was sent to 99******00; requests received:",
         "  to 99******99: sent",
         "  to 99******00, which is another number: sent",
-        "  to 99******00: refused with 9003, application does not exist or is unavailable",
-        "  to 99******00: refused with 4711, an undocumented code",
+        "  to 99******00: rejected with 9003, application does not exist or is unavailable",
+        "  to 99******00: rejected with 4711, an undocumented code",
         "  to 99******00: not sent, because of the fault http",
-        "  to ***: refused with -1, request failed",
+        "  to ***: rejected with -1, request failed",
     ]
 
 
 async def test_of_many_requests_the_last_are_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_batch(OtpMessage(f"99955502{index:02}", CONTENT) for index in range(30))
     lines = failure_of(lambda: assert_otp_sent(vendor, WRITTEN)).splitlines()
-    assert lines[0] == "no OTP went to 99******00; the last 10 of 30 requests:"
+    assert lines[0] == "no OTP was sent to 99******00; the last 10 of 30 requests:"
     assert len(lines) == 11
 
 
 async def test_a_wrong_code_is_told_without_showing_either(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(WRITTEN, CONTENT)
     text = failure_of(lambda: assert_otp_sent(vendor, WRITTEN, code="736251"))
-    assert text == "another code than the expected one went to 99******00 (codes are not shown)"
+    assert text == "the OTP that was sent to 99******00 has another code than the expected one (codes are not shown)"
 
 
 async def test_an_otp_that_went_out_twice_fails_until_the_first_is_forgotten(
@@ -438,7 +438,7 @@ async def test_an_otp_that_went_out_twice_fails_until_the_first_is_forgotten(
     for _ in range(2):
         await client.send_otp(WRITTEN, CONTENT)
     text = failure_of(lambda: assert_otp_sent(vendor, WRITTEN))
-    assert text.startswith("2 OTPs went to 99******00, not one; ")
+    assert text.startswith("2 OTPs were sent to 99******00, expected one; ")
     vendor.requests.clear()
     await client.send_otp(WRITTEN, "Your code is 736251")
     assert assert_otp_sent(vendor, WRITTEN).otp == "736251"
@@ -455,11 +455,11 @@ async def test_a_refused_request_sent_nothing(vendor: Sandbox, client: OtpClient
 async def test_what_should_not_have_gone_out_is_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(WRITTEN, CONTENT)
     assert failure_of(lambda: assert_nothing_sent(vendor)).splitlines() == [
-        "1 OTP went out; what arrived:",
+        "1 OTP was sent; requests received:",
         "  to 99******00: sent",
     ]
     await client.send_otp(WRITTEN, CONTENT)
-    assert failure_of(lambda: assert_nothing_sent(vendor)).startswith("2 OTPs went out; ")
+    assert failure_of(lambda: assert_nothing_sent(vendor)).startswith("2 OTPs were sent; ")
 
 
 def test_a_number_that_is_none_is_refused(vendor: Sandbox) -> None:

@@ -4,8 +4,8 @@ It needs ``pip install 'nxotp_async[bench]'``.
 """
 
 from .benchmark import Benchmark, made_up_messages
-from .comparison import Comparison, compare
+from .figures import Comparison, compare
 from .plan import Plan
-from .report import Arrivals, Machine, Report
+from .report import Arrivals, BenchmarkReport, Machine
 
-__all__ = ["Arrivals", "Benchmark", "Comparison", "Machine", "Plan", "Report", "compare", "made_up_messages"]
+__all__ = ["Arrivals", "Benchmark", "BenchmarkReport", "Comparison", "Machine", "Plan", "compare", "made_up_messages"]

@@ -10,11 +10,10 @@ from ..client import OtpClient
 from ..clocks import Clock
 from ..messages import OtpMessage, SendStatus
 from .histogram import Histogram
-from .lag import watching_the_loop
-from .loops import closed_loop, open_loop
+from .loops import closed_loop, loop_lag, open_loop
 from .plan import Plan
 from .recorder import LATE_AFTER, Recorder
-from .report import Arrivals, Machine, Report
+from .report import Arrivals, BenchmarkReport, Machine
 
 __all__ = ["Benchmark", "made_up_messages"]
 
@@ -62,14 +61,14 @@ class Benchmark:
         self._started_at = self._clock.time()
         self._finished = False
 
-    async def run(self) -> Report:
+    async def run(self) -> BenchmarkReport:
         """Warm up, measure, and report. Cancelling it stops at once; `report` has what was measured until then."""
         plan, clock = self.plan, self._clock
         if plan.warm_up:
             warm_up = attrs.evolve(plan, count=None, duration=plan.warm_up)
             await self._load(warm_up, Recorder(clock, warm_up.window))
         self._started_at = clock.time()
-        async with watching_the_loop(clock) as self._lag:
+        async with loop_lag(clock) as self._lag:
             self.recorder = Recorder(clock, plan.window)
             try:
                 await self._load(plan, self.recorder)
@@ -84,13 +83,13 @@ class Benchmark:
         else:
             await open_loop(self._client, self._messages, plan, recorder, self._clock)
 
-    def report(self) -> Report:
+    def report(self) -> BenchmarkReport:
         """Return what was measured so far. It is marked as interrupted where the run has not come to its end."""
         recorder = self.recorder or Recorder(self._clock, self.plan.window)
         elapsed = 0.0 if self.recorder is None else recorder.elapsed
         seconds = min(elapsed, self.plan.window)
         latencies, failed, completed = recorder.latencies(), recorder.failed, recorder.completed
-        return Report(
+        return BenchmarkReport(
             started=datetime.fromtimestamp(self._started_at, UTC),
             target=self._target,
             concurrency=self._client.max_concurrency,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from .recorder import Second
-from .report import Report
+from .report import BenchmarkReport
 
 __all__ = ["latency_chart", "outcome_chart", "timeline_chart"]
 
@@ -25,7 +25,7 @@ _MOST_MARKERS: Final = 120
 _WIDTH: Final = 9.0  # inches; the page scales it
 
 
-def latency_chart(report: Report) -> str:
+def latency_chart(report: BenchmarkReport) -> str:
     """Draw latency by percentile: each step to the right leaves a tenth of the messages."""
     figure, (axes,) = _figure(3.6, 1)
     curve = report.latencies().curve()
@@ -51,7 +51,7 @@ def _plain(value: float, _: object) -> str:
     return f"{value:,g}"
 
 
-def timeline_chart(report: Report) -> str:
+def timeline_chart(report: BenchmarkReport) -> str:
     """Draw throughput, and the median and p99 of the latency, second by second."""
     figure, (upper, lower) = _figure(4.8, 2)
     rows, end = report.timeline, report.seconds + report.drain_seconds
@@ -81,7 +81,7 @@ def timeline_chart(report: Report) -> str:
     return _svg(figure)
 
 
-def outcome_chart(report: Report) -> str:
+def outcome_chart(report: BenchmarkReport) -> str:
     """Draw how many messages were accepted, and how many failed for which reason."""
     bars = {"accepted": report.accepted, **report.failures}
     figure, (axes,) = _figure(0.15 + 0.35 * len(bars), 1)

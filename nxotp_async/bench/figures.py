@@ -1,4 +1,4 @@
-"""A report as a list of figures to show, and what to know before believing them."""
+"""The figures of a report to show, what limits their meaning, and a comparison with another report's."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,9 +6,9 @@ from typing import Final
 import attrs
 
 from .histogram import Percentiles
-from .report import Arrivals, Report
+from .report import Arrivals, BenchmarkReport
 
-__all__ = ["Figure", "caveats", "described", "figures"]
+__all__ = ["Comparison", "Figure", "caveats", "compare", "described", "figures"]
 
 _SHORTFALL: Final = 0.05  # what is missing of the outcomes, and how fast the latency grows, where a queue grows
 _FEWEST_SECONDS: Final = 3  # in which a queue's growth can be told from chance
@@ -37,7 +37,7 @@ class Figure:
         return f"{self.value:,.{decimals}f} {self.unit}".rstrip()
 
 
-def figures(report: Report) -> list[Figure]:
+def figures(report: BenchmarkReport) -> list[Figure]:
     """Return every figure of a report, the most asked for first."""
     return [
         *_percentiles("latency", report.latency, "p50", "p90", "p99", "p999", "max"),
@@ -70,7 +70,7 @@ def _arrivals(arrivals: Arrivals) -> Iterator[Figure]:
     yield Figure("worst lateness", arrivals.worst_lateness, "ms")
 
 
-def described(report: Report) -> str:
+def described(report: BenchmarkReport) -> str:
     """Say in a sentence what the run did."""
     plan, most = report.plan, f"{report.concurrency:,} in flight"
     load = (
@@ -81,12 +81,12 @@ def described(report: Report) -> str:
     return f"{load}, {extent} after a warm-up of {plan.warm_up:g} s{target}"
 
 
-def caveats(report: Report) -> list[str]:
+def caveats(report: BenchmarkReport) -> list[str]:
     """Say what a reader has to know before believing the figures."""
     return [*_of_the_run(report), *_of_the_load(report)]
 
 
-def _of_the_run(report: Report) -> Iterator[str]:
+def _of_the_run(report: BenchmarkReport) -> Iterator[str]:
     if report.interrupted and not report.seconds:
         yield "interrupted in the warm-up: nothing was measured"
         return
@@ -103,7 +103,7 @@ def _of_the_run(report: Report) -> Iterator[str]:
         yield f"{reason}, for example: {text}"
 
 
-def _of_the_load(report: Report) -> Iterator[str]:
+def _of_the_load(report: BenchmarkReport) -> Iterator[str]:
     arrivals, rate = report.arrivals, report.plan.rate
     if arrivals is None or rate is None:
         return
@@ -124,7 +124,7 @@ def _of_the_load(report: Report) -> Iterator[str]:
         )
 
 
-def _queue_grew(report: Report, rate: float) -> bool:
+def _queue_grew(report: BenchmarkReport, rate: float) -> bool:
     """Tell whether outcomes are missing, and the median latency still grew in the second half of the run.
 
     Outcomes alone are missing, too, where the last messages wait for another attempt. In a queue that grows without
@@ -141,3 +141,77 @@ def _queue_grew(report: Report, rate: float) -> bool:
     # Of a server that keeps up, the outcomes are as many as the arrivals, only that the first one takes its time.
     missing = report.throughput * report.seconds < (1 - _SHORTFALL) * rate * (report.seconds - first)
     return missing and after - before > _SHORTFALL * (last - middle)
+
+
+# ---------------------------------------------------------------------------------------------- two reports
+
+
+@attrs.frozen
+class Comparison:
+    """One figure of two runs.
+
+    Attributes:
+        first: The figure of the first run.
+        second: The same of the second.
+    """
+
+    first: Figure
+    second: Figure
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the first the second is; ``None`` where there is nothing to divide."""
+        return self.second.value / self.first.value if self.first.value and self.second.value is not None else None
+
+    @property
+    def change(self) -> str:
+        """The same in words: percents up to twice as much, else times."""
+        if self.ratio is None:
+            return ""
+        return (
+            f"{(self.ratio - 1) * 100:+.1f} %"
+            if self.ratio < 2
+            else f"x {self.ratio:,.{1 if self.ratio < 100 else 0}f}"
+        )
+
+
+def compare(first: BenchmarkReport, second: BenchmarkReport) -> tuple[list[Comparison], list[str]]:
+    """Return every figure of both runs, and what makes them hard to compare."""
+    ours = {figure.name: figure for figure in figures(first)}
+    theirs = {figure.name: figure for figure in figures(second)}
+    rows = []
+    for name, figure in (ours | theirs).items():
+        absent = Figure(name, None, figure.unit)
+        rows.append(Comparison(ours.get(name, absent), theirs.get(name, absent)))
+    return rows, _differences(first, second)
+
+
+def _differences(first: BenchmarkReport, second: BenchmarkReport) -> list[str]:
+    ours, theirs = _circumstances(first), _circumstances(second)
+    return [
+        f"{name}: {ours[name]} in the first, {theirs[name]} in the second"
+        for name in ours
+        if ours[name] != theirs[name]
+    ]
+
+
+def _circumstances(report: BenchmarkReport) -> dict[str, str]:
+    """Tell everything but the library's own versions, which are what comparing is for."""
+    plan, machine = report.plan, report.machine
+    dropped = report.arrivals.dropped if report.arrivals else 0
+    return {
+        "loop": "closed" if plan.rate is None else "open",
+        "rate": "none" if plan.rate is None else f"{plan.rate:g}/s",
+        "concurrency": str(report.concurrency),
+        "duration": "by count" if plan.duration is None else f"{plan.duration:g} s",
+        "count": "by duration" if plan.count is None else str(plan.count),
+        "warm-up": f"{plan.warm_up:g} s",
+        "max_pending": str(plan.max_pending),
+        "target": report.target or "not told",
+        "platform": machine.platform,
+        "processors": str(machine.cpus),
+        "Python": machine.python,
+        "event loop": machine.event_loop,
+        "interrupted": "yes" if report.interrupted else "no",
+        "dropped arrivals": "some" if dropped else "none",
+    }

@@ -41,52 +41,51 @@ class Histogram:
     """Counts durations."""
 
     def __init__(self) -> None:
-        self._hdr = HdrHistogram(1, _LONGEST, _DIGITS)
+        self.hdr = HdrHistogram(1, _LONGEST, _DIGITS)
 
     def __len__(self) -> int:
-        return int(self._hdr.total_count)
+        return int(self.hdr.total_count)
 
     def record(self, seconds: float) -> None:
         """Count a duration."""
-        self._hdr.record_value(_microseconds(seconds))
+        self.hdr.record_value(_microseconds(seconds))
 
     def record_delay(self, seconds: float, interval: float) -> None:
         """Count the delay of something that comes once an interval, and the delays of those it held up."""
-        self._hdr.record_corrected_value(_microseconds(seconds), _microseconds(interval))
+        self.hdr.record_corrected_value(_microseconds(seconds), _microseconds(interval))
 
     def add(self, other: "Histogram") -> None:
         """Count what the other has counted, too."""
-        theirs = other._hdr  # noqa: SLF001 - it is of this class
-        slowest = max(self._hdr.max_value, theirs.max_value)
-        self._hdr.add(theirs)
-        self._hdr.max_value = slowest  # which `add` rounds up to three digits
+        slowest = max(self.hdr.max_value, other.hdr.max_value)
+        self.hdr.add(other.hdr)
+        self.hdr.max_value = slowest  # which `add` rounds up to three digits
 
     def percentiles(self) -> Percentiles | None:
         """Return the percentiles, or ``None`` where nothing was counted."""
         if not len(self):
             return None
-        values = self._hdr.get_percentile_to_value_dict([50, 90, 99, 99.9])
-        slowest = self._hdr.max_value
+        values = self.hdr.get_percentile_to_value_dict([50, 90, 99, 99.9])
+        slowest = self.hdr.max_value
         p50, p90, p99, p999 = (min(values[share], slowest) / 1000 for share in (50, 90, 99, 99.9))
         return Percentiles(p50, p90, p99, p999, slowest / 1000)
 
     def curve(self) -> list[tuple[float, float]]:
         """Return which share took no longer than how many milliseconds: ever finer steps up to 1.0."""
-        slowest = self._hdr.max_value
+        slowest = self.hdr.max_value
         return [
             (point.percentile_level_iterated_to / 100, min(point.value_iterated_to, slowest) / 1000)
-            for point in self._hdr.get_percentile_iterator(_CURVE_STEPS)
+            for point in self.hdr.get_percentile_iterator(_CURVE_STEPS)
         ]
 
     def encode(self) -> str:
         """Return the histogram in the compressed V2 format that every HdrHistogram library reads, as base64."""
-        return str(self._hdr.encode().decode())
+        return str(self.hdr.encode().decode())
 
     @classmethod
     def decode(cls, text: str) -> "Histogram":
         """Return the histogram that was encoded."""
         histogram = cls()
-        histogram._hdr.decode_and_add(text.encode())
+        histogram.hdr.decode_and_add(text.encode())
         return histogram
 
 

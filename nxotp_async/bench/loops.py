@@ -1,9 +1,9 @@
-"""The two ways to load: the closed loop and the open one."""
+"""The closed loop and the open one, and how much the event loop lags meanwhile."""
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import Final
 
@@ -11,12 +11,14 @@ from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import NxOtpError
 from ..messages import OtpMessage
+from .histogram import Histogram
 from .plan import Plan
 from .recorder import Recorder
 
-__all__ = ["closed_loop", "open_loop"]
+__all__ = ["closed_loop", "loop_lag", "open_loop"]
 
 _TIMER: Final = 0.001  # seconds, to which event loops round; uvloop would spin through what is shorter, and burn CPU
+_LAG_INTERVAL: Final = 0.020  # seconds
 
 
 async def closed_loop(client: OtpClient, messages: Iterator[OtpMessage], plan: Plan, recorder: Recorder) -> None:
@@ -78,3 +80,26 @@ async def _until(due: float, clock: Clock) -> None:
     while early > 0:
         await clock.sleep(max(early, _TIMER))
         early = due - clock.monotonic()
+
+
+@asynccontextmanager
+async def loop_lag(clock: Clock) -> AsyncIterator[Histogram]:
+    """Measure the event loop's lag for as long as the block runs.
+
+    A timer is set fifty times a second; the lag is how much later than asked it fires. One long lag stands for all
+    timers it held up, so that it cannot hide as a single sample.
+    """
+    lag = Histogram()
+
+    async def tick() -> None:
+        while True:
+            set_at = clock.monotonic()
+            await clock.sleep(_LAG_INTERVAL)
+            lag.record_delay(clock.monotonic() - set_at - _LAG_INTERVAL, _LAG_INTERVAL)
+
+    ticker = asyncio.create_task(tick())
+    try:
+        yield lag
+    finally:
+        ticker.cancel()
+        await asyncio.wait([ticker])

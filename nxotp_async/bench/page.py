@@ -8,7 +8,7 @@ import attrs
 
 from .charts import latency_chart, outcome_chart, timeline_chart
 from .figures import Figure, caveats, described, figures
-from .report import Report
+from .report import BenchmarkReport
 
 __all__ = ["html_page"]
 
@@ -31,7 +31,7 @@ td + td { font-variant-numeric: tabular-nums; text-align: right; }
 _TILES: Final = ("latency p50", "latency p99", "latency p99.9", "latency max", "throughput")
 
 
-def html_page(report: Report) -> str:
+def html_page(report: BenchmarkReport) -> str:
     """Return the page. It is complete: it can be opened from a disk, or sent by mail."""
     shown = figures(report)
     tiles = [figure for figure in shown if figure.name in _TILES]
@@ -71,7 +71,7 @@ def _tile(figure: Figure) -> str:
     return f"<div><span>{escape(figure.name)}</span><b>{escape(figure.text)}</b></div>"
 
 
-def _charts(report: Report) -> str:
+def _charts(report: BenchmarkReport) -> str:
     if not report.completed:
         return ""
     return f"""<h2>Latency by percentile</h2>

@@ -17,7 +17,7 @@ from .histogram import Histogram, Percentiles
 from .plan import Plan
 from .recorder import Second
 
-__all__ = ["Arrivals", "Machine", "Report"]
+__all__ = ["Arrivals", "BenchmarkReport", "Machine"]
 
 _SCHEMA: Final = 1
 
@@ -71,7 +71,7 @@ class Machine:
 
 
 @attrs.frozen(kw_only=True)
-class Report:
+class BenchmarkReport:
     """What a run of the benchmark has measured. All durations are in milliseconds where nothing else is said.
 
     Attributes:
@@ -139,7 +139,7 @@ class Report:
         return _converter.dumps(self, option=orjson.OPT_INDENT_2)
 
     @classmethod
-    def from_json(cls, text: bytes) -> "Report":
+    def from_json(cls, text: bytes) -> "BenchmarkReport":
         """Return the report that was written as JSON.
 
         Raises:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..demo import DemoError, DemoReport, default_recipients, read_recipients, run_demo
-from ..errors import ConfigurationError
+from ..demo import DemoReport, run_demo
+from ..errors import ConfigurationError, InputFileError
 from ..messages import SendResult, SendStatus
+from ..recipients import default_recipients, read_recipients
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
 
 __all__ = ["demo"]
@@ -75,7 +76,7 @@ def demo(count: int, concurrency: int, fault_rate: float, seed: int, recipients:
                     on_result=show,
                 )
             )
-    except DemoError as error:
+    except (InputFileError, ChildProcessError) as error:
         fail(error, EXIT_USAGE)
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)

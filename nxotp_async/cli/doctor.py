@@ -28,10 +28,10 @@ def _parse_number(_: click.Context, option: click.Parameter, value: str | None) 
     "--send-to",
     metavar="NUMBER",
     callback=_parse_number,
-    help="If all is well, send one real OTP, with a made-up code, to this number. You are asked before, unless it "
-    "goes no further than this machine.",
+    help="If no check fails, send one real OTP with a random code to this number. You are asked to confirm it, unless "
+    "the API's server is this machine.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before the OTP is sent.")
+@click.option("--yes", is_flag=True, help="Send the OTP without asking.")
 @click.option(
     "--timeout",
     type=click.IntRange(1, 60),
@@ -41,25 +41,25 @@ def _parse_number(_: click.Context, option: click.Parameter, value: str | None) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
-    """Tell why sending would fail, and what to do next.
+    """Check why sending would fail, and say what to do.
 
-    It examines this Python, the NXOTP_ variables (keys are never shown), the name, the certificate and an answer of
-    the API's server, and this machine's clock. No message is sent, unless you ask for one:
+    It checks the environment, the NXOTP_ variables (keys are never shown), the DNS, the connection with its
+    certificate, an answer of the API's server, and this machine's clock. No message is sent, unless you ask for one:
 
     \b
     nxotp doctor                                what works, what does not, what to do
-    nxotp doctor --send-to "+999 555 0100"      and see one OTP arrive
+    nxotp doctor --send-to "+999 555 0100"      and send one OTP
     nxotp doctor --json                         the same for a program
 
-    What sending needs and cannot have is FAILED; a warning will not keep a message from being sent. What cannot be
-    examined, because something before it failed, is skipped: mend the first failure first.
+    With a FAILED check, messages cannot be sent; with a warning, they can. Checks are skipped if one that they depend
+    on failed: fix the first failure first.
 
     \b
-    Exit codes: 0 sending should work, 1 the network or the vendor refuses, 2 wrong usage, or no yes to the OTP,
-    3 the settings, the account or the clock are wrong, 6 the OTP may have been accepted,
+    Exit codes: 0 sending should work, 1 the network or the vendor refuses, 2 wrong usage, or the OTP was not
+    confirmed, 3 the settings, the account or the clock are wrong, 6 the OTP may have been accepted,
     130 interrupted.
     """  # noqa: D301 - click wants the backspace character itself
-    with stderr.status("examining"):
+    with stderr.status("checking"):
         findings = run(examine(timeout=timeout))
     if not as_json:
         _print_findings(findings)
@@ -83,25 +83,25 @@ def doctor(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
 def _verdict(code: int) -> str:
     if code == EXIT_USAGE:
         return "nothing was sent"
-    return "ready to send" if code == 0 else "not ready: begin with the first that FAILED"
+    return "ready to send" if code == 0 else "not ready: fix the first FAILED check first"
 
 
 def _send(findings: list[Finding], to: str, yes: bool) -> Finding:
     if any(finding.status is Status.FAILED for finding in findings):
-        return Finding(Check.SEND, Status.SKIPPED, "nothing was sent, because of what failed")
-    if not (yes or is_local() or _agreed(to)):
-        return Finding(Check.SEND, Status.SKIPPED, "nothing was sent, because nobody said yes", "say it with --yes")
+        return Finding(Check.SEND, Status.SKIPPED, "not sent, because a check failed")
+    if not (yes or is_local() or _confirmed(to)):
+        return Finding(Check.SEND, Status.SKIPPED, "not sent, because it was not confirmed", "confirm it with --yes")
     return run(send_one(to), interrupted="interrupted; the OTP may have been accepted")
 
 
-def _agreed(to: str) -> bool:
+def _confirmed(to: str) -> bool:
     return sys.stdin.isatty() and click.confirm(f"Send one real OTP to {mask_number(to)}?", err=True)
 
 
 def _exit_code(findings: list[Finding]) -> int:
     failed = [finding for finding in findings if finding.status is Status.FAILED]
     if not failed:
-        # Whoever asks for a message must not take its absence for a success.
+        # A message that was asked for and not sent is not a success.
         return EXIT_USAGE if any(f.check is Check.SEND and f.status is Status.SKIPPED for f in findings) else 0
     for finding in failed:
         match finding:
@@ -122,7 +122,7 @@ def _print_findings(findings: list[Finding]) -> None:
     table.add_column()
     last = None
     for finding in findings:
-        # A status is told apart by its word, and the one that matters by its capitals: colour only helps.
+        # Nothing is said by colour alone: each status has a word, and the most important one is in capitals.
         word = finding.status.upper() if finding.status is Status.FAILED else finding.status
         check = "" if finding.check is last else finding.check
         table.add_row(check, Text(word, _STYLES[finding.status]), Text(finding.found))

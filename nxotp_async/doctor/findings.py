@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""The findings of the checks."""
 
 from enum import StrEnum
 
@@ -10,18 +10,18 @@ __all__ = ["Check", "Finding", "Status", "milliseconds", "printable"]
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Sending should work all the same."""
+    """Sending should work nevertheless."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not examined: an earlier check failed, or nobody agreed to it."""
+    """Not run: an earlier check failed, or it was not confirmed."""
 
 
 class Check(StrEnum):
-    """What is examined, in this order."""
+    """The checks, in the order in which they run."""
 
     ENVIRONMENT = "environment"
     SETTINGS = "settings"
@@ -34,14 +34,14 @@ class Check(StrEnum):
 
 @attrs.frozen
 class Finding:
-    """One thing that a check found.
+    """One result of a check, which may have several.
 
     Attributes:
         check: The check.
-        status: How it came out.
+        status: Its result.
         found: What was found. Never a key, a password, a code or a whole number.
-        advice: What to do next; empty where there is nothing to do.
-        error: What the message of `send_one` failed with, or ``None``.
+        advice: What to do next; empty if there is nothing to do.
+        error: The error that the message of `send_one` failed with, or ``None``.
     """
 
     check: Check
@@ -52,10 +52,10 @@ class Finding:
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a duration as people read it."""
+    """Return a duration as text."""
     return f"{seconds * 1000:.0f} ms"
 
 
 def printable(text: str) -> str:
-    """Return the text without what could drive a terminal."""
+    """Return the text without characters that control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

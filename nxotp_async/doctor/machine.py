@@ -1,4 +1,4 @@
-"""What can be seen without the network: this process's environment, and the ``NXOTP_`` variables."""
+"""Checks without the network: this process's environment, and the ``NXOTP_`` variables."""
 
 import os
 import platform
@@ -23,10 +23,10 @@ __all__ = ["examine_environment", "examine_settings", "resolve"]
 
 
 def examine_environment(context: ssl.SSLContext) -> list[Finding]:
-    """Tell what this process runs on.
+    """Check what this process runs on.
 
     Args:
-        context: What certificates are verified with.
+        context: The TLS context that verifies certificates.
     """
     versions = f"aiohttp {version('aiohttp')}, orjson {version('orjson')}"
     return [
@@ -42,14 +42,14 @@ def _event_loop() -> Finding:
     try:
         return Finding(Check.ENVIRONMENT, Status.OK, f"uvloop {version('uvloop')}")
     except PackageNotFoundError:
-        advice = 'it would be faster, but not on Windows: pip install "nxotp_async[fast]"'
-        return Finding(Check.ENVIRONMENT, Status.OK, "uvloop is not installed, and need not be", advice)
+        advice = 'it is optional, and faster; not for Windows: pip install "nxotp_async[fast]"'
+        return Finding(Check.ENVIRONMENT, Status.OK, "uvloop is not installed", advice)
 
 
 def _authorities(context: ssl.SSLContext) -> Finding:
     if number := context.cert_store_stats()["x509_ca"]:
         return Finding(Check.ENVIRONMENT, Status.OK, f"{number} certificate authorities")
-    # Those of a directory are loaded when they are needed, and are not counted before.
+    # Those in a directory are loaded when they are needed, and not counted before.
     directory = ssl.get_default_verify_paths().capath
     if directory and any(Path(directory).iterdir()):
         return Finding(Check.ENVIRONMENT, Status.OK, f"the certificate authorities in {printable(directory)}")
@@ -57,7 +57,7 @@ def _authorities(context: ssl.SSLContext) -> Finding:
         Check.ENVIRONMENT,
         Status.WARNING,
         "no certificate authorities: no server's certificate can be verified",
-        "unset SSL_CERT_FILE and SSL_CERT_DIR where they name what is not there; install the package ca-certificates "
+        "unset SSL_CERT_FILE and SSL_CERT_DIR if their files do not exist; install the package ca-certificates "
         "(macOS with Python from python.org: run 'Install Certificates.command')",
     )
 
@@ -67,8 +67,8 @@ def _ignored_proxies() -> list[Finding]:
     present = ", ".join(name for name in names if os.environ.get(name))
     if not present or os.environ.get("NXOTP_PROXY"):
         return []
-    advice = "where only that proxy leads out, set NXOTP_PROXY to it"
-    return [Finding(Check.ENVIRONMENT, Status.WARNING, f"{present}: present, but ignored on purpose", advice)]
+    advice = "if there is no way around that proxy, set NXOTP_PROXY to its URL"
+    return [Finding(Check.ENVIRONMENT, Status.WARNING, f"{present}: set, but deliberately not used", advice)]
 
 
 # ---------------------------------------------------------------------------------------------- settings
@@ -83,7 +83,7 @@ def _proxy(url: str) -> str:
 
 
 _KEYS: Final = ("NXOTP_ACCESS_KEY", "NXOTP_ACCESS_SECRET", "NXOTP_APPKEY")
-# Every variable that is read, and what may be shown of a right value. Of a wrong one nothing is.
+# Every variable that is read, and what may be shown of a valid value. Nothing is shown of an invalid one.
 _SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
     **dict.fromkeys(_KEYS, _length),
     "NXOTP_BASE_URL": str,
@@ -101,14 +101,14 @@ _SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
 
 
 def examine_settings() -> list[Finding]:
-    """Check every variable by itself, so that one that is wrong does not hide the next."""
+    """Check every variable separately, so that a wrong one does not hide the next."""
     given = {name: value for name in _SHOWN if (value := os.environ.get(name))}
     findings = [_examine_variable(name, value) for name, value in given.items()]
     if missing := ", ".join(name for name in _KEYS if name not in given):
-        advice = "export what NXCloud's console shows; no account yet? 'nxotp sandbox' prints what to export"
+        advice = "set them to the keys in NXCloud's console; without an account, run 'nxotp sandbox', which prints keys"
         findings.append(Finding(Check.SETTINGS, Status.FAILED, f"missing: {missing}", advice))
     if absent := ", ".join(name for name in _SHOWN if name not in given and name not in _KEYS):
-        findings.append(Finding(Check.SETTINGS, Status.OK, f"not set, and need not be: {absent}"))
+        findings.append(Finding(Check.SETTINGS, Status.OK, f"not set (optional): {absent}"))
     return findings + _misspelt()
 
 
@@ -117,13 +117,13 @@ def _examine_variable(name: str, value: str) -> Finding:
     if isinstance(settings, ConfigurationError):
         return Finding(Check.SETTINGS, Status.FAILED, str(settings), f"correct {name}, or unset it")
     if name in _KEYS and (why := _looks_wrong(value)):
-        advice = "copy it again from NXCloud's console, it and nothing around it"
+        advice = "copy it again from NXCloud's console, without anything around it"
         return Finding(Check.SETTINGS, Status.FAILED, f"{name} {why}", advice)
     return Finding(Check.SETTINGS, Status.OK, f"{name}: {_SHOWN[name](value)}")
 
 
 def resolve(*names: str) -> Settings | ConfigurationError:
-    """Resolve the settings as if no variables but these were set; keys that are not among them are made up."""
+    """Resolve the settings as if only these variables were set; keys that are not among them are placeholders."""
     given = {name: value for name in names if (value := os.environ.get(name))}
     try:
         return Settings.resolve({}, dict.fromkeys(_KEYS, "made-up") | given)
@@ -135,20 +135,20 @@ _PLACEHOLDER: Final = re.compile(r"[\W_]+|x+|<.*>|\$.*|your[\W_].*|change.?me.*"
 
 
 def _looks_wrong(key: str) -> str:
-    """Say what is wrong with a key, as far as its looks tell."""
+    """Return what is obviously wrong with a key."""
     if _PLACEHOLDER.fullmatch(key):
-        return "still holds the placeholder of an example"
+        return "is still the placeholder of an example"
     if key[0] in "'\"" or key[-1] in "'\"":
-        return "has quotes around it, which count as a part of it"
-    return "has white space in it" if " " in key else ""
+        return "is in quotes, which count as a part of it"
+    return "contains white space" if " " in key else ""
 
 
 def _misspelt() -> list[Finding]:
-    """Find the variables that were meant for this library, and that nothing reads."""
+    """Find variables that seem to be meant for this library, and are not used."""
     findings = []
     for name in sorted(name for name in os.environ if name.upper().startswith("NX") and name not in _SHOWN):
         meant = get_close_matches(name.upper(), _SHOWN, 1, cutoff=0.85)
         if meant or name.upper().startswith("NXOTP_"):
             advice = f"did you mean {meant[0]}?" if meant else "no setting has this name: unset it"
-            findings.append(Finding(Check.SETTINGS, Status.WARNING, f"{printable(name)} is set, but not read", advice))
+            findings.append(Finding(Check.SETTINGS, Status.WARNING, f"{printable(name)} is set, but not used", advice))
     return findings

@@ -1,4 +1,4 @@
-"""The way to the API: the name, the connection, any answer at all, and the clock that it was given by."""
+"""Checks of the network: the name, the connection, an answer, and the server's clock."""
 
 import asyncio
 import os
@@ -23,12 +23,12 @@ __all__ = ["examine_network"]
 
 
 async def examine_network(settings: Settings, timeout: float, context: ssl.SSLContext, clock: Clock) -> list[Finding]:
-    """Go the way that a message goes, up to where it ends. Nothing is posted.
+    """Connect as for sending a message, up to the first failure. Nothing is posted.
 
     Args:
-        settings: Where to.
+        settings: The URL and the proxy.
         timeout: Seconds for each step.
-        context: What certificates are verified with.
+        context: The TLS context that verifies certificates.
         clock: The sources of time.
     """
     name = await _look_up(settings, timeout, clock)
@@ -55,30 +55,30 @@ async def examine_network(settings: Settings, timeout: float, context: ssl.SSLCo
 
 
 async def _look_up(settings: Settings, timeout: float, clock: Clock) -> Finding:
-    """Look up the host that is connected to."""
+    """Look up the host to connect to."""
     host, _ = _peer(settings)
-    resolver = aiohttp.DefaultResolver()  # the one that the client's sessions have
+    resolver = aiohttp.DefaultResolver()  # the one that the client's sessions use
     began = clock.monotonic()
     try:
         async with asyncio.timeout(timeout):
             answers = await resolver.resolve(host, family=socket.AF_UNSPEC)
     except TimeoutError:
-        found = f"no answer about the name {host} within {timeout:g} s"
+        found = f"looking up {host} took more than {timeout:g} s"
         return Finding(Check.DNS, Status.FAILED, found, _remedy(settings))
     except (OSError, UnicodeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "no name can be like that"
-        return Finding(Check.DNS, Status.FAILED, f"the name {host} was not found: {reason}", _remedy(settings))
+        reason = (isinstance(error, OSError) and error.strerror) or "it is not a valid name"
+        return Finding(Check.DNS, Status.FAILED, f"{host} was not found: {reason}", _remedy(settings))
     finally:
         await resolver.close()
     addresses = dict.fromkeys(answer["host"] for answer in answers)
     if host in addresses:
-        return Finding(Check.DNS, Status.OK, f"{host} is an address: there is nothing to look up")
-    found = f"{host} is {', '.join(addresses)}, found in {milliseconds(clock.monotonic() - began)}"
+        return Finding(Check.DNS, Status.OK, f"{host} is an IP address")
+    found = f"{host} resolves to {', '.join(addresses)}, in {milliseconds(clock.monotonic() - began)}"
     return Finding(Check.DNS, Status.OK, found)
 
 
 def _peer(settings: Settings) -> tuple[str, str]:
-    """Return the host that is connected to, the proxy or the API itself, and what to call it with its port."""
+    """Return the host to connect to, the proxy or the API itself, and its description with the port."""
     url = URL(settings.proxy or settings.url)
     host = url.host or ""
     address = host_and_port(host, url.port or 0)
@@ -86,12 +86,14 @@ def _peer(settings: Settings) -> tuple[str, str]:
 
 
 def _remedy(settings: Settings) -> str:
-    """Say what to do where the peer cannot be reached."""
+    """Return what to do if the peer cannot be reached."""
     if settings.proxy:
-        return "check NXOTP_PROXY, its port too, and this machine's network and DNS"
+        return "check NXOTP_PROXY and its port, and this machine's network and DNS"
     if settings.url.startswith("http:"):
-        return "start what should listen there ('nxotp sandbox', for example), or check NXOTP_BASE_URL and its port"
-    return "check this machine's network and DNS; where only a proxy leads out, set NXOTP_PROXY; check NXOTP_BASE_URL"
+        return "start the server ('nxotp sandbox' for example), or check NXOTP_BASE_URL and its port"
+    return (
+        "check NXOTP_BASE_URL, and this machine's network and DNS; if there is no way around a proxy, set NXOTP_PROXY"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the connection
@@ -99,12 +101,12 @@ def _remedy(settings: Settings) -> str:
 
 @attrs.frozen
 class _Connection:
-    """What is known of a connection.
+    """An established connection.
 
     Attributes:
-        at: When it was there, in seconds since the epoch.
-        took: Seconds.
-        tls: TLS's version, or ``None`` without TLS.
+        at: When it was established, in seconds since the epoch.
+        took: How long that took, in seconds.
+        tls: The version of TLS, or ``None`` without TLS.
         certificate: The server's, as `ssl.SSLObject.getpeercert` returns it.
     """
 
@@ -115,7 +117,7 @@ class _Connection:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes the connection as soon as there is one: what breaks after that is not its fault."""
+    """Remembers the connection, so that a failure to connect can be distinguished from a later one."""
 
     made: _Connection | None = None
 
@@ -139,25 +141,25 @@ _EXPIRES_SOON: Final = 14  # days
 def _connection(made: _Connection, settings: Settings) -> Finding:
     found = f"{_peer(settings)[1]} in {milliseconds(made.took)}"
     if made.tls is None:
-        return Finding(Check.CONNECTION, Status.OK, f"{found}, without TLS, which is for this machine only")
+        return Finding(Check.CONNECTION, Status.OK, f"{found}, without TLS, which is allowed for this machine only")
     issuer = dict(pair for part in made.certificate["issuer"] for pair in part)
     days = int((ssl.cert_time_to_seconds(made.certificate["notAfter"]) - made.at) // 86_400)
-    name = printable(issuer.get("organizationName") or issuer.get("commonName") or "an authority without a name")
-    found = f"{found}, {made.tls}; the certificate is by {name}, and good for {days} days"
+    name = printable(issuer.get("organizationName") or issuer.get("commonName") or "an unnamed authority")
+    found = f"{found}, {made.tls}; the certificate was issued by {name}, and expires in {days} days"
     if days < _EXPIRES_SOON:
-        advice = "tell who runs the server: nothing can be sent once the certificate has expired"
+        advice = "inform the server's operator: nothing can be sent after the certificate has expired"
         return Finding(Check.CONNECTION, Status.WARNING, found, advice)
     return Finding(Check.CONNECTION, Status.OK, found)
 
 
 _REFUSED_BY_PROXY: Final = (
-    "the proxy demands a user name and a password, or refuses the ones it was given (HTTP 407)",
+    "the proxy requires a user name and a password, or rejected those it was given (HTTP 407)",
     "put them into NXOTP_PROXY: http://user:password@host:port, with special characters percent-encoded",
 )
 
 
 def _no_connection(error: object, settings: Settings, timeout: float) -> Finding:
-    """Say why there is no connection. The errors' own texts are not repeated: they could hold a proxy's password."""
+    """Return why there is no connection. The errors' own texts are not used: they could contain a proxy's password."""
     peer, advice = _peer(settings)[1], _remedy(settings)
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -165,15 +167,15 @@ def _no_connection(error: object, settings: Settings, timeout: float) -> Finding
             found = f"the certificate was refused: {getattr(cause, 'verify_message', 'it is not for this host')}"
             advice = _CERTIFICATE_ADVICE.get(getattr(cause, "verify_code", 0), _UNKNOWN_AUTHORITY)
         case aiohttp.ClientSSLError():
-            found = f"{peer} speaks no TLS that Python understands"
-            advice = "check NXOTP_BASE_URL, its port above all; something on the way may interfere with TLS, too"
+            found = f"{peer} does not use TLS, or not in a way that Python supports"
+            advice = "check NXOTP_BASE_URL, in particular its port; a firewall may interfere with TLS, too"
         case aiohttp.ClientHttpProxyError(status=407):
             found, advice = _REFUSED_BY_PROXY
         case aiohttp.ClientHttpProxyError(status=status):
-            found = f"{peer} answered HTTP {status} when it was asked for the way to NXOTP_BASE_URL"
-            advice = "check NXOTP_BASE_URL, and whether the proxy may go there"
+            found = f"{peer} answered HTTP {status} when asked to connect to NXOTP_BASE_URL"
+            advice = "check NXOTP_BASE_URL, and whether the proxy allows it"
         case TimeoutError():
-            found = f"no connection to {peer} within {timeout:g} s; a firewall may swallow what is sent"
+            found = f"no connection to {peer} within {timeout:g} s; a firewall may drop the packets"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))):
             found = f"no connection to {peer}: {os.strerror(number)}"
         case _:
@@ -181,10 +183,14 @@ def _no_connection(error: object, settings: Settings, timeout: float) -> Finding
     return Finding(Check.CONNECTION, Status.FAILED, found, advice)
 
 
-_WRONG_CLOCK: Final = "set this machine's clock, if it is wrong: timedatectl set-ntp true; or tell who runs the server"
-_WRONG_HOST: Final = "check NXOTP_BASE_URL; something on the way, such as a captive portal, may answer in its place"
+_WRONG_CLOCK: Final = (
+    "set this machine's clock if it is wrong: timedatectl set-ntp true; otherwise inform the server's operator"
+)
+_WRONG_HOST: Final = (
+    "check NXOTP_BASE_URL; another server may answer in its place, that of a captive portal for example"
+)
 _UNKNOWN_AUTHORITY: Final = (
-    "where the network inspects TLS, let SSL_CERT_FILE name a file with its authority's certificate; else install or "
+    "if the network inspects TLS, set SSL_CERT_FILE to a file with its authority's certificate; otherwise install or "
     "update the package ca-certificates"
 )
 _CERTIFICATE_ADVICE: Final = {  # by OpenSSL's X509_V_ERR_ codes
@@ -205,7 +211,7 @@ class _Answer:
     Attributes:
         status: The HTTP status.
         headers: The headers.
-        at: When it was there, in seconds since the epoch.
+        at: When it was received, in seconds since the epoch.
     """
 
     status: int
@@ -214,7 +220,7 @@ class _Answer:
 
 
 async def _ask(session: aiohttp.ClientSession, settings: Settings, clock: Clock) -> _Answer | Exception:
-    """GET the root of the base URL, and return the head of any answer, or what went wrong."""
+    """GET the root of the base URL, and return the head of the answer, whatever its status, or the error."""
     headers = {"User-Agent": f"nxotp_async/{__version__}", "Cache-Control": "no-cache"}
     root = settings.url.removesuffix(OTP_PATH) + "/"
     try:
@@ -228,30 +234,30 @@ def _no_answer(error: Exception, timeout: float) -> Finding:
     match error:
         case TimeoutError():
             found = f"connected, but no answer within {timeout:g} s"
-            advice = "try a longer timeout; if that is no help, something on the way, or the server, hangs"
+            advice = "try a longer timeout; if that does not help, the server or a firewall before it does not respond"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            found = "connected, but the connection was closed in place of an answer"
-            advice = "check NXOTP_BASE_URL, its port and http or https; something on the way may interfere"
+            found = "connected, but the connection was closed without an answer"
+            advice = "check NXOTP_BASE_URL, its port, and whether it is http or https; a firewall may interfere, too"
         case _:
             found = f"connected, but the answer is not HTTP ({type(error).__name__})"
-            advice = "check NXOTP_BASE_URL, its port above all"
+            advice = "check NXOTP_BASE_URL, in particular its port"
     return Finding(Check.HTTP, Status.FAILED, found, advice)
 
 
 def _answer(answer: _Answer, made: _Connection) -> Finding:
     found = f"HTTP {answer.status} in {milliseconds(answer.at - made.at)}"
     if answer.status >= 500:
-        advice = "not the OTP endpoint was asked, so this need not mean anything; where sending fails too, try later"
-        return Finding(Check.HTTP, Status.WARNING, f"{found}: the server is there, but unwell", advice)
+        advice = "this was not the OTP endpoint, so that sending may work; if it fails, too, try again later"
+        return Finding(Check.HTTP, Status.WARNING, f"{found}: the server answers, but with an error", advice)
     if 300 <= answer.status < 400:
-        return Finding(Check.HTTP, Status.OK, f"{found}: the server is there; its redirect was not followed")
-    return Finding(Check.HTTP, Status.OK, f"{found}: the server is there")
+        return Finding(Check.HTTP, Status.OK, f"{found}: the server answers; its redirect was not followed")
+    return Finding(Check.HTTP, Status.OK, f"{found}: the server answers")
 
 
 # ---------------------------------------------------------------------------------------------- the clock
 
 
-_TOLERATED: Final = 5.0  # seconds; clocks that are kept by NTP agree within far less
+_TOLERATED: Final = 5.0  # seconds; the difference of clocks that NTP synchronises is far smaller
 
 
 def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
@@ -260,9 +266,8 @@ def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
         return Finding(
             Check.CLOCK,
             Status.WARNING,
-            "the answer does not tell the server's time, so the clocks cannot be compared",
-            "see that this machine's clock is right: "
-            f"the vendor refuses more than {TIMESTAMP_WINDOW:g} s of difference",
+            "the answer does not contain the server's current time, so that the clocks cannot be compared",
+            f"make sure that this machine's clock is right: the vendor allows a difference of {TIMESTAMP_WINDOW:g} s",
         )
     found = (
         f"this machine's clock is {abs(offset.seconds):.1f} s {'behind' if offset.seconds > 0 else 'ahead of'} the "
@@ -274,9 +279,11 @@ def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
             Status.FAILED,
             found,
             "set it: timedatectl set-ntp true. "
-            f"The vendor refuses more than {TIMESTAMP_WINDOW:g} s (code 1004); the client corrects itself after the "
-            "first refusal, but certificates, and when codes expire, go by the clock too",
+            f"The vendor allows {TIMESTAMP_WINDOW:g} s (code 1004); the client corrects its timestamps after the first "
+            "refusal, but certificates and the expiry of codes depend on the clock, too",
         )
     if abs(offset.seconds) - offset.uncertainty > _TOLERATED:
-        return Finding(Check.CLOCK, Status.WARNING, found, "set it, before it is too far off: timedatectl set-ntp true")
+        return Finding(
+            Check.CLOCK, Status.WARNING, found, "set it before the difference grows: timedatectl set-ntp true"
+        )
     return Finding(Check.CLOCK, Status.OK, found)

@@ -29,15 +29,15 @@ _META_TEXTS: Final[Mapping[int, str]] = {
 
 @attrs.frozen
 class Reply:
-    """What the sender of a request is to experience.
+    """What the sandbox does with a request.
 
     Attributes:
-        fault: What happens to the connection, where it is a fault of the connection.
-        delay: Seconds before anything else happens.
-        answer: Status, headers and body of the HTTP response.
+        request: The request; its ``fault`` says what happens to the connection.
+        delay: Seconds before anything else.
+        answer: Status, headers and body of the HTTP response, where there is one.
     """
 
-    fault: FaultKind
+    request: ReceivedRequest
     delay: float = 0.0
     answer: tuple[int, Mapping[str, str], bytes] = (0, {}, b"")
 

@@ -1,4 +1,4 @@
-"""Status callbacks as the vendor pushes them, and as it may: shuffled, repeated, lost, unsigned, forged."""
+"""Status callbacks as the vendor pushes them: also out of order, repeatedly, or not at all; unsigned or forged."""
 
 import asyncio
 import hashlib
@@ -24,23 +24,23 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
 
 @attrs.frozen(kw_only=True)
 class CallbackPlan:
-    """Which callbacks the sandbox pushes for a message that went out, and how.
+    """Which callbacks the sandbox pushes for a message that was sent, and how.
 
-    Each is pushed again, ever more slowly, until it is answered with 200, twelve times at the most. They go to loopback
-    addresses only.
+    Each is repeated with growing pauses until it is answered with 200, up to twelve times. They go to loopback
+    addresses only. Shares are from 0.0 to 1.0.
 
     Attributes:
-        webhook: Where those go whose message names no ``dr_webhook``; ``None`` drops them.
-        statuses: What is pushed for a message, in this order.
-        failed: The share of messages that are pushed ``failed`` in place of all after the first, from 0.0 to 1.0.
-        delay: Seconds before each, one after the other.
-        early: The share of messages whose first callback comes before the answer to their request.
-        shuffle: Whether the order is a random one.
+        webhook: The URL for messages without a ``dr_webhook``; with ``None``, they have no callbacks.
+        statuses: The statuses of a message, in this order.
+        failed: The share of messages that have the status ``failed`` in place of all after the first.
+        delay: Seconds before each callback of a message.
+        early: The share of messages whose first callback is pushed before their request is answered.
+        shuffle: Whether the order is random.
         copies: How often each is pushed.
-        loss: The share that is never pushed.
-        algorithm: How they are signed.
-        signed: Whether they are signed at all.
-        forged: The share that a forged one goes along with, with a wrong signature and the status ``deleted``.
+        loss: The share of callbacks that are not pushed.
+        algorithm: The hash of the signature.
+        signed: Whether they are signed.
+        forged: The share of callbacks that a forged one is added to, with a wrong signature and the status ``deleted``.
     """
 
     webhook: str | None = None
@@ -65,12 +65,12 @@ class _Callback:
 
 
 class CallbackPusher:
-    """Pushes the callbacks of a running sandbox, from its making in an event loop until it is closed.
+    """Pushes the callbacks of a running sandbox. It is made in an event loop, and pushes until it is closed.
 
     Args:
         plan: Which callbacks, and how.
-        credentials: The keys that sign them.
-        counts: Counts what became of them.
+        credentials: The keys to sign with.
+        counts: Where to count them by outcome.
         clock: Seconds since the epoch.
         seed: Makes the draws repeatable.
     """
@@ -95,7 +95,7 @@ class CallbackPusher:
         self._settled = asyncio.Event()
 
     async def aclose(self) -> None:
-        """Drop what has not been pushed yet."""
+        """Stop pushing."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

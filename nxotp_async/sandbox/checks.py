@@ -1,4 +1,4 @@
-"""What the vendor checks of a request, and the code it answers with. Pure functions."""
+"""The vendor's checks of a request, and the codes they answer with. Pure functions."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -24,11 +24,11 @@ _CODE: Final = re.compile(r"(?<![0-9])[0-9]{4,8}(?![0-9])")
 def check_headers(
     headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now_ms: int
 ) -> tuple[ResponseCode, str]:
-    """Return the code the headers earn, `ResponseCode.SUCCESS` where nothing is wrong with them, and why.
+    """Return the code for these headers, `ResponseCode.SUCCESS` where they are valid, and the reason.
 
     Args:
         headers: The request's headers, with names in any letter case.
-        body: The raw bytes the signature is for.
+        body: The raw bytes that were signed.
         credentials: The keys of the one account there is.
         now_ms: The server's clock, in milliseconds since the epoch.
     """
@@ -50,7 +50,7 @@ def check_headers(
 
 
 def parse_body(body: bytes) -> dict[str, Any] | None:
-    """Return the fields of the body, or ``None`` where it is no JSON object."""
+    """Return the fields of the body, or ``None`` where it is not a JSON object."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -61,7 +61,7 @@ def parse_body(body: bytes) -> dict[str, Any] | None:
 def check_body(
     fields: Mapping[str, Any] | None, credentials: Credentials, business_phones: Collection[str]
 ) -> tuple[ResponseCode, str]:
-    """Return the code the body earns, `ResponseCode.SUCCESS` where nothing is wrong with it, and why.
+    """Return the code for this body, `ResponseCode.SUCCESS` where it is valid, and the reason.
 
     Args:
         fields: The parsed body.
@@ -69,7 +69,7 @@ def check_body(
         business_phones: The numbers bound to its application.
     """
     if fields is None:
-        return ResponseCode.PARAMETER_ERROR, "the body is no JSON object"
+        return ResponseCode.PARAMETER_ERROR, "the body is not a JSON object"
     missing = [name for name in _REQUIRED_FIELDS if fields.get(name) in (None, "")]
     if missing:
         return ResponseCode.PARAMETER_EXCEPTION, f"missing fields: {', '.join(missing)}"
@@ -98,9 +98,9 @@ def _check_values(
     if fields["language_code"] not in set(Language):
         return ResponseCode.TEMPLATE_MISSING, "no template in this language"
     if otp_code(fields["content"]) is None:
-        return ResponseCode.NO_OTP_CODE, "content holds no single run of 4 to 8 digits"
+        return ResponseCode.NO_OTP_CODE, "content must contain exactly one run of 4 to 8 digits"
     if not _NUMBER.fullmatch(fields["to"]):
-        return ResponseCode.WHATSAPP_ERROR, "to is no E.164 number"
+        return ResponseCode.WHATSAPP_ERROR, "to is not an E.164 number"
     return ResponseCode.SUCCESS, ""
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong at a server, as values: for a script, for a random share of the requests, or for one number."""
+"""Faults of the server: scripted, drawn at random, or chosen by the recipient's number."""
 
 import random
 from collections import deque
@@ -14,7 +14,7 @@ __all__ = ["MAGIC_RECIPIENTS", "Fault", "FaultKind", "FaultPlan"]
 
 
 class FaultKind(StrEnum):
-    """The way a request goes wrong."""
+    """What goes wrong with a request."""
 
     NONE = "none"
     CODE = "code"
@@ -32,12 +32,12 @@ class FaultKind(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One request's misfortune. The class methods make the kinds there are.
+    """What the sandbox does wrong with one request. There is a class method for each kind.
 
     Attributes:
-        kind: What happens.
-        code: The vendor's code, Meta's code or the HTTP status, as the kind has it.
-        latency: Seconds to wait before anything else happens.
+        kind: The kind.
+        code: The vendor's code, Meta's code or the HTTP status, depending on the kind.
+        latency: Seconds to wait before anything else.
         retry_after: The ``Retry-After`` header of an HTTP answer, in seconds.
         size: Bytes of a huge answer.
     """
@@ -50,7 +50,7 @@ class Fault:
 
     @property
     def accepts(self) -> bool:
-        """Whether the message goes out all the same, and only the answer is lost or spoilt."""
+        """Whether the message is accepted nevertheless, and only the answer is lost or malformed."""
         match self.kind:
             case FaultKind.CODE | FaultKind.META | FaultKind.DISCONNECT_BEFORE_READING:
                 return False
@@ -60,23 +60,23 @@ class Fault:
 
     @classmethod
     def answer(cls, code: int) -> "Fault":
-        """Answer with a code of the vendor's.
+        """Answer with one of the vendor's codes.
 
         Raises:
-            ValueError: It is 0, which is no fault, or 9099, which `meta` makes.
+            ValueError: It is 0, which is a success, or 9099, for which there is `meta`.
         """
         if code in (ResponseCode.SUCCESS, ResponseCode.WHATSAPP_ERROR):
-            raise ValueError("code 0 is no fault, and 9099 is made by Fault.meta")
+            raise ValueError("code 0 is not a fault, and for 9099 there is Fault.meta")
         return cls(kind=FaultKind.CODE, code=code)
 
     @classmethod
     def meta(cls, code: int) -> "Fault":
-        """Answer 9099 with a code of Meta's inside."""
+        """Answer with 9099 and one of Meta's codes."""
         return cls(kind=FaultKind.META, code=code)
 
     @classmethod
     def http(cls, status: int, *, retry_after: int | None = None) -> "Fault":
-        """Answer as a gateway does: an HTTP status with a page of HTML, and a ``Location`` where it redirects.
+        """Answer as a gateway does: an HTTP status with a page of HTML, and a ``Location`` for a redirect.
 
         Raises:
             ValueError: The status is not between 200 and 599.
@@ -87,12 +87,12 @@ class Fault:
 
     @classmethod
     def slow(cls, latency: float) -> "Fault":
-        """Answer well, but only after some seconds."""
+        """Answer correctly, after some seconds."""
         return cls(latency=latency)
 
     @classmethod
     def disconnect_before_reading(cls) -> "Fault":
-        """Reset the connection once the headers have come."""
+        """Reset the connection after the headers, before the body is read."""
         return cls(kind=FaultKind.DISCONNECT_BEFORE_READING)
 
     @classmethod
@@ -102,7 +102,7 @@ class Fault:
 
     @classmethod
     def truncated(cls) -> "Fault":
-        """Accept the message, and cut the JSON of the answer in half."""
+        """Accept the message, and answer with the first half of the JSON."""
         return cls(kind=FaultKind.TRUNCATED)
 
     @classmethod
@@ -112,17 +112,17 @@ class Fault:
 
     @classmethod
     def without_id(cls) -> "Fault":
-        """Accept the message, and answer code 0 without a message id."""
+        """Accept the message, and answer with code 0 and no message id."""
         return cls(kind=FaultKind.WITHOUT_ID)
 
     @classmethod
     def drip(cls) -> "Fault":
-        """Accept the message, and send spaces, one every 50 ms, without end."""
+        """Accept the message, and send one space every 50 ms, without end."""
         return cls(kind=FaultKind.DRIP)
 
     @classmethod
     def huge(cls, size: int = 1 << 20) -> "Fault":
-        """Accept the message, and answer with so many bytes of JSON."""
+        """Accept the message, and answer with this many bytes of JSON."""
         return cls(kind=FaultKind.HUGE, size=size)
 
     @classmethod
@@ -155,27 +155,27 @@ MAGIC_RECIPIENTS: Final[Mapping[str, Fault]] = {
     _number(3, 8): Fault.hang(),
     _number(3, 9): Fault.slow(2.0),
 }
-"""Numbers that always have the same outcome, as card processors have test cards.
+"""Numbers that always have the same outcome, like the test cards of card processors.
 
-``9990`` and eight digits: the vendor's code (``999000009001``; -1 is ``999000000001``). ``9991``: Meta's code inside
-9099. ``9992``: an HTTP status. ``9993``: 1 disconnect before reading, 2 disconnect after reading, 3 truncated JSON,
-4 wrong types, 5 no message id, 6 a slow drip, 7 a huge body, 8 no answer, 9 a good answer after 2 seconds.
+``9990`` and eight digits: the vendor's code (``999000009001``; -1 is ``999000000001``). ``9991``: 9099 with Meta's
+code. ``9992``: an HTTP status. ``9993``: 1 disconnect before reading, 2 disconnect after reading, 3 truncated JSON,
+4 wrong types, 5 no message id, 6 a slow drip, 7 a huge body, 8 no answer, 9 a correct answer after 2 seconds.
 """
 
 
 class FaultPlan:
-    """Decides which fault a request meets: those of the script first, then a random share.
+    """Chooses the fault of each request: first those of the script, then at random.
 
     Args:
-        rate: The share of requests that meet one of the faults, from 0.0 to 1.0.
-        faults: What the share is drawn from.
+        rate: The share of requests with a random fault, from 0.0 to 1.0.
+        faults: The faults to draw from.
         seed: Makes the draws repeatable.
 
     Raises:
-        ValueError: The rate is out of its range, or there is nothing to draw from.
+        ValueError: The rate is out of range, or there are no faults to draw from.
     """
 
-    def __init__(self, rate: float = 0.0, faults: Sequence[Fault] = (), seed: int | None = None) -> None:
+    def __init__(self, rate: float, faults: Sequence[Fault], seed: int | None) -> None:
         if not 0.0 <= rate <= 1.0:
             raise ValueError("fault_rate must be between 0.0 and 1.0")
         if rate and not faults:
@@ -186,11 +186,11 @@ class FaultPlan:
         self._script: deque[Fault] = deque()
 
     def script(self, faults: Iterable[Fault]) -> None:
-        """Add faults that the next requests meet, one each."""
+        """Add faults for the next requests, one each."""
         self._script.extend(faults)
 
     def next(self) -> Fault | None:
-        """Return the fault the next request meets, if any."""
+        """Return the fault of the next request, if any."""
         if self._script:
             return self._script.popleft()
         if self._rate and self._random.random() < self._rate:

@@ -1,4 +1,4 @@
-"""The sandbox in a process of its own: what is measured or shown shares no event loop and no lock with it."""
+"""The sandbox in a process of its own, which shares neither event loop nor interpreter lock with the client."""
 
 import asyncio
 import subprocess  # nosec B404
@@ -15,15 +15,15 @@ __all__ = ["sandbox_process"]
 async def sandbox_process(*options: str) -> AsyncIterator[str]:
     """Run ``nxotp sandbox`` with these options on a free port, and yield its URL.
 
-    It ends with the block, or with this process, and not before: Ctrl-C at the terminal does not reach it.
+    It ends with the block, or with this process. Ctrl-C at the terminal does not reach it.
 
     Raises:
         ChildProcessError: It did not start.
     """
     arguments = ["-m", "nxotp_async", "sandbox", "--port", "0", "--until-eof", "--json", *options]
     try:
-        # It does not wait, and the program is this one. asyncio's own way can be cancelled when the process is there
-        # already, and nobody knows of it.
+        # Popen does not block for long, and the program is this Python. asyncio.create_subprocess_exec can be cancelled
+        # after the process has started, and would leave it running.
         process = subprocess.Popen(  # noqa: ASYNC220, S603 # nosec B603
             [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -33,7 +33,7 @@ async def sandbox_process(*options: str) -> AsyncIterator[str]:
     try:
         first_line = await asyncio.to_thread(process.stdout.readline)
         if not first_line:
-            raise ChildProcessError("the sandbox process did not start; its message stands above")
+            raise ChildProcessError("the sandbox process did not start; see its message above")
         yield orjson.loads(first_line)["url"]
     finally:
         process.terminate()

@@ -121,9 +121,14 @@ class Sandbox:
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        app = make_app(self.receive, self._now, lambda: {**self.counts, "max_in_flight": self.max_in_flight})
         runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
+            make_app(
+                self.receive, self._announce, self._now, lambda: {**self.counts, "max_in_flight": self.max_in_flight}
+            ),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=0.1,
+            handler_cancellation=True,
         )
         await runner.setup()
         try:
@@ -234,8 +239,7 @@ class Sandbox:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             failed = ResponseCode.REQUEST_FAILED
-            self._remember(ReceivedRequest(arrived_at, headers, b"", {}, failed, fault.kind, None))
-            return Reply(fault.kind)
+            return Reply(self._remember(ReceivedRequest(arrived_at, headers, b"", {}, failed, fault.kind, None)))
         body = await read()
         code: int
         code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000))
@@ -249,11 +253,8 @@ class Sandbox:
         elif code is ResponseCode.SUCCESS and fault.kind is FaultKind.META:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
-        request = ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id)
-        self._remember(request)
-        if message_id is not None and self._pusher is not None:
-            await self._pusher.announce(fields, message_id)
-        return Reply(fault.kind, self._latency + fault.latency, answer(request, fault, why, self._now()))
+        request = self._remember(ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id))
+        return Reply(request, self._latency + fault.latency, answer(request, fault, why, self._now()))
 
     def _now(self) -> float:
         return self._clock.time() + self._clock_offset
@@ -262,13 +263,18 @@ class Sandbox:
         own = fields.get("cus_message_id") if self._echo_message_id else None
         return own or f"wamid.{token_urlsafe(21)}"
 
-    def _remember(self, request: ReceivedRequest) -> None:
+    def _remember(self, request: ReceivedRequest) -> ReceivedRequest:
         self.counts["messages"] += request.message_id is not None
         self.counts[f"code {int(request.code)}"] += 1
         self.counts[f"fault {request.fault}"] += 1
         with self._remembered:
             self.requests.append(request)
             self._remembered.notify_all()
+        return request
+
+    async def _announce(self, request: ReceivedRequest) -> None:
+        if request.message_id is not None and self._pusher is not None:
+            await self._pusher.announce(request.fields, request.message_id)
 
 
 def _runs_an_event_loop() -> bool:

@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: a web application that does to a connection what the sandbox decides."""
+"""The sandbox over HTTP: a web application that carries out the sandbox's replies."""
 
 import asyncio
 import socket
@@ -13,20 +13,25 @@ from aiohttp import web
 from ..protocol import OTP_PATH
 from .answers import Reply
 from .faults import FaultKind
+from .requests import ReceivedRequest
 
-__all__ = ["Receive", "make_app"]
+__all__ = ["make_app"]
 
 _MAX_BODY_BYTES: Final = 64 * 1024
 _DRIP_INTERVAL: Final = 0.05  # seconds
 
-Receive = Callable[[Mapping[str, str], Callable[[], Awaitable[bytes]]], AbstractAsyncContextManager[Reply]]
 
-
-def make_app(receive: Receive, clock: Callable[[], float], counts: Callable[[], Mapping[str, int]]) -> web.Application:
+def make_app(
+    receive: Callable[[Mapping[str, str], Callable[[], Awaitable[bytes]]], AbstractAsyncContextManager[Reply]],
+    announce: Callable[[ReceivedRequest], Awaitable[None]],
+    clock: Callable[[], float],
+    counts: Callable[[], Mapping[str, int]],
+) -> web.Application:
     """Return the web application of a sandbox.
 
     Args:
         receive: `Sandbox.receive`.
+        announce: Pushes the callbacks of a request.
         clock: Seconds since the epoch, for the ``Date`` headers.
         counts: What ``GET /sandbox/counts`` returns.
     """
@@ -34,6 +39,7 @@ def make_app(receive: Receive, clock: Callable[[], float], counts: Callable[[], 
     async def post_otp(request: web.Request) -> web.StreamResponse:
         try:
             async with receive(request.headers, request.read) as reply:
+                await announce(reply.request)
                 return await _respond(request, reply)
         except (web.RequestPayloadError, ConnectionError):
             return web.Response()  # the client closed the connection in the middle of its request
@@ -55,7 +61,7 @@ async def _respond(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.delay:
         await asyncio.sleep(reply.delay)
     status, headers, body = reply.answer
-    match reply.fault:
+    match reply.request.fault:
         case FaultKind.DISCONNECT_BEFORE_READING | FaultKind.DISCONNECT_AFTER_READING:
             return _reset(request)
         case FaultKind.HANG:

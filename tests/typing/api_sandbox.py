@@ -48,7 +48,7 @@ async def a_sandbox() -> None:
 
     async with sandbox.receive({"ts": "0"}, read) as reply:
         assert_type(reply, Reply)
-        assert_type(reply.fault, FaultKind)
+        assert_type(reply.request, ReceivedRequest)
         assert_type(reply.delay, float)
         assert_type(reply.answer, tuple[int, Mapping[str, str], bytes])
     assert_type(await sandbox.callbacks_settled(), None)

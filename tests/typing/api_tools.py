@@ -7,7 +7,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from nxotp_async import NxOtpError, OtpClient, OtpMessage
-from nxotp_async.bench import Arrivals, Benchmark, Comparison, Machine, Plan, Report, compare, made_up_messages
+from nxotp_async.bench import Arrivals, Benchmark, BenchmarkReport, Comparison, Machine, Plan, compare, made_up_messages
 from nxotp_async.doctor import Check, Finding, Status, examine, is_local, send_one
 from nxotp_async.otel import instrument
 
@@ -15,8 +15,8 @@ from nxotp_async.otel import instrument
 async def a_benchmark(client: OtpClient) -> None:
     assert_type(made_up_messages(), list[OtpMessage])
     benchmark = Benchmark(client, made_up_messages(), Plan(rate=200, duration=5, warm_up=0), target="sandbox")
-    assert_type(await benchmark.run(), Report)
-    assert_type(benchmark.report(), Report)
+    assert_type(await benchmark.run(), BenchmarkReport)
+    assert_type(benchmark.report(), BenchmarkReport)
 
 
 def a_plan(plan: Plan) -> None:
@@ -26,7 +26,7 @@ def a_plan(plan: Plan) -> None:
     assert_type(plan.due(1), float)
 
 
-def a_report(report: Report, arrivals: Arrivals, comparison: Comparison) -> None:
+def a_report(report: BenchmarkReport, arrivals: Arrivals, comparison: Comparison) -> None:
     assert_type(report.started, datetime)
     assert_type(report.throughput, float)
     assert_type(report.failures, dict[str, int])
@@ -34,7 +34,7 @@ def a_report(report: Report, arrivals: Arrivals, comparison: Comparison) -> None
         assert_type(report.latency.p99, float)
     assert_type(len(report.latencies()), int)
     assert_type(report.to_json(), bytes)
-    assert_type(Report.from_json(b"{}"), Report)
+    assert_type(BenchmarkReport.from_json(b"{}"), BenchmarkReport)
     assert_type(report.machine, Machine)
     assert_type(Machine.here(), Machine)
     assert_type((arrivals.due, arrivals.dropped), tuple[int, int])

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ...bench import Benchmark, Plan, Report
+from ...bench import Benchmark, BenchmarkReport, Plan
 from ...errors import ConfigurationError
 from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_REJECTED, fail, print_data, run, stderr
 from .tables import print_report, say_caveats
@@ -102,7 +102,7 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
             path.unlink()
 
 
-async def _measure(target: Target, plan: Plan) -> Report:
+async def _measure(target: Target, plan: Plan) -> BenchmarkReport:
     """Run until the end, or until SIGINT or its like, and return what was measured."""
     async with target.opened() as client:
         benchmark = Benchmark(client, target.messages, plan, target=target.name)
@@ -121,7 +121,7 @@ async def _measure(target: Target, plan: Plan) -> Report:
                 following.cancel()
 
 
-def _hand_over(report: Report, json_file: str | None, html_file: str | None) -> bool:
+def _hand_over(report: BenchmarkReport, json_file: str | None, html_file: str | None) -> bool:
     """Print and write the report. Return false where standard output cannot be written."""
     if json_file == "-":
         written = print_data(report.to_json())

@@ -7,22 +7,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ...bench import Report, compare
+from ...bench import BenchmarkReport, compare
 from ...bench.figures import caveats, described, figures
 from ..common import EXIT_USAGE, fail, print_data, stderr
 
 __all__ = ["print_comparison", "print_report", "read_report", "say_caveats"]
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path) -> BenchmarkReport:
     """Read the report that a run has written as JSON."""
     try:
-        return Report.from_json(path.read_bytes())
+        return BenchmarkReport.from_json(path.read_bytes())
     except (OSError, ValueError) as error:
         fail(f"{path} cannot be read: {error}", EXIT_USAGE)
 
 
-def print_report(report: Report) -> bool:
+def print_report(report: BenchmarkReport) -> bool:
     """Print every figure, and what to know before believing them; return false where stdout cannot be written."""
     if not report.seconds:
         say_caveats(report)
@@ -37,12 +37,12 @@ def print_report(report: Report) -> bool:
     return written
 
 
-def say_caveats(report: Report) -> None:
+def say_caveats(report: BenchmarkReport) -> None:
     """Say what to know before believing the figures."""
     _warn(caveats(report))
 
 
-def print_comparison(first: Report, second: Report) -> bool:
+def print_comparison(first: BenchmarkReport, second: BenchmarkReport) -> bool:
     """Print every figure of both, and what makes them hard to compare. Return as `print_report` does."""
     rows, differences = compare(first, second)
     table = Table("", "first", "second", "change", box=None, pad_edge=False)

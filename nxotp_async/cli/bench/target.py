@@ -13,9 +13,9 @@ from yarl import URL
 
 from ...bench import Plan, made_up_messages
 from ...client import OtpClient
-from ...demo import DemoError, read_recipients
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, InputFileError
 from ...messages import OtpMessage, mask_number
+from ...recipients import read_recipients
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
 from ...urls import is_loopback, mask_url
@@ -108,7 +108,7 @@ def choose_target(
 def _read(recipients: Path) -> list[OtpMessage]:
     try:
         return read_recipients(recipients)
-    except DemoError as error:
+    except InputFileError as error:
         raise click.UsageError(f"--recipients: {error}") from None
 
 

@@ -1,0 +1,27 @@
+"""The log record of a message: its outcome, and structured facts without its code or whole number."""
+
+import logging
+
+from .errors import ApiError
+from .messages import SendResult, mask_number
+
+__all__ = ["log_result"]
+
+_log = logging.getLogger("nxotp_async")
+
+
+def log_result(result: SendResult) -> None:
+    """Log the outcome of a message: with DEBUG where it was accepted, otherwise with INFO."""
+    error, cus_message_id = result.error, result.message.cus_message_id
+    level = logging.DEBUG if error is None else logging.INFO
+    if not _log.isEnabledFor(level):
+        return
+    facts = {
+        "cus_message_id": cus_message_id,
+        "recipient": mask_number(result.message.to),
+        "status": result.status.value,
+        "vendor_code": error.code if isinstance(error, ApiError) else None,
+        "attempts": result.attempts,
+        "elapsed": result.elapsed,
+    }
+    _log.log(level, "%s: %s", cus_message_id, result.status.value if error is None else error, extra=facts)
