@@ -321,7 +321,7 @@ class OtpClient:
             patience = min(settings.timeout, settings.deadline / 3)
             concurrency = max(1, min(concurrency, int(settings.rate_limit * patience)))
         return as_completed(
-            messages, deliver, concurrency=concurrency, asleep=lambda: loop.backing_off, streams=loop.streams
+            messages, deliver, concurrency=concurrency, sleeping=lambda: loop.backing_off, open_streams=loop.streams
         )
 
     async def _deliver(self, message: OtpMessage) -> SendResult:

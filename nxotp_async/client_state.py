@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .clock_skew import ClockSkew
 from .clocks import Clock
@@ -50,7 +50,7 @@ class LoopState:
         self.permits: asyncio.Semaphore = asyncio.Semaphore(max_concurrency)
         self.limiter: AsyncLimiter | None = None if rate_limit is None else _smooth_limiter(rate_limit)
         self.backing_off = 0
-        self.streams: set[Stream] = set()
+        self.streams: set[Stream[Any, Any]] = set()
 
 
 class ClientState:

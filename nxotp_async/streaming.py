@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from typing import Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 __all__ = ["Stream", "as_completed"]
 
@@ -18,8 +18,8 @@ async def as_completed(
     work: Callable[[_Item], Awaitable[_Result]],
     *,
     concurrency: int,
-    asleep: Callable[[], int],
-    streams: "set[Stream]",
+    sleeping: Callable[[], int],
+    open_streams: "set[Stream[Any, Any]]",
 ) -> AsyncGenerator[_Result, None]:
     """Yield the result of the work on each item, as they complete.
 
@@ -30,40 +30,35 @@ async def as_completed(
     Args:
         items: What to work on; read one at a time, in order.
         work: Makes an item into a result.
-        concurrency: Workers at the same time, those asleep not counted.
-        asleep: Returns how many workers wait for a later attempt, and so leave room for others.
-        streams: Where the stream stands as long as it is open, for those who have to end it.
+        concurrency: Workers at the same time, those that sleep not counted.
+        sleeping: Returns how many workers wait for a later attempt, and so leave room for others.
+        open_streams: Where the stream stands as long as it is open, for those who have to end it.
     """
-    stream = _Stream(items, work, concurrency, asleep)
-    streams.add(stream)
+    stream = Stream(items, work, concurrency, sleeping)
+    open_streams.add(stream)
     try:
-        while stream.hire() or stream.workers or stream.results:
+        while stream.start_worker() or stream.workers or stream.results:
             if not stream.results:
-                await stream.next_result()
+                await stream.wait_for_result()
                 continue
             yield stream.results.popleft()
     finally:
-        streams.discard(stream)
+        open_streams.discard(stream)
         await stream.cancel()
     if stream.failure is not None:
         raise stream.failure
 
 
-class Stream(Protocol):
-    """A stream that is open."""
-
-    failure: BaseException | None
-
-    async def cancel(self) -> None:
-        """Cancel the work in progress, and wait for it to end."""
-        ...
-
-
-class _Stream(Generic[_Item, _Result]):
+class Stream(Generic[_Item, _Result]):
     """Workers that each read an item, work on it, and read the next.
 
-    One worker at a time reads. Whoever has read an item hires a newcomer to read the next before going to work, so
-    there are never more workers than items. A worker who may not read on leaves.
+    One worker at a time reads. A worker that has read an item starts another one, which reads the next, before it goes
+    to work: so there are never more workers than items. A worker that may not read on ends.
+
+    Attributes:
+        results: What has been completed and not been yielded.
+        workers: Their tasks.
+        failure: What ended the reading before the end of the items, or ``None``.
     """
 
     def __init__(
@@ -71,7 +66,7 @@ class _Stream(Generic[_Item, _Result]):
         items: Iterable[_Item] | AsyncIterable[_Item],
         work: Callable[[_Item], Awaitable[_Result]],
         concurrency: int,
-        asleep: Callable[[], int],
+        sleeping: Callable[[], int],
     ) -> None:
         self.results: deque[_Result] = deque()
         self.workers: set[asyncio.Task[None]] = set()
@@ -83,32 +78,46 @@ class _Stream(Generic[_Item, _Result]):
             self._synchronous = iter(items)
         self._work = work
         self._concurrency = concurrency
-        self._asleep = asleep
-        self._has_newcomer = False  # who has not begun yet
+        self._sleeping = sleeping
+        self._is_worker_starting = False  # its task has not begun to run
         self._is_reading = False
         self._exhausted = False
         self._cancelled = False
-        self._in_work = 0
+        self._in_progress = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def hire(self) -> bool:
-        """Start a worker, where one may read. Return whether it was started."""
-        if self._has_newcomer or self._is_overstaffed(with_another=1) or not self._may_read():
+    def start_worker(self) -> bool:
+        """Start a worker, where one more may read. Return whether it was started."""
+        if self._is_worker_starting or self._exceeds_concurrency(len(self.workers) + 1) or not self._may_read():
             return False
-        self._has_newcomer = True
+        self._is_worker_starting = True
         self.workers.add(asyncio.create_task(self._read_and_work(), name="nxotp_async: send_many"))
         return True
 
+    async def wait_for_result(self) -> None:
+        """Wait until there is a result, or a worker has ended."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    async def cancel(self) -> None:
+        """Cancel the workers, and wait until they have ended."""
+        self._exhausted = self._cancelled = True
+        for worker in self.workers:
+            worker.cancel()
+        await asyncio.gather(*self.workers, return_exceptions=True)
+        self.workers.clear()  # one that had not begun to run has not removed itself
+        self._wake()
+
     def _may_read(self) -> bool:
-        has_room = self._in_work + len(self.results) < 2 * self._concurrency
+        has_room = self._in_progress + len(self.results) < 2 * self._concurrency
         return has_room and not self._exhausted and not self._is_reading
 
-    def _is_overstaffed(self, with_another: int = 0) -> bool:
-        excess = len(self.workers) + with_another - self._concurrency
-        return excess > 0 and excess > min(self._asleep(), self._concurrency)
+    def _exceeds_concurrency(self, workers: int) -> bool:
+        excess = workers - self._concurrency
+        return excess > 0 and excess > min(self._sleeping(), self._concurrency)
 
     async def _read_and_work(self) -> None:
-        self._has_newcomer = False
+        self._is_worker_starting = False
         try:
             while self._may_read():
                 self._is_reading = True
@@ -121,13 +130,13 @@ class _Stream(Generic[_Item, _Result]):
                 if item is _END:
                     self._exhausted = True
                     return
-                self._in_work += 1
-                self.hire()
+                self._in_progress += 1
+                self.start_worker()
                 result = await self._work(cast("_Item", item))
-                self._in_work -= 1
+                self._in_progress -= 1
                 self.results.append(result)
-                self._notify()
-                if self._is_overstaffed():
+                self._wake()
+                if self._exceeds_concurrency(len(self.workers)):
                     return
         except (Exception, asyncio.CancelledError) as error:
             if self._cancelled:
@@ -137,22 +146,8 @@ class _Stream(Generic[_Item, _Result]):
             self.failure = self.failure or error
         finally:
             self.workers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
-            self._notify()
+            self._wake()
 
-    def _notify(self) -> None:
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    async def next_result(self) -> None:
-        """Wait until there is a result, or a worker has left."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    async def cancel(self) -> None:
-        """Cancel the workers, and wait until they have gone."""
-        self._exhausted = self._cancelled = True
-        for worker in self.workers:
-            worker.cancel()
-        await asyncio.gather(*self.workers, return_exceptions=True)
-        self.workers.clear()  # one that had not begun yet has not taken its leave
-        self._notify()

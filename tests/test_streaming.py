@@ -27,7 +27,9 @@ async def test_items_are_read_at_most_twice_the_concurrency_ahead(seed: int) -> 
         return item
 
     results = []
-    stream = as_completed(items(), work, concurrency=concurrency, asleep=lambda: chance.randrange(3), streams=set())
+    stream = as_completed(
+        items(), work, concurrency=concurrency, sleeping=lambda: chance.randrange(3), open_streams=set()
+    )
     while (result := await anext(stream, None)) is not None:
         taken += 1
         results.append(result)
@@ -42,7 +44,7 @@ async def test_a_stream_that_is_cancelled_before_its_worker_has_begun_ends() -> 
         return item
 
     streams: set[Stream] = set()
-    results = as_completed([1], work, concurrency=1, asleep=lambda: 0, streams=streams)
+    results = as_completed([1], work, concurrency=1, sleeping=lambda: 0, open_streams=streams)
     reading = asyncio.create_task(anext(results))
     await asyncio.sleep(0)  # it has hired a worker, whose turn comes next
     (stream,) = streams
@@ -77,7 +79,9 @@ async def test_an_asynchronous_source_that_never_waits_keeps_all_workers_busy() 
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count_turns())
-    results = [result async for result in as_completed(items(), work, concurrency=10, asleep=lambda: 0, streams=set())]
+    results = [
+        result async for result in as_completed(items(), work, concurrency=10, sleeping=lambda: 0, open_streams=set())
+    ]
     counting.cancel()
     assert sorted(results) == list(range(200))
     assert most == 10
