@@ -2,6 +2,7 @@
 # make test    everything that must pass: lint, types, tests with coverage
 # make lint    format, lint, types and security only
 # make test-lowest, make test-newest   the tests with the lowest and with the newest versions of what is depended on
+# make test-pythons   the tests on every Python there is, from 3.11 on
 # make audit   known vulnerabilities of what is installed; needs the network
 # make bench   speed and memory, beside other clients too; some minutes, and nothing fails for being slow
 # make performance   docs/performance.md, all of it measured anew; takes about half an hour
@@ -9,13 +10,15 @@
 # make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Asked, because pyenv's python3.11 refuses to run where another one is selected.
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test test-lowest test-newest lint audit format bench bench-clients performance docs faults kills clean
+.PHONY: demo test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs faults kills
+.PHONY: clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
@@ -24,8 +27,8 @@ demo: .venv/installed-cli
 test: lint
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	@$(BIN)/coverage combine --quiet
+	@report=$$($(BIN)/coverage report) || { echo "$$report"; exit 1; }
 
 # TESTS=... runs some of them only.
 test-lowest: .venv-lowest/installed
@@ -35,6 +38,10 @@ test-lowest: .venv-lowest/installed
 test-newest:
 	$(call install-for-tests,.venv-newest,,--group dev --group docs)
 	.venv-newest/bin/python -m pytest $(PARALLEL) $(TESTS)
+
+# PYTHONS="3.12 3.14" chooses; so does PYTHONS=newest.
+test-pythons:
+	$(PYTHON) tests/pythons.py --only "$(PYTHONS)" $(PARALLEL) $(TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check
@@ -90,6 +97,10 @@ format: .venv/installed-dev
 	$(call install-for-tests,.venv-lowest,--constraint constraints-lowest.txt,--group test)
 	touch $@
 
+.venv-3.%/installed: pyproject.toml constraints.txt
+	$(call install-for-tests,$(@D),--constraint constraints.txt,--group test)
+	touch $@
+
 define install-for-tests
 @echo "installing into $(1) ..."
 $(PYTHON) -m venv --clear $(1)
@@ -110,4 +121,4 @@ endef
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-lowest .venv-newest .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -323,6 +323,14 @@ def test_another_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.M
         invoke("--count", "1")
 
 
+def test_no_warning_is_shown() -> None:
+    """Where Python shows each of them, too."""
+    command = [sys.executable, "-W", "always", "-m", "nxotp_async", "bench", "--count", "1", "--html", "a.html"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "Warning" not in process.stdout + process.stderr
+    assert Path("a.html").exists()
+
+
 def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     result = invoke("--count", "1")

@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ async def test_a_stream_that_is_cancelled_before_its_worker_has_begun_ends() -> 
     async def work(item: int) -> int:
         return item
 
-    streams: set[Stream] = set()
+    streams: set[Stream[Any, Any]] = set()
     results = as_completed([1], work, concurrency=1, sleeping=lambda: 0, open_streams=streams)
     reading = asyncio.create_task(anext(results))
     await asyncio.sleep(0)  # it has hired a worker, whose turn comes next

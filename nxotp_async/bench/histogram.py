@@ -1,11 +1,15 @@
 """Durations in an HDR histogram: microseconds, three significant digits, in memory that does not grow."""
 
+import warnings
 from typing import Final
 
 import attrs
 
 try:
-    from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped] # it ships no types
+    with warnings.catch_warnings():
+        # Python 3.14 and newer deprecate how it declares two packed structures; their layout is right.
+        warnings.filterwarnings("ignore", "Due to '_pack_', the '(External|Payload)Header' ", DeprecationWarning)
+        from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped] # it ships no types
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "hdrhistogram is not installed: the benchmark needs  pip install 'nxotp_async[bench]'", name=error.name
