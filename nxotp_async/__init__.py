@@ -28,8 +28,8 @@ from .errors import (
 )
 from .hooks import Attempt
 from .languages import Language
-from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
-from .results import ResultCollector, Summary
+from .messages import ApiType, Category, OtpMessage
+from .results import ResultCollector, SendResult, SendStatus, Summary
 from .retry import RetryPolicy
 from .signing import Credentials, sign, verify
 from .transports import Answer, Transport

@@ -11,8 +11,9 @@ import attrs
 from .clocks import Clock
 from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
 from .hooks import Hooks
-from .messages import OtpMessage, SendResult, SendStatus
+from .messages import OtpMessage
 from .protocol import decode, encode, request_headers, server_time
+from .results import SendResult, SendStatus
 from .retry import RetryQuota, retrying
 from .settings import Settings
 from .streaming import Stream

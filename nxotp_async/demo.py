@@ -10,8 +10,8 @@ import aiohttp
 import attrs
 
 from .errors import InvalidMessageError
-from .messages import OtpMessage, SendResult
-from .results import ResultCollector, Summary
+from .messages import OtpMessage
+from .results import ResultCollector, SendResult, Summary
 from .sandbox import sandbox_client
 from .sandbox.process import sandbox_process
 

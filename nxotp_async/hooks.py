@@ -9,7 +9,9 @@ from typing import Any
 import attrs
 
 from .errors import ApiError, ConfigurationError, NxOtpError
-from .messages import OtpMessage, SendResult, SendStatus, mask_number
+from .messages import OtpMessage
+from .phone_numbers import mask_number
+from .results import SendResult, SendStatus
 
 __all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
 

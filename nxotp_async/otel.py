@@ -18,7 +18,8 @@ from .codes import ResponseCode
 from .delivery import Shared
 from .errors import ApiError, MetaError, NxOtpError
 from .hooks import Attempt
-from .messages import OtpMessage, SendResult, SendStatus
+from .messages import OtpMessage
+from .results import SendResult, SendStatus
 
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider

@@ -8,7 +8,8 @@ import attrs
 
 from ..client import OtpClient
 from ..clocks import Clock
-from ..messages import OtpMessage, SendStatus
+from ..messages import OtpMessage
+from ..results import SendStatus
 from .histogram import Histogram
 from .lag import watching_the_loop
 from .loops import closed_loop, open_loop

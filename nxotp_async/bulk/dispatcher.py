@@ -15,7 +15,8 @@ import attrs
 from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import ApiError, ConfigurationError, MetaError, NxOtpError, OutcomeUnknownError
-from ..messages import OtpMessage, SendResult
+from ..messages import OtpMessage
+from ..results import SendResult
 from ..retry import PAIR_RATE_LIMIT, RetryPolicy
 from .ledger import Ledger
 from .pacing import RecipientPacing, SendRate

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..demo import DemoError, DemoReport, default_recipients, read_recipients, run_demo
 from ..errors import ConfigurationError
-from ..messages import SendResult, SendStatus
+from ..results import SendResult, SendStatus
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
 
 __all__ = ["demo"]

@@ -15,7 +15,8 @@ from ...bench import Plan, made_up_messages
 from ...client import OtpClient
 from ...demo import DemoError, read_recipients
 from ...errors import ConfigurationError
-from ...messages import OtpMessage, mask_number
+from ...messages import OtpMessage
+from ...phone_numbers import mask_number
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
 from ...urls import is_loopback, mask_url
