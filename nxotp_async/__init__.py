@@ -3,7 +3,7 @@
 from ._version import __version__
 from .client import OtpClient
 from .clocks import Clock
-from .codes import ResponseCode
+from .codes import MetaCode, ResponseCode
 from .errors import (
     AccountError,
     ApiError,
@@ -51,6 +51,7 @@ __all__ = [
     "InvalidSignatureError",
     "Language",
     "LedgerError",
+    "MetaCode",
     "MetaError",
     "NotSentError",
     "NxOtpError",

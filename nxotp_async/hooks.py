@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from .errors import ApiError, ConfigurationError, NxOtpError
+from .errors import ConfigurationError, NxOtpError
 from .messages import OtpMessage
 from .phone_numbers import mask_number
 from .results import SendResult, SendStatus
@@ -109,7 +109,7 @@ def _write_to_log(level: int, result: SendResult) -> None:
         "cus_message_id": cus_message_id,
         "recipient": mask_number(result.message.to),
         "status": result.status.value,
-        "vendor_code": error.code if isinstance(error, ApiError) else None,
+        "vendor_code": None if error is None else error.code,
         "attempts": result.attempts,
         "elapsed": result.elapsed,
     }

@@ -16,7 +16,7 @@ from ._version import __version__
 from .client import OtpClient
 from .codes import ResponseCode
 from .delivery import Shared
-from .errors import ApiError, MetaError, NxOtpError
+from .errors import ApiError, NxOtpError
 from .hooks import Attempt
 from .messages import OtpMessage
 from .results import SendResult, SendStatus
@@ -156,8 +156,8 @@ def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:
     outcome: _Attributes = {"nxotp.status": status.value}
     if error is not None:
         outcome["error.type"] = type(error).__name__
-    if isinstance(error, ApiError) and error.code is not None:
-        outcome["nxotp.vendor_code"] = str(error.code) if ResponseCode.find(error.code) else "_OTHER"
+        if error.code is not None:
+            outcome["nxotp.vendor_code"] = str(error.code) if ResponseCode.find(error.code) else "_OTHER"
     return outcome
 
 
@@ -166,14 +166,14 @@ def _details(error: NxOtpError | None) -> _Attributes:
     details: _Attributes = {}
     if isinstance(error, ApiError):
         details["http.response.status_code"] = error.http_status
-    if isinstance(error, MetaError) and error.meta_code is not None:
+    if error is not None and error.meta_code is not None:
         details["nxotp.meta_code"] = str(error.meta_code)
     return details
 
 
 def _meaning(error: NxOtpError) -> str | None:
     """Return what the vendor's code means. The error's own text could quote the vendor's."""
-    known = ResponseCode.find(error.code) if isinstance(error, ApiError) and error.code is not None else None
+    known = ResponseCode.find(error.code)
     return None if known is None else f"code {known.value}, {known.meaning}"
 
 

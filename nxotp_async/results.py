@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import attrs
 
-from .errors import ApiError, InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
+from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
 from .messages import OtpMessage
 
 __all__ = ["ResultCollector", "SendResult", "SendStatus", "Summary"]
@@ -172,4 +172,4 @@ class ResultCollector:
 
 
 def _reason(error: NxOtpError) -> int | str:
-    return error.code if isinstance(error, ApiError) and error.code is not None else type(error).__name__
+    return type(error).__name__ if error.code is None else error.code
