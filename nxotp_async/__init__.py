@@ -3,7 +3,7 @@
 from ._version import __version__
 from .client import OtpClient
 from .clocks import Clock
-from .codes import ResponseCode
+from .codes import MetaCode, ResponseCode
 from .errors import (
     AccountError,
     ApiError,
@@ -28,8 +28,8 @@ from .errors import (
 )
 from .hooks import Attempt
 from .languages import Language
-from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
-from .results import ResultCollector, Summary
+from .messages import ApiType, Category, OtpMessage
+from .results import ResultCollector, SendResult, SendStatus, Summary
 from .retry import RetryPolicy
 from .signing import Credentials, sign, verify
 from .transports import Answer, Transport
@@ -51,6 +51,7 @@ __all__ = [
     "InvalidSignatureError",
     "Language",
     "LedgerError",
+    "MetaCode",
     "MetaError",
     "NotSentError",
     "NxOtpError",

@@ -11,7 +11,7 @@ import attrs
 import orjson
 
 from .errors import CallbackVerificationError
-from .messages import mask_number
+from .phone_numbers import mask_number
 from .signing import Credentials, signed_text
 
 __all__ = [

@@ -14,8 +14,8 @@ from .delivery import Delivery
 from .errors import ConfigurationError, InvalidMessageError, without_frames
 from .hooks import AttemptHook, ResultHook
 from .languages import Language
-from .messages import ApiType, Category, OtpMessage, SendResult, SendStatus
-from .results import ResultCollector
+from .messages import ApiType, Category, OtpMessage
+from .results import ResultCollector, SendResult, SendStatus
 from .retry import RetryPolicy
 from .settings import Settings
 from .streaming import as_completed

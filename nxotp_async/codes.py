@@ -1,7 +1,7 @@
-"""The vendor's response codes: what each means, what to do about it, and which error it becomes."""
+"""The codes of the vendor's answers, and Meta's inside them: what each means, and what follows from it."""
 
 from enum import IntEnum
-from typing import Self
+from typing import Final, Literal, Self
 
 from .errors import (
     AccountError,
@@ -17,10 +17,25 @@ from .errors import (
     TransientApiError,
 )
 
-__all__ = ["ResponseCode", "error_class"]
+__all__ = ["AUTHENTICATION_CODES", "MetaCode", "ResponseCode"]
 
 
-class ResponseCode(IntEnum):
+class _Code(IntEnum):
+    """A code, with what is known of it.
+
+    Attributes:
+        meaning: What it means, in the words of whoever answers with it.
+    """
+
+    meaning: str
+
+    @classmethod
+    def find(cls, code: int | None) -> Self | None:
+        """Return the member with this code, or ``None`` where no table lists it."""
+        return next((member for member in cls if member == code), None)
+
+
+class ResponseCode(_Code):
     """A code of the vendor's tables ("WhatsApp API otp" and "WhatsApp API mt").
 
     Attributes:
@@ -29,7 +44,6 @@ class ResponseCode(IntEnum):
         error_class: The error it becomes.
     """
 
-    meaning: str
     advice: str
     error_class: type[ApiError]
 
@@ -40,11 +54,6 @@ class ResponseCode(IntEnum):
         member.meaning = meaning
         member.advice = advice
         return member
-
-    @classmethod
-    def find(cls, code: int) -> "ResponseCode | None":
-        """Return the member with this code, or ``None`` where no table of the vendor lists it."""
-        return _BY_CODE.get(code)
 
     SUCCESS = 0, ApiError, "request successful", "nothing to do"
     REQUEST_FAILED = (
@@ -139,13 +148,38 @@ class ResponseCode(IntEnum):
     )
 
 
-_BY_CODE = {member.value: member for member in ResponseCode}
-_AUTHENTICATION_FAMILY = range(1000, 1010)
+AUTHENTICATION_CODES: Final = range(1000, 1010)
+"""The vendor's family of codes about authentication; its tables do not list all of them."""
 
 
-def error_class(code: int) -> type[ApiError]:
-    """Return the class of error a non-zero code becomes; `ApiError` for codes no table lists."""
-    known = ResponseCode.find(code)
-    if known is not None:
-        return known.error_class
-    return AuthenticationError if code in _AUTHENTICATION_FAMILY else ApiError
+class MetaCode(_Code):
+    """A code of Meta's, as it stands inside the vendor's 9099.
+
+    Meta has many more. Here are those that something follows from, and two frequent ones.
+
+    Attributes:
+        meaning: Meta's meaning of it.
+        temporary: Whether Meta documents it as one that passes, so that another attempt may help.
+        throttling: Whether everything is sent too fast, and not only what goes to this one recipient.
+    """
+
+    temporary: bool
+    throttling: bool
+
+    def __new__(cls, code: int, kind: Literal["lasting", "temporary", "throttling"], meaning: str) -> Self:  # noqa: D102 - how an enum is constructed is its own affair
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        member.temporary = kind != "lasting"
+        member.throttling = kind == "throttling"
+        return member
+
+    APPLICATION_RATE_LIMIT = 4, "throttling", "Application request limit reached"
+    INVALID_PARAMETER = 100, "lasting", "Invalid parameter"
+    ACCOUNT_RATE_LIMIT = 80007, "throttling", "Rate limit issues"
+    THROUGHPUT_LIMIT = 130429, "throttling", "Rate limit hit"
+    SERVICE_UNAVAILABLE = 131016, "temporary", "Service unavailable"
+    UNDELIVERABLE = 131026, "lasting", "Message undeliverable"
+    PAIR_RATE_LIMIT = 131056, "temporary", "Pair rate limit hit"
+    MAINTENANCE = 131057, "temporary", "Business account is in maintenance mode"
+    SERVER_UNAVAILABLE = 133004, "temporary", "Server temporarily unavailable"

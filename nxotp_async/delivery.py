@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from .client_state import ClientState, LoopState
 from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
-from .messages import OtpMessage, SendResult, SendStatus
+from .messages import OtpMessage
 from .protocol import decode, encode, request_headers
+from .results import SendResult, SendStatus
 from .retry import RetryQuota
 from .settings import Settings
 from .transports import Answer

@@ -7,8 +7,8 @@ from time import monotonic
 import aiohttp
 import attrs
 
-from .messages import OtpMessage, SendResult
-from .results import ResultCollector, Summary
+from .messages import OtpMessage
+from .results import ResultCollector, SendResult, Summary
 from .sandbox import sandbox_client
 from .sandbox.process import sandbox_process
 

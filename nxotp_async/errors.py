@@ -1,6 +1,6 @@
 """Every error the library raises.
 
-    NxOtpError                      .cus_message_id .attempts .hint
+    NxOtpError                      .cus_message_id .attempts .hint .code
     ├── ConfigurationError          a setting is missing or wrong
     ├── InvalidMessageError         (also a ValueError) .field
     ├── ApiError                    .code .vendor_message .http_status .raw: the vendor said no
@@ -76,7 +76,14 @@ class NxOtpError(Exception):
         cus_message_id: The message's own id, or ``None`` where no message was concerned.
         attempts: How many POSTs were begun for the message.
         hint: What to do next, or ``None``. It is part of ``str(error)``.
+        code: The vendor's code, or ``None`` where none was answered.
+        meta_code: Meta's code inside the vendor's 9099, or ``None``.
+        retry_after: Seconds the server asked to wait, or ``None``.
     """
+
+    code: int | None = None
+    meta_code: int | None = None
+    retry_after: float | None = None
 
     def __init__(
         self, message: str = "", *, hint: str | None = None, cus_message_id: str | None = None, attempts: int = 0
@@ -230,6 +237,16 @@ class OutcomeUnknownError(TransportError):
 
     It is never sent again by itself. A status callback for its ``cus_message_id`` proves that it went out.
     """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = "the message may have been accepted; wait for its status callback before you send another",
+        cus_message_id: str | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, hint=hint, cus_message_id=cus_message_id, attempts=attempts)
 
 
 class CallbackVerificationError(NxOtpError):

@@ -10,7 +10,8 @@ import attrs
 
 from .errors import ConfigurationError, NxOtpError
 from .logs import log_result
-from .messages import OtpMessage, SendResult, SendStatus
+from .messages import OtpMessage
+from .results import SendResult, SendStatus
 
 __all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
 

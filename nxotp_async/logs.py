@@ -2,8 +2,8 @@
 
 import logging
 
-from .errors import ApiError
-from .messages import SendResult, mask_number
+from .phone_numbers import mask_number
+from .results import SendResult
 
 __all__ = ["log_result"]
 
@@ -20,7 +20,7 @@ def log_result(result: SendResult) -> None:
         "cus_message_id": cus_message_id,
         "recipient": mask_number(result.message.to),
         "status": result.status.value,
-        "vendor_code": error.code if isinstance(error, ApiError) else None,
+        "vendor_code": None if error is None else error.code,
         "attempts": result.attempts,
         "elapsed": result.elapsed,
     }

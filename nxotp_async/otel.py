@@ -16,9 +16,10 @@ from ._version import __version__
 from .client import OtpClient
 from .client_state import ClientState
 from .codes import ResponseCode
-from .errors import ApiError, MetaError, NxOtpError
+from .errors import ApiError, NxOtpError
 from .hooks import Attempt
-from .messages import OtpMessage, SendResult, SendStatus
+from .messages import OtpMessage
+from .results import SendResult, SendStatus
 
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
@@ -155,8 +156,8 @@ def _outcome(status: SendStatus, error: NxOtpError | None) -> _Attributes:
     outcome: _Attributes = {"nxotp.status": status.value}
     if error is not None:
         outcome["error.type"] = type(error).__name__
-    if isinstance(error, ApiError) and error.code is not None:
-        outcome["nxotp.vendor_code"] = str(error.code) if ResponseCode.find(error.code) else "_OTHER"
+        if error.code is not None:
+            outcome["nxotp.vendor_code"] = str(error.code) if ResponseCode.find(error.code) else "_OTHER"
     return outcome
 
 
@@ -165,14 +166,14 @@ def _details(error: NxOtpError | None) -> _Attributes:
     details: _Attributes = {}
     if isinstance(error, ApiError):
         details["http.response.status_code"] = error.http_status
-    if isinstance(error, MetaError) and error.meta_code is not None:
+    if error is not None and error.meta_code is not None:
         details["nxotp.meta_code"] = str(error.meta_code)
     return details
 
 
 def _meaning(error: NxOtpError) -> str | None:
     """Return the meaning of the vendor's code. The error's own text could quote the vendor's."""
-    known = ResponseCode.find(error.code) if isinstance(error, ApiError) and error.code is not None else None
+    known = ResponseCode.find(error.code)
     return None if known is None else f"code {known.value}, {known.meaning}"
 
 

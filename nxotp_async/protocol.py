@@ -14,8 +14,8 @@ from cattrs.preconf.orjson import make_converter
 from multidict import istr
 
 from ._version import __version__
-from .codes import ResponseCode, error_class
-from .errors import ApiError, MetaError, NxOtpError, OutcomeUnknownError, TransientApiError
+from .codes import AUTHENTICATION_CODES, ResponseCode
+from .errors import ApiError, AuthenticationError, MetaError, NxOtpError, OutcomeUnknownError, TransientApiError
 from .messages import OtpMessage
 from .signing import Credentials, sign
 
@@ -114,15 +114,13 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
     reply = _read_reply(body)
     if reply.code is not None and _is_private(reply.code, hide):
         reply = attrs.evolve(reply, code=None, problem=_NO_CODE)
-    failure = _classify(status, reply)
+    known = ResponseCode.find(reply.code)
+    failure = _classify(status, reply, known)
     if failure is None:
         return reply.message_id
     if issubclass(failure, ApiError):
-        return _api_error(failure, status, headers, body, reply, hide)
-    return OutcomeUnknownError(
-        f"HTTP {status}: {reply.problem or _contradiction(reply)}",
-        hint="the message may have been accepted; wait for its status callback before you send another",
-    )
+        return _api_error(failure, status, headers, body, reply, known, hide)
+    return OutcomeUnknownError(f"HTTP {status}: {reply.problem or _contradiction(reply)}")
 
 
 def _contradiction(reply: "_Reply") -> str:
@@ -143,22 +141,21 @@ class _Reply:
     contradictory: bool = False
 
 
-def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
+def _classify(status: int, reply: _Reply, known: ResponseCode | None) -> type[NxOtpError] | None:
     """Name the error an answer stands for; ``None`` means accepted. The whole table, in the order it is read."""
-    match reply.code:
-        case 0 if reply.message_id and 200 <= status < 300:
-            return None
-        case _ if reply.contradictory or reply.message_id or reply.code == 0:
-            return OutcomeUnknownError
-        case int() as code if ResponseCode.find(code):
-            return error_class(code)
+    if reply.code == 0 and reply.message_id and 200 <= status < 300:
+        return None
+    if reply.contradictory or reply.message_id or reply.code == 0:
+        return OutcomeUnknownError
+    if known is not None:
+        return known.error_class
     if status == 429:
         return TransientApiError
     if status == 408:
         # What a server says on a connection that idles too long for it: it may have crossed the request on its way.
         return OutcomeUnknownError
     if reply.code is not None and status < 500:
-        return error_class(reply.code)
+        return AuthenticationError if reply.code in AUTHENTICATION_CODES else ApiError
     if 300 <= status < 500:
         return ApiError
     return OutcomeUnknownError
@@ -234,6 +231,7 @@ def _api_error(
     headers: Mapping[str, str],
     body: bytes,
     reply: _Reply,
+    known: ResponseCode | None,
     hide: tuple[str, ...],
 ) -> ApiError:
     vendor_message = redact(reply.text, hide)[:500]
@@ -246,7 +244,6 @@ def _api_error(
     }
     if reply.code is None:
         return failure(f"HTTP {status} without a vendor code", hint=_status_advice(status), **facts)
-    known = ResponseCode.find(reply.code)
     if known is None:
         return failure(f"code {reply.code}, which the vendor has not documented: {vendor_message}", **facts)
     summary = f"code {known.value}, {known.meaning}"

@@ -1,15 +1,60 @@
-"""Pairing every message with the id that came back for it."""
+"""The result of a send, its status, and all results paired with their ids."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from types import MappingProxyType
 
 import attrs
 
-from .errors import ApiError, NxOtpError
-from .messages import SendResult, SendStatus
+from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
+from .messages import OtpMessage
 
-__all__ = ["ResultCollector", "Summary"]
+__all__ = ["ResultCollector", "SendResult", "SendStatus", "Summary"]
+
+
+class SendStatus(StrEnum):
+    """What is known of a message after its last attempt."""
+
+    ACCEPTED = "accepted"
+    """The vendor accepted it and named its message id."""
+    REJECTED = "rejected"
+    """The vendor answered no."""
+    NOT_SENT = "not_sent"
+    """It provably never left this machine."""
+    UNKNOWN = "unknown"
+    """It may have been accepted: sending it again may deliver it twice."""
+
+    @classmethod
+    def of(cls, error: NxOtpError) -> "SendStatus":
+        """Return what an error says of the message it was raised for."""
+        match error:
+            case OutcomeUnknownError():
+                return cls.UNKNOWN
+            case NotSentError() | InvalidMessageError():
+                return cls.NOT_SENT
+        return cls.REJECTED
+
+
+@attrs.frozen
+class SendResult:
+    """What became of one message.
+
+    Attributes:
+        message: The message as it was sent: with its ``cus_message_id`` and the client's defaults filled in.
+        status: What is known of it.
+        message_id: The vendor's id for it, or ``None`` unless accepted.
+        attempts: How many POSTs were begun for it.
+        elapsed: Seconds from the call to the outcome, waiting included.
+        error: Why it was not accepted, or ``None``.
+    """
+
+    message: OtpMessage
+    status: SendStatus
+    message_id: str | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
+    error: NxOtpError | None = None
 
 
 @attrs.frozen
@@ -127,4 +172,4 @@ class ResultCollector:
 
 
 def _reason(error: NxOtpError) -> int | str:
-    return error.code if isinstance(error, ApiError) and error.code is not None else type(error).__name__
+    return type(error).__name__ if error.code is None else error.code

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from .codes import MetaCode
 from .errors import (
     ApiError,
     ConfigurationError,
@@ -17,14 +18,12 @@ from .errors import (
     TransientApiError,
 )
 
-__all__ = ["PAIR_INTERVAL", "PAIR_RATE_LIMIT", "RetryPolicy", "RetryQuota"]
+__all__ = ["PAIR_INTERVAL", "RetryPolicy", "RetryQuota"]
 
-PAIR_RATE_LIMIT: Final = 131056
-"""Meta's code for too many messages to this one recipient."""
 PAIR_INTERVAL: Final = 6.0
 """Seconds between two messages to one recipient that Meta documents."""
 _META_SLOWDOWN = 8
-_TRANSIENT_META_CODES = frozenset({4, 80007, 130429, PAIR_RATE_LIMIT, 131016, 131057, 133004})
+_TEMPORARY_META_CODES = frozenset(code.value for code in MetaCode if code.temporary)
 
 
 def _codes(values: Iterable[int]) -> frozenset[int]:
@@ -75,7 +74,7 @@ class RetryPolicy:
     max_attempts: int = attrs.field(default=3, validator=_is_count)
     transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes, validator=_are_codes)
     transient_meta_codes: frozenset[int] = attrs.field(
-        default=_TRANSIENT_META_CODES, converter=_codes, validator=_are_codes
+        default=_TEMPORARY_META_CODES, converter=_codes, validator=_are_codes
     )
     reconnect_for: float = attrs.field(default=10.0, validator=_is_seconds)
     resend_unknown: bool = attrs.field(default=False, validator=_is_flag)
@@ -106,7 +105,7 @@ class RetryPolicy:
         """
         slowdown = _META_SLOWDOWN if isinstance(error, MetaError) else 1
         ceiling = min(self.backoff_cap, slowdown * self.backoff_base * 2.0 ** min(attempt - 1, 60))
-        floor = PAIR_INTERVAL if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT else 0.0
+        floor = PAIR_INTERVAL if isinstance(error, MetaError) and error.meta_code == MetaCode.PAIR_RATE_LIMIT else 0.0
         asked = error.retry_after if isinstance(error, ApiError) and error.retry_after else 0.0
         return max(floor, asked) + chance * ceiling
 

@@ -12,7 +12,8 @@ import attrs
 from .clocks import Clock
 from .errors import ConfigurationError
 from .languages import Language
-from .messages import mask_number, parse_number, parse_url
+from .messages import parse_url
+from .phone_numbers import mask_number, parse_number
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials

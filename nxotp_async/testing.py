@@ -16,7 +16,7 @@ from .client import OtpClient
 from .clocks import Clock
 from .codes import ResponseCode
 from .errors import NotSentError, OutcomeUnknownError
-from .messages import mask_number, parse_number
+from .phone_numbers import mask_number, parse_number
 from .sandbox import FaultKind, ReceivedRequest, Sandbox
 from .transports import Answer, SessionPool
 

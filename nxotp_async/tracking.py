@@ -13,7 +13,7 @@ import attrs
 
 from .callbacks import StatusEvent, advances, reaches
 from .clocks import Clock
-from .messages import SendResult, SendStatus
+from .results import SendResult, SendStatus
 
 __all__ = ["DeliveryState", "DeliveryTracker", "MemoryStatusStore", "StatusStore"]
 

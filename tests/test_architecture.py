@@ -14,9 +14,10 @@ PACKAGE = Path(nxotp_async.__file__).parent
 # A module imports from lower ranks only, or from its own package. The bottom comes first.
 RANKS = [
     {"_version", "errors", "languages", "clocks", "urls"},
-    {"codes"},
+    {"codes", "phone_numbers"},
     {"messages", "signing"},
-    {"logs", "protocol", "retry", "results", "callbacks"},
+    {"results"},
+    {"logs", "protocol", "retry", "callbacks"},
     {"hooks"},
     {"settings", "transports", "streaming", "tracking", "receivers"},
     {"clock_skew"},

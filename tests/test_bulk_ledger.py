@@ -27,7 +27,7 @@ from nxotp_async import ApiType, Category, Language, OtpMessage
 from nxotp_async.bulk import FileFormat, Ledger, MessageState, Reason, Settled, export, settle
 from nxotp_async.bulk.records import Claim, Entry, Outcome
 from nxotp_async.errors import LedgerError
-from nxotp_async.messages import mask_number
+from nxotp_async.phone_numbers import mask_number
 
 TO = "9995550100"
 CODE = "482913"

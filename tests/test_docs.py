@@ -14,7 +14,16 @@ import attrs
 import click
 import pytest
 
-from nxotp_async import ApiError, ConfigurationError, Language, OtpClient, ResponseCode, RetryPolicy
+from nxotp_async import (
+    ApiError,
+    ConfigurationError,
+    Language,
+    MetaCode,
+    MetaError,
+    OtpClient,
+    ResponseCode,
+    RetryPolicy,
+)
 from nxotp_async.bulk.verdicts import Verdict, judge
 from nxotp_async.cli import nxotp
 from nxotp_async.settings import Settings
@@ -100,11 +109,19 @@ def test_the_page_of_codes_tells_of_every_code_what_the_library_knows() -> None:
     ]
 
 
-def test_the_page_of_codes_names_the_temporary_codes_of_meta() -> None:
-    *temporary, (_, _, other) = table("codes.md", "Meta's code")
-    assert {int(code) for codes, _, _ in temporary for code in codes.split(", ")} == RetryPolicy().transient_meta_codes
-    assert all(what.startswith("tried again") for _, _, what in temporary)
-    assert other == "rejected"
+def what_follows_from_meta(code: MetaCode) -> str:
+    policy, error = RetryPolicy(), MetaError(code=9099, meta_code=code.value)
+    if not policy.retries(error):
+        return "rejected"
+    if pause := policy.pause(error, 1, 0.0):
+        return f"tried again after {pause:g} seconds at least; a bulk run delays this recipient alone"
+    verdict = judge(error, expired=False, policy=policy, reject_on=())
+    return "tried again; a bulk run slows down" if verdict is Verdict.THROTTLED else "tried again"
+
+
+def test_the_page_of_codes_tells_of_every_code_of_metas_what_the_library_knows() -> None:
+    rows = [[str(int(code)), code.meaning, what_follows_from_meta(code)] for code in MetaCode]
+    assert table("codes.md", "Meta's code") == rows
 
 
 def test_every_language_is_on_its_page() -> None:

@@ -113,8 +113,9 @@ def test_an_error_holds_what_it_was_given(kind: type[NxOtpError]) -> None:
 def test_an_error_needs_no_arguments(kind: type[NxOtpError]) -> None:
     error = kind()
     assert vars(error).keys() == _attributes(kind).keys()
-    assert (error.hint, error.cus_message_id, error.attempts) == (None, None, 0)
-    assert str(error) == ""
+    assert (error.cus_message_id, error.attempts) == (None, 0)
+    assert (error.hint is None) == (kind is not OutcomeUnknownError)
+    assert str(error) == (f" ({error.hint})" if error.hint else "")
 
 
 def test_the_defaults_claim_nothing() -> None:
@@ -129,8 +130,18 @@ def test_the_defaults_claim_nothing() -> None:
 
 @every_class
 def test_the_text_includes_the_hint(kind: type[NxOtpError]) -> None:
-    assert str(kind("it went wrong")) == "it went wrong"
+    assert str(kind("it went wrong", hint=None)) == "it went wrong"
     assert str(kind("it went wrong", hint="do this next")) == "it went wrong (do this next)"
+
+
+def test_an_unknown_outcome_says_what_to_do() -> None:
+    assert "wait for its status callback before you send another" in str(OutcomeUnknownError("no answer"))
+
+
+@every_class
+def test_every_error_has_the_codes_and_the_pause_of_an_answer(kind: type[NxOtpError]) -> None:
+    error = kind()
+    assert (error.code, error.meta_code, error.retry_after) == (None, None, None)
 
 
 def test_a_hint_that_is_set_later_is_in_the_text_too() -> None:

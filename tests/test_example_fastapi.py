@@ -17,7 +17,7 @@ import uvicorn
 from example_programs import ACCEPTED, ACCEPTED_DIGITS, LOST, docstring, load
 
 from nxotp_async import ConfigurationError
-from nxotp_async.messages import parse_number
+from nxotp_async.phone_numbers import parse_number
 from nxotp_async.sandbox import CallbackPlan, Sandbox
 from nxotp_async.testing import serve_in_thread
 

@@ -8,7 +8,8 @@ import attrs
 
 from ..client import OtpClient
 from ..clocks import Clock
-from ..messages import OtpMessage, SendStatus
+from ..messages import OtpMessage
+from ..results import SendStatus
 from .histogram import Histogram
 from .loops import closed_loop, loop_lag, open_loop
 from .plan import Plan

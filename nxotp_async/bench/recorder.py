@@ -8,7 +8,7 @@ import attrs
 
 from ..clocks import Clock
 from ..errors import ApiError, NxOtpError
-from ..messages import SendStatus
+from ..results import SendStatus
 from .histogram import Histogram
 
 __all__ = ["LATE_AFTER", "Recorder", "Second"]

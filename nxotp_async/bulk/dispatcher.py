@@ -14,9 +14,11 @@ import attrs
 
 from ..client import OtpClient
 from ..clocks import Clock
+from ..codes import MetaCode
 from ..errors import ApiError, ConfigurationError, MetaError, NxOtpError, OutcomeUnknownError
-from ..messages import OtpMessage, SendResult
-from ..retry import PAIR_RATE_LIMIT, RetryPolicy
+from ..messages import OtpMessage
+from ..results import SendResult
+from ..retry import RetryPolicy
 from .ledger import Ledger
 from .pacing import RecipientPacing, SendRate
 from .records import ClaimedMessage, MessageState, Outcome, Report
@@ -333,7 +335,7 @@ class Dispatcher:
         now = self._clock.monotonic()
         pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
         not_before = now + min(pause, Health.PATIENCE)
-        if isinstance(error, MetaError) and error.meta_code == PAIR_RATE_LIMIT:
+        if isinstance(error, MetaError) and error.meta_code == MetaCode.PAIR_RATE_LIMIT:
             not_before = self._pacing.throttled(claimed.message.to, not_before, now)
         return attrs.evolve(outcome, state=MessageState.QUEUED, refusals=int(counts), not_before=not_before)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final
 
+from ..codes import MetaCode
 from ..errors import (
     AccountError,
     ApiError,
@@ -39,7 +40,7 @@ class Verdict(Enum):
     """No message of this account can pass until somebody mends something."""
 
 
-_THROTTLING_META_CODES: Final = frozenset({4, 80007, 130429})
+_THROTTLING_META_CODES: Final = frozenset(code for code in MetaCode if code.throttling)
 
 
 def judge(error: NxOtpError, *, expired: bool, policy: RetryPolicy, reject_on: Collection[int]) -> Verdict:

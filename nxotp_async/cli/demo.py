@@ -11,8 +11,8 @@ from rich.table import Table
 
 from ..demo import DemoReport, run_demo
 from ..errors import ConfigurationError, InputFileError
-from ..messages import SendResult, SendStatus
 from ..recipients import default_recipients, read_recipients
+from ..results import SendResult, SendStatus
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
 
 __all__ = ["demo"]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..doctor import Check, Finding, Status, examine, is_local, send_one
 from ..errors import AccountError, AuthenticationError, InvalidMessageError, OutcomeUnknownError
-from ..messages import mask_number, parse_number
+from ..phone_numbers import mask_number, parse_number
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_UNKNOWN, EXIT_USAGE, print_data, print_json, run, stderr
 
 __all__ = ["doctor"]

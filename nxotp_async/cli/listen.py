@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ..callbacks import StatusEvent
 from ..errors import ConfigurationError
-from ..messages import mask_number
+from ..phone_numbers import mask_number
 from ..receivers import aiohttp_receiver
 from ..signing import Credentials
 from ..tracking import DeliveryTracker

@@ -16,7 +16,9 @@ from ..errors import (
     NxOtpError,
     OutcomeUnknownError,
 )
-from ..messages import OtpMessage, SendResult, mask_number
+from ..messages import OtpMessage
+from ..phone_numbers import mask_number
+from ..results import SendResult
 from ..settings import DEFAULT_BASE_URL
 from .common import (
     EXIT_CONFIGURATION,

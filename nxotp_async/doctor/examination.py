@@ -7,7 +7,8 @@ from secrets import randbelow
 
 from ..client import OtpClient
 from ..clocks import Clock
-from ..messages import OtpMessage, mask_number
+from ..messages import OtpMessage
+from ..phone_numbers import mask_number
 from ..settings import Settings
 from .findings import Check, Finding, Status, milliseconds
 from .machine import examine_environment, examine_settings, resolve

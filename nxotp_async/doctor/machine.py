@@ -14,7 +14,7 @@ from yarl import URL
 
 from .._version import __version__
 from ..errors import ConfigurationError
-from ..messages import mask_number, parse_number
+from ..phone_numbers import mask_number, parse_number
 from ..settings import Settings
 from ..urls import mask_url
 from .findings import Check, Finding, Status, printable

@@ -2,29 +2,17 @@
 
 from collections.abc import Mapping
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import orjson
 
-from ..codes import ResponseCode
+from ..codes import MetaCode, ResponseCode
 from ..protocol import OTP_PATH
 from .faults import Fault, FaultKind
 from .requests import ReceivedRequest
 
 __all__ = ["Reply", "answer", "failure", "meta_failure", "success"]
-
-_META_TEXTS: Final[Mapping[int, str]] = {
-    4: "(#4) Application request limit reached",
-    100: "(#100) Invalid parameter",
-    80007: "(#80007) Rate limit issues",
-    130429: "(#130429) Rate limit hit",
-    131016: "(#131016) Service unavailable",
-    131026: "(#131026) Message undeliverable",
-    131056: "(#131056) Pair rate limit hit",
-    131057: "(#131057) Business account is in maintenance mode",
-    133004: "(#133004) Server temporarily unavailable",
-}
 
 
 @attrs.frozen
@@ -65,7 +53,7 @@ def answer(request: ReceivedRequest, fault: Fault, why: str, now: float) -> tupl
 
 def _json(request: ReceivedRequest, fault: Fault, why: str) -> bytes:
     if request.code == ResponseCode.WHATSAPP_ERROR:
-        return meta_failure(fault.code or 100, why)
+        return meta_failure(fault.code or MetaCode.INVALID_PARAMETER, why)
     if request.code != ResponseCode.SUCCESS:
         return failure(request.code, why)
     message_id = request.message_id or ""
@@ -96,7 +84,8 @@ def failure(code: int, why: str = "") -> bytes:
 
 def meta_failure(code: int, details: str = "") -> bytes:
     """Return the body of a refusal by WhatsApp: 9099 with Meta's error inside."""
-    text = _META_TEXTS.get(code, f"(#{code}) Unknown error")
+    known = MetaCode.find(code)
+    text = f"(#{code}) {known.meaning if known else 'Unknown error'}"
     error = {
         "code": code,
         "message": text,

@@ -12,6 +12,7 @@ import attrs
 import orjson
 from yarl import URL
 
+from ..codes import MetaCode
 from ..signing import Credentials, signed_text
 from ..urls import is_loopback
 
@@ -167,7 +168,7 @@ class CallbackPusher:
         if status == "sent":
             event["conversation"] |= {"expiration_timestamp": str(now + 86_400)}
         if status == "failed":
-            event["errors"] = [{"code": 131026, "title": "Message undeliverable"}]
+            event["errors"] = [{"code": MetaCode.UNDELIVERABLE, "title": MetaCode.UNDELIVERABLE.meaning}]
         return orjson.dumps(
             {
                 "statuses": [event],

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from ..codes import ResponseCode
+from ..codes import MetaCode, ResponseCode
 
 __all__ = ["MAGIC_RECIPIENTS", "Fault", "FaultKind", "FaultPlan"]
 
@@ -142,7 +142,7 @@ MAGIC_RECIPIENTS: Final[Mapping[str, Fault]] = {
         for code in ResponseCode
         if code is not ResponseCode.WHATSAPP_ERROR and code
     },
-    **{_number(1, code): Fault.meta(code) for code in (4, 100, 80007, 130429, 131016, 131026, 131056, 131057, 133004)},
+    **{_number(1, code): Fault.meta(code) for code in MetaCode},
     **{_number(2, status): Fault.http(status) for status in (307, 403, 404, 500, 502, 503, 504)},
     _number(2, 429): Fault.http(429, retry_after=1),
     _number(3, 1): Fault.disconnect_before_reading(),

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from ..messages import mask_number
+from ..phone_numbers import mask_number
 from .checks import otp_code
 from .faults import FaultKind
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from ..client import OtpClient
 from ..clocks import Clock
 from ..codes import ResponseCode
-from ..messages import parse_number
+from ..phone_numbers import parse_number
 from ..signing import Credentials
 from ..urls import host_and_port
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client

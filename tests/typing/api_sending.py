@@ -25,6 +25,7 @@ from nxotp_async import (
     InvalidSignatureError,
     Language,
     LedgerError,
+    MetaCode,
     MetaError,
     NotSentError,
     NxOtpError,
@@ -190,6 +191,8 @@ def errors(error: NxOtpError, field: InvalidMessageError, api: ApiError, meta: M
     assert_type(error.hint, str | None)
     assert_type(error.cus_message_id, str | None)
     assert_type(error.attempts, int)
+    assert_type((error.code, error.meta_code), tuple[int | None, int | None])
+    assert_type(error.retry_after, float | None)
     assert_type(field.field, str)
     assert_type(api.code, int | None)
     assert_type(api.vendor_message, str)
@@ -237,6 +240,10 @@ def a_policy(policy: RetryPolicy, error: NxOtpError) -> None:
 
 def a_code() -> None:
     assert_type(ResponseCode.find(9005), ResponseCode | None)
+    assert_type(MetaCode.find(131056), MetaCode | None)
+    assert_type(MetaCode.PAIR_RATE_LIMIT.meaning, str)
+    assert_type(MetaCode.PAIR_RATE_LIMIT.temporary, bool)
+    assert_type(MetaCode.PAIR_RATE_LIMIT.throttling, bool)
     assert_type(ResponseCode.INSUFFICIENT_BALANCE.meaning, str)
     assert_type(ResponseCode.INSUFFICIENT_BALANCE.advice, str)
     assert_type(ResponseCode.INSUFFICIENT_BALANCE.error_class, type[ApiError])

@@ -14,7 +14,8 @@ from yarl import URL
 from ...bench import Plan, made_up_messages
 from ...client import OtpClient
 from ...errors import ConfigurationError, InputFileError
-from ...messages import OtpMessage, mask_number
+from ...messages import OtpMessage
+from ...phone_numbers import mask_number
 from ...recipients import read_recipients
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process

@@ -15,7 +15,7 @@ from ...bulk import FileFormat, Ledger, MessageState, Report, settle
 from ...bulk import export as export_results
 from ...bulk.exporting import is_export
 from ...errors import LedgerError
-from ...messages import mask_number
+from ...phone_numbers import mask_number
 from ..common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_data, print_json, stderr
 from .summary import print_summary, summary_fields
 
