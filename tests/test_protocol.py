@@ -145,7 +145,8 @@ def test_code_0_with_an_id_is_accepted(status: int) -> None:
     assert outcome_of(status, ACCEPTED) == ID
 
 
-@pytest.mark.parametrize("status", [200, 202, 302, 400, 401, 403, 429, 500, 502, 503])
+# Which outcome each code has with each status is told by test_outcomes.py; here is what the errors say.
+@pytest.mark.parametrize("status", [200, 502])
 @pytest.mark.parametrize(("code", "kind"), VENDOR_FAILURES.items(), ids=str)
 def test_a_code_of_the_vendors_counts_whatever_the_http_status(code: int, kind: type[ApiError], status: int) -> None:
     error = refusal(refused(code), status)
@@ -204,7 +205,7 @@ NO_ANSWER = {
 }
 
 
-@pytest.mark.parametrize("status", [200, 201, 204, 299, 500, 502, 503, 504, 599, 100, 600])
+@pytest.mark.parametrize("status", [200, 408, 503])
 @pytest.mark.parametrize("body", NO_ANSWER.values(), ids=NO_ANSWER)
 def test_an_answer_that_proves_nothing_is_unknown(body: bytes, status: int) -> None:
     outcome = decode(status, {}, body)
@@ -213,7 +214,7 @@ def test_an_answer_that_proves_nothing_is_unknown(body: bytes, status: int) -> N
     assert "may have been accepted" in (outcome.hint or "")
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 403, 404, 405, 413, 415, 499])
+@pytest.mark.parametrize("status", [302, 403])
 @pytest.mark.parametrize("body", NO_ANSWER.values(), ids=NO_ANSWER)
 def test_a_redirect_or_an_http_refusal_is_a_refusal(body: bytes, status: int) -> None:
     error = refusal(body, status)
