@@ -1,4 +1,4 @@
-"""What ``nxotp bench`` loads: a sandbox in its own process, a server on loopback, or, if told so twice, a real host."""
+"""The server that ``nxotp bench`` loads: a sandbox, one on loopback, or a real one, if asked for explicitly."""
 
 import os
 from collections import Counter
@@ -25,21 +25,21 @@ __all__ = ["Target", "choose_target"]
 
 _REFUSAL: Final = (
     "{host} is not loopback: every message of the benchmark would be a real WhatsApp message to a real person, and "
-    "cost real money. Leave --base-url out to load a sandbox. To send them all the same, say --yes-send-real-messages, "
-    "with --recipients FILE, --count and --rate, so that it is known who gets how many, and how fast"
+    "cost money. Omit --base-url to load a sandbox. To send real messages, add --yes-send-real-messages, "
+    "--recipients FILE, --count and --rate"
 )
 
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """What is loaded, and with what.
+    """The server to load, and the messages.
 
     Attributes:
-        name: It in words.
-        messages: What to send.
-        concurrency: Requests in flight at the most.
-        client: What sends; ``None`` for a sandbox, whose address is not known yet.
-        sandbox_options: The sandbox's own.
+        name: A description.
+        messages: The messages to send.
+        concurrency: The most requests in flight.
+        client: The client; ``None`` for a sandbox, which is not running yet.
+        sandbox_options: The command-line options of the sandbox.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Target:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[OtpClient]:
-        """Yield the client, of a sandbox that runs as long as the block where nothing else is loaded.
+        """Yield the client. Without one, run a sandbox until the block ends, and yield a client of it.
 
         Raises:
             ChildProcessError: The sandbox did not start.
@@ -75,14 +75,14 @@ def choose_target(
     """Return the target that the options name.
 
     Raises:
-        click.UsageError: They contradict each other, or would send real messages to somebody unasked.
+        click.UsageError: They contradict each other, or would send real messages that were not asked for.
         ConfigurationError: The account of a real host is missing or wrong.
     """
     given = {name: value for name, value in sandbox.items() if value is not None}
     messages = made_up_messages() if recipients is None else _read(recipients)
     if base_url is None:
         if real:
-            raise click.UsageError("--yes-send-real-messages means nothing without the --base-url of a real host")
+            raise click.UsageError("--yes-send-real-messages requires a --base-url that is not loopback")
         settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
         return Target(
             name=f"sandbox ({settings})" if settings else "sandbox",
@@ -91,12 +91,14 @@ def choose_target(
             sandbox_options=tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
         )
     if given:
-        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is the sandbox's, which --base-url replaces")
+        raise click.UsageError(
+            f"--{next(iter(given)).replace('_', '-')} is an option of the sandbox, which --base-url replaces"
+        )
     host = _host(base_url)
     if is_loopback(host):
         if real:
             raise click.UsageError(
-                f"--yes-send-real-messages means nothing to {host}: loopback gets the sandbox's keys"
+                f"--yes-send-real-messages requires a --base-url that is not loopback, unlike {host}"
             )
         client = _checked_local_client(base_url, concurrency)
     else:
@@ -129,17 +131,17 @@ def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage]
     if not real:
         raise click.UsageError(_REFUSAL.format(host=host))
     if messages is None or plan.count is None or plan.rate is None:
-        raise click.UsageError("real messages need all of --recipients FILE, --count and --rate: nothing is made up")
+        raise click.UsageError("real messages require --recipients FILE, --count and --rate")
     if plan.warm_up:
-        raise click.UsageError("--warm-up would send real messages that are not counted: leave it out")
+        raise click.UsageError("--warm-up would send real messages that are not measured: omit it")
     if repeated := [number for number, times in Counter(message.to for message in messages).items() if times > 1]:
         raise click.UsageError(
-            f"--recipients names numbers more than once ({len(repeated)}, {mask_number(repeated[0])} for example): "
-            "leave one row of each, nobody gets a message twice"
+            f"--recipients repeats numbers ({len(repeated)}, {mask_number(repeated[0])} for example): real messages "
+            "are sent once to each number"
         )
     if plan.count > len(messages):
         raise click.UsageError(
-            f"--count is {plan.count}, but --recipients names {len(messages)}: nobody gets a message twice"
+            f"--count is {plan.count}, but --recipients contains {len(messages)}: real messages are sent once to each"
         )
 
 
@@ -162,14 +164,14 @@ def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
 
 
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
-    """Return a client of the sandbox's account. Nothing of a real one is sent to loopback, which may be a tunnel."""
+    """Return a client with the sandbox's account: the keys of a real one are not sent to a local server."""
     with _without_settings():
         return sandbox_client(base_url, max_concurrency=concurrency)
 
 
 @contextmanager
 def _without_settings() -> Iterator[None]:
-    """Leave the environment's settings out of it: a rate limit or proxy of the real account's would be measured."""
+    """Remove the ``NXOTP_`` variables: a rate limit or a proxy for the real account would be measured."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("NXOTP_")}
     for name in settings:
         del os.environ[name]
