@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from nxotp_async import Clock, NotSentError
+from nxotp_async import Clock, NotSentError, OtpClient
 from nxotp_async.bench import Benchmark, BenchmarkReport, Plan
 from nxotp_async.bench.recorder import Recorder
 from nxotp_async.cli import nxotp
@@ -414,7 +414,7 @@ def test_with_all_that_real_messages_go_to_the_recipients_of_the_file(
     target = choose_target(
         plan, concurrency=3, base_url=f"{REAL}/", real=True, recipients=Path(recipients), sandbox={"latency": None}
     )
-    assert target.client is not None
+    assert isinstance(target.client, OtpClient)
     assert (repr(target.client), target.client.max_concurrency) == (f"<OtpClient {REAL}/api/wa/otp>", 3)
     assert tuple(message.to for message in target.messages) == NUMBERS
     assert target.name == REAL

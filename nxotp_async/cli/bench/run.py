@@ -71,7 +71,7 @@ def run_bench(
     except ChildProcessError as error:
         fail(error, EXIT_CONFIGURATION)
     written = _hand_over(report, json_file, html_file)
-    if target.client is not None and report.completed and not report.accepted:
+    if base_url is not None and report.completed and not report.accepted:
         stderr.print("nxotp: nothing was accepted: try  nxotp doctor", markup=False)
     if not written:
         sys.exit(EXIT_CONFIGURATION)
@@ -104,7 +104,7 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
 
 async def _measure(target: Target, plan: Plan) -> BenchmarkReport:
     """Run until the end, or until SIGINT, SIGTERM or SIGHUP, and return the report."""
-    async with target.opened() as client:
+    async with target.client as client:
         benchmark = Benchmark(client, target.messages, plan, target=target.name)
         running = asyncio.create_task(benchmark.run())
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):

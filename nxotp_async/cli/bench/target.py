@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,30 +37,19 @@ class Target:
     Attributes:
         name: A description.
         messages: The messages to send.
-        concurrency: The most requests in flight.
-        client: The client; ``None`` for a sandbox, which is not running yet.
-        sandbox_options: The command-line options of the sandbox.
+        client: The client to send with. Entering that of a sandbox starts the sandbox, or raises `ChildProcessError`.
     """
 
     name: str
     messages: list[OtpMessage]
-    concurrency: int
-    client: OtpClient | None = None
-    sandbox_options: tuple[str, ...] = ()
+    client: AbstractAsyncContextManager[OtpClient]
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[OtpClient]:
-        """Yield the client. Without one, run a sandbox until the block ends, and yield a client of it.
 
-        Raises:
-            ChildProcessError: The sandbox did not start.
-        """
-        if self.client is not None:
-            async with self.client:
-                yield self.client
-        else:
-            async with sandbox_process(*self.sandbox_options) as url, _local_client(url, self.concurrency) as client:
-                yield client
+@asynccontextmanager
+async def _sandbox(concurrency: int, options: Mapping[str, object]) -> AsyncIterator[OtpClient]:
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    async with sandbox_process(*arguments) as url, _local_client(url, concurrency) as client:
+        yield client
 
 
 def choose_target(
@@ -84,12 +73,8 @@ def choose_target(
         if real:
             raise click.UsageError("--yes-send-real-messages requires a --base-url that is not loopback")
         settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
-        return Target(
-            name=f"sandbox ({settings})" if settings else "sandbox",
-            messages=messages,
-            concurrency=concurrency,
-            sandbox_options=tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
-        )
+        name = f"sandbox ({settings})" if settings else "sandbox"
+        return Target(name=name, messages=messages, client=_sandbox(concurrency, given))
     if given:
         raise click.UsageError(
             f"--{next(iter(given)).replace('_', '-')} is an option of the sandbox, which --base-url replaces"
@@ -104,7 +89,7 @@ def choose_target(
     else:
         _check_real(host, plan, real=real, messages=None if recipients is None else messages)
         client = _real_client(base_url, concurrency)
-    return Target(name=mask_url(base_url), messages=messages, concurrency=concurrency, client=client)
+    return Target(name=mask_url(base_url), messages=messages, client=client)
 
 
 def _read(recipients: Path) -> list[OtpMessage]:
