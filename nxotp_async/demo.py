@@ -12,22 +12,21 @@ from .results import ResultCollector, SendResult, Summary
 from .sandbox import sandbox_client
 from .sandbox.process import sandbox_process
 
-__all__ = ["DemoReport", "run_demo"]
+__all__ = ["DemoReport", "find_problems", "run_demo"]
 
 
 @attrs.frozen
 class DemoReport:
-    """What the demonstration did.
+    """The result of a demonstration.
 
     Attributes:
         summary: How many messages had which outcome.
-        failures: How many failed for which reason: the vendor's code, or the error's class name.
+        failures: How many failed by reason: the vendor's code, or the error's class name.
         seconds: How long the sending took.
         p50: The median time from call to outcome, in seconds.
-        p99: The same for 99 of 100 messages.
-        pairs: A few cus_message_ids with the message ids that came back.
-        problems: What is wrong with the run; empty where every message has an outcome, every accepted one is
-            paired, and the sandbox has counted as many.
+        p99: The 99th percentile of the same.
+        pairs: A few cus_message_ids with their message ids.
+        problems: What is wrong with the run; see `find_problems`.
     """
 
     summary: Summary
@@ -53,15 +52,15 @@ async def run_demo(
     seed: int,
     on_result: Callable[[SendResult], None],
 ) -> DemoReport:
-    """Send messages to the recipients, again and again until there are enough, and report.
+    """Send messages to a sandbox, and return a report.
 
     Args:
-        recipients: Whom to send to.
+        recipients: The messages to send, repeatedly if there are fewer than ``count``.
         count: How many messages to send.
         concurrency: How many requests may be in flight.
-        fault_rate: The share of requests the sandbox answers with -1 or 9001.
+        fault_rate: The share of requests that the sandbox answers with -1 or 9001.
         seed: Makes the sandbox's draws repeatable.
-        on_result: Called with every result as it comes.
+        on_result: Called with every result.
 
     Raises:
         ChildProcessError: The sandbox did not start, or ended early.
@@ -75,16 +74,14 @@ async def _run_against(
     url: str, recipients: list[OtpMessage], count: int, concurrency: int, on_result: Callable[[SendResult], None]
 ) -> DemoReport:
     collector = ResultCollector()
-    elapsed: list[float] = []
     async with sandbox_client(url, max_concurrency=concurrency) as client:
         started = monotonic()
         async for result in client.send_many(islice(cycle(recipients), count)):
             collector.add(result)
-            elapsed.append(result.elapsed)
             on_result(result)
         seconds = monotonic() - started
     counted = await _count_accepted(url)
-    elapsed.sort()
+    elapsed = sorted(result.elapsed for result in collector)
     return DemoReport(
         collector.summary(),
         {str(reason): number for reason, number in collector.failures.most_common()},
@@ -92,7 +89,7 @@ async def _run_against(
         _percentile(elapsed, 0.5),
         _percentile(elapsed, 0.99),
         dict(islice(collector.pairs.items(), 3)),
-        _problems(collector, count, counted),
+        find_problems(collector, count, counted),
     )
 
 
@@ -105,7 +102,16 @@ async def _count_accepted(url: str) -> int:
         raise ChildProcessError(f"the sandbox process has ended: {type(error).__name__}") from None
 
 
-def _problems(collector: ResultCollector, count: int, counted: int) -> list[str]:
+def find_problems(collector: ResultCollector, count: int, counted: int) -> list[str]:
+    """Return what is wrong with a run.
+
+    Every message must have an outcome, every accepted one its message id, and the sandbox must have accepted as many.
+
+    Args:
+        collector: The results.
+        count: How many messages were to be sent.
+        counted: How many the sandbox has accepted.
+    """
     problems = []
     if len(collector) != count:
         problems.append(f"{count - len(collector)} messages have no outcome")

@@ -98,4 +98,4 @@ def _call(hook: Callable[[Any], Any], event: object) -> None:
         return
     if inspect.iscoroutine(answer):
         answer.close()
-        _log.error("a hook returned a coroutine, which nobody awaits: let it start a task")
+        _log.error("a hook returned a coroutine, which is not awaited: let it start a task")

@@ -11,7 +11,7 @@ _log = logging.getLogger("nxotp_async")
 
 
 def log_result(result: SendResult) -> None:
-    """Log the outcome of a message: with DEBUG where it was accepted, otherwise with INFO."""
+    """Log the outcome of a message: with DEBUG if it was accepted, otherwise with INFO."""
     error, cus_message_id = result.error, result.message.cus_message_id
     level = logging.DEBUG if error is None else logging.INFO
     if not _log.isEnabledFor(level):

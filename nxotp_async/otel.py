@@ -1,6 +1,6 @@
 """Spans and metrics of a client's sends, for OpenTelemetry: ``pip install "nxotp_async[otel]"``.
 
-Names are those of the semantic conventions for messaging, where there are any; the others begin with ``nxotp.``. No
+Names are those of the semantic conventions for messaging, if there are any; the others begin with ``nxotp.``. No
 attribute contains a code or a number.
 """
 
@@ -83,8 +83,8 @@ class _Telemetry:
         self.quota = state.quota
         self._tracer = tracer
         self._operation: _Attributes = {**_OPERATION, **server}
-        # The attempts of the messages in flight, each with its time. When a send is cancelled, nobody references its
-        # message any longer, and the attempts are dropped with it.
+        # The attempts of the messages in flight, each with its time. When a send is cancelled, its message is no longer
+        # referenced, and the attempts are dropped with it.
         self._pending: WeakKeyDictionary[OtpMessage, list[tuple[int, _Attributes]]] = WeakKeyDictionary()
         self._duration = meter.create_histogram(
             "messaging.client.operation.duration",

@@ -196,7 +196,7 @@ def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, withi
 
     Args:
         sandbox: The sandbox that received it.
-        to: The number, as people write it.
+        to: The number, in any notation.
         code: The expected code. Default: any.
         within: The most seconds to wait for it, where the application sends in the background. The calling thread is
             blocked; a coroutine writes ``await asyncio.to_thread(assert_otp_sent, sandbox, to, within=5)``.

@@ -1,4 +1,4 @@
-"""Questions about URLs that several modules ask."""
+"""URLs: checks and notations that several modules need."""
 
 from ipaddress import ip_address
 
@@ -8,7 +8,7 @@ __all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_url"]
 
 
 def is_http_url(text: str) -> bool:
-    """Return whether the text is an absolute http or https URL that the HTTP client can parse, too."""
+    """Return whether the text is an absolute http or https URL that the HTTP client can parse."""
     if not text.isprintable() or " " in text:
         return False
     try:
@@ -19,7 +19,7 @@ def is_http_url(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, as far as its name or address shows without asking the DNS."""
+    """Return whether a host is this machine, judging by its name or address, without the DNS."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -27,12 +27,12 @@ def is_loopback(host: str) -> bool:
 
 
 def host_and_port(host: str, port: int) -> str:
-    """Return the two as they stand in a URL, where an IPv6 address has brackets around it."""
+    """Return both in the notation of a URL, in which an IPv6 address has brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def mask_url(url: str) -> str:
-    """Return a valid URL without what may be secret: user and password, path, query and fragment."""
+    """Return a valid URL without the parts that may be secret: user, password, path, query and fragment."""
     parts = URL(url)
     rest = parts.raw_path_qs.strip("/") or parts.raw_fragment
     return f"{parts.origin()}/..." if rest else str(parts.origin())

@@ -118,11 +118,11 @@ def changed(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"", "it is no JSON"),
-        (b"{", "it is no JSON"),
-        (b"[]", "it is no report of nxotp bench"),
-        (b'{"total": 5}', "it is no report of nxotp bench"),
-        (changed(schema="1"), "it is no report of nxotp bench"),
+        (b"", "it is not JSON"),
+        (b"{", "it is not JSON"),
+        (b"[]", "it is not a report of nxotp bench"),
+        (b'{"total": 5}', "it is not a report of nxotp bench"),
+        (changed(schema="1"), "it is not a report of nxotp bench"),
         (changed(schema=2), "it is of version 2; this release reads version 1"),
         (changed(latency=...), "required field missing @ report.latency"),
         (changed(completed="many"), "invalid value for type, expected int @ report.completed"),
@@ -244,7 +244,7 @@ def test_a_good_run_has_no_caveats() -> None:
         ),
         (
             failing(examples={"9001": "busy (wait)"}),
-            "9001, for example: busy (wait)",
+            "9001, first error: busy (wait)",
         ),
         (report_of(), "no message was completed"),
         (failing(), "34 of 100 messages were not accepted"),

@@ -808,6 +808,7 @@ def test_a_demo_whose_answer_is_lost_is_no_problem(people: Callable[..., str]) -
         ("--concurrency", "0"),
         ("--fault-rate", "-0.1"),
         ("--fault-rate", "1.1"),
+        ("--fault-rate", "nan"),
         ("--seed", "x"),
         ("--recipients", "no-such-file.csv"),
         ("--recipients", "."),
@@ -818,6 +819,7 @@ def test_a_demo_whose_answer_is_lost_is_no_problem(people: Callable[..., str]) -
 def test_a_demo_refuses_wrong_usage(arguments: tuple[str, ...]) -> None:
     result = invoke("demo", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: nxotp demo ")
 
 
 def test_a_demo_with_bad_recipients_names_the_line(people: Callable[..., str]) -> None:

@@ -14,7 +14,7 @@ from nxotp_async import (
     SendStatus,
     Summary,
 )
-from nxotp_async.demo import DemoReport, _problems, run_demo
+from nxotp_async.demo import DemoReport, find_problems, run_demo
 from nxotp_async.recipients import default_recipients, read_recipients
 
 ORDINARY = "+999 555 0100"
@@ -169,7 +169,7 @@ def test_what_is_wrong_with_a_run_is_reported(
     collector = ResultCollector()
     for result in results:
         collector.add(result)
-    assert _problems(collector, count, counted) == problems
+    assert find_problems(collector, count, counted) == problems
 
 
 def test_a_run_that_took_no_time_has_no_throughput() -> None:

@@ -380,7 +380,7 @@ async def test_a_hook_that_returns_a_coroutine_is_told_of(
 
     async with sandbox.client(clock=clock, on_result=partial(lambda hook, result: hook(result), tell)) as client:
         assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
-    assert "a hook returned a coroutine, which nobody awaits" in caplog.text
+    assert "a hook returned a coroutine, which is not awaited" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------- the log

@@ -470,24 +470,27 @@ def test_a_number_that_is_none_is_refused(vendor: Sandbox) -> None:
 # ---------------------------------------------------------------------------------------------- waiting
 
 
-def test_a_code_that_is_sent_in_the_background_is_waited_for(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits, wait = threading.Event(), sandbox._remembered.wait
+def test_a_code_that_is_sent_in_the_background_is_waited_for() -> None:
+    looked_for = threading.Event()
+    sandboxes: list[Sandbox] = []
 
-    def told_wait(timeout: float | None = None) -> bool:
-        waits.set()
-        return wait(timeout)
+    class Watched(Sandbox):
+        @property
+        def messages(self) -> list[ReceivedRequest]:
+            looked_for.set()
+            return super().messages
 
     def work() -> None:
-        assert waits.wait(20)
-        client = sandbox.client()
+        assert looked_for.wait(20)
         for number in (OTHER, WRITTEN):
-            asyncio.run(client.send_otp(number, CONTENT))
+            asyncio.run(sandboxes[0].client().send_otp(number, CONTENT))
 
-    monkeypatch.setattr(sandbox._remembered, "wait", told_wait)
-    background = threading.Thread(target=work)
-    background.start()
-    assert assert_otp_sent(sandbox, WRITTEN, within=20).otp == CODE
-    background.join()
+    with serve_in_thread(Watched()) as sandbox:
+        sandboxes.append(sandbox)
+        background = threading.Thread(target=work)
+        background.start()
+        assert assert_otp_sent(sandbox, WRITTEN, within=20).otp == CODE
+        background.join()
 
 
 async def test_a_coroutine_waits_in_a_thread(vendor: Sandbox, client: OtpClient) -> None:

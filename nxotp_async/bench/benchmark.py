@@ -20,25 +20,25 @@ __all__ = ["Benchmark", "made_up_messages"]
 
 
 class Benchmark:
-    """Loads whatever a client sends to, and measures.
+    """Loads the server that a client sends to, and measures.
 
         report = await Benchmark(client, made_up_messages(), Plan(rate=200, duration=5)).run()
         print(report.latency.p99, report.throughput)
 
     Args:
-        client: What sends. Its ``max_concurrency`` bounds the requests in flight, in the open loop too; there, waiting
-            for a permit is a part of the latency. Its ``rate_limit``, if it has one, is obeyed and measured.
-        messages: What to send, again and again from the first one. Leave their ``cus_message_id`` out: two messages
-            with one id are not sent at the same time.
+        client: The client. Its ``max_concurrency`` limits the requests in flight, in the open loop too, where waiting
+            for a permit is a part of the latency. Its ``rate_limit``, if it has one, applies and is measured.
+        messages: The messages to send, in a cycle. They should have no ``cus_message_id``: two messages with the same
+            id are not sent at the same time.
         plan: How to load, and for how long.
-        target: What is loaded, in words; it stands in the report.
+        target: A description of the server, for the report.
         clock: Sources of time for tests.
 
     Raises:
         ValueError: There are no messages.
 
     Attributes:
-        recorder: What was measured so far; ``None`` before the measuring begins.
+        recorder: The measurements so far; ``None`` before and during the warm-up.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Benchmark:
         self._finished = False
 
     async def run(self) -> BenchmarkReport:
-        """Warm up, measure, and report. Cancelling it stops at once; `report` has what was measured until then."""
+        """Warm up, measure, and return the report. After a cancellation, `report` returns what was measured."""
         plan, clock = self.plan, self._clock
         if plan.warm_up:
             warm_up = attrs.evolve(plan, count=None, duration=plan.warm_up)
@@ -85,7 +85,7 @@ class Benchmark:
             await open_loop(self._client, self._messages, plan, recorder, self._clock)
 
     def report(self) -> BenchmarkReport:
-        """Return what was measured so far. It is marked as interrupted where the run has not come to its end."""
+        """Return the report so far. It is marked as interrupted unless the run has completed."""
         recorder = self.recorder or Recorder(self._clock, self.plan.window)
         elapsed = 0.0 if self.recorder is None else recorder.elapsed
         seconds = min(elapsed, self.plan.window)
@@ -130,5 +130,5 @@ def _arrivals(recorder: Recorder) -> Arrivals:
 
 
 def made_up_messages(number: int = 1000) -> list[OtpMessage]:
-    """Return so many messages to numbers of a country code that is nobody's. The sandbox accepts them all."""
+    """Return messages to numbers with a country code that is not assigned. The sandbox accepts all of them."""
     return [OtpMessage(f"999555{index:07}", f"Your code is {index:06}") for index in range(number)]

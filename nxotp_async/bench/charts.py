@@ -1,4 +1,4 @@
-"""The charts of a report, as SVG to stand in a page."""
+"""The charts of a report, as SVG to embed in a page."""
 
 import io
 import math
@@ -15,7 +15,7 @@ from .report import BenchmarkReport
 
 __all__ = ["latency_chart", "outcome_chart", "timeline_chart"]
 
-# Colours that show on light and on dark ground. The ink becomes the colour of the page's text.
+# Colours that are visible on light and on dark backgrounds. The ink is replaced by the page's text colour.
 _INK: Final = "#010203"
 _BLUE: Final = "#3b82f6"
 _ORANGE: Final = "#ea8c0c"
@@ -26,11 +26,11 @@ _WIDTH: Final = 9.0  # inches; the page scales it
 
 
 def latency_chart(report: BenchmarkReport) -> str:
-    """Draw latency by percentile: each step to the right leaves a tenth of the messages."""
+    """Draw latency by percentile, on a logarithmic axis: 90 %, 99 %, 99.9 % are equally far apart."""
     figure, (axes,) = _figure(3.6, 1)
     curve = report.latencies().curve()
-    tail = 1 / max(report.completed, 10)  # nothing is known of what is rarer than the slowest message
-    heights = [max(latency, 0.001) for _, latency in curve]  # a logarithmic axis has no 0
+    tail = 1 / max(report.completed, 10)  # there is no data on what is rarer than one in all messages
+    heights = [max(latency, 0.001) for _, latency in curve]  # a logarithmic axis cannot show 0
     axes.plot([1 / max(1 - share, tail) for share, _ in curve], heights, color=_BLUE)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -42,7 +42,7 @@ def latency_chart(report: BenchmarkReport) -> str:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30) if wide else MaxNLocator(nbins=8))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.set_xlabel("share of the messages that took no longer")
+    axes.set_xlabel("share of messages with at most this latency")
     axes.set_ylabel("latency, ms")
     return _svg(figure)
 
@@ -55,7 +55,9 @@ def timeline_chart(report: BenchmarkReport) -> str:
     """Draw throughput, and the median and p99 of the latency, second by second."""
     figure, (upper, lower) = _figure(4.8, 2)
     rows, end = report.timeline, report.seconds + report.drain_seconds
-    whole = [row for row in rows if row.second + 1 <= report.seconds] or rows  # a part of a second has no rate
+    whole = [
+        row for row in rows if row.second + 1 <= report.seconds
+    ] or rows  # the rate of a part of a second would be wrong
     lines: list[tuple[Axes, Sequence[Second], Callable[[Second], float | None], str, str]] = [
         (upper, whole, lambda row: row.completed, _BLUE, "completed"),
         (upper, whole, lambda row: row.failed, _RED, "of them not accepted"),
@@ -75,14 +77,14 @@ def timeline_chart(report: BenchmarkReport) -> str:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-        if report.drain_seconds > 0.02 * end:  # else it would not be seen
+        if report.drain_seconds > 0.02 * end:  # otherwise it is too narrow to see
             axes.axvspan(report.seconds, end, color=_INK, alpha=0.06, label="draining", linewidth=0)
         axes.legend(frameon=False, labelcolor=_INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0)
     return _svg(figure)
 
 
 def outcome_chart(report: BenchmarkReport) -> str:
-    """Draw how many messages were accepted, and how many failed for which reason."""
+    """Draw how many messages were accepted, and how many failed by reason."""
     bars = {"accepted": report.accepted, **report.failures}
     figure, (axes,) = _figure(0.15 + 0.35 * len(bars), 1)
     drawn = axes.barh(list(bars), list(bars.values()), color=[_GREEN] + [_RED] * len(report.failures), height=0.6)

@@ -1,4 +1,4 @@
-"""The figures of a report to show, what limits their meaning, and a comparison with another report's."""
+"""The figures of a report, its caveats, and the comparison of two reports."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,8 +10,8 @@ from .report import Arrivals, BenchmarkReport
 
 __all__ = ["Comparison", "Figure", "caveats", "compare", "described", "figures"]
 
-_SHORTFALL: Final = 0.05  # what is missing of the outcomes, and how fast the latency grows, where a queue grows
-_FEWEST_SECONDS: Final = 3  # in which a queue's growth can be told from chance
+_SHORTFALL: Final = 0.05  # of the outcomes missing, and of latency growth per second, above which the queue grew
+_FEWEST_SECONDS: Final = 3  # needed to distinguish a growing queue from noise
 
 
 @attrs.frozen
@@ -19,9 +19,9 @@ class Figure:
     """A number with its name.
 
     Attributes:
-        name: What it is.
-        value: The number, or ``None`` where there is none.
-        unit: What it is counted in; empty where it is a plain number.
+        name: The name.
+        value: The number, or ``None`` if there is none.
+        unit: The unit; empty for a count.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Figure:
 
     @property
     def text(self) -> str:
-        """The number with its unit, to three digits at least."""
+        """The number with its unit, to at least three digits."""
         if self.value is None:
             return "-"
         decimals = 0 if not self.unit or abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2
@@ -38,10 +38,10 @@ class Figure:
 
 
 def figures(report: BenchmarkReport) -> list[Figure]:
-    """Return every figure of a report, the most asked for first."""
+    """Return every figure of a report, the most important first."""
     return [
         *_percentiles("latency", report.latency, "p50", "p90", "p99", "p999", "max"),
-        # Where messages were due for a shorter time than the first one took, there is none to tell.
+        # There is none if messages were due for less time than the first one took.
         Figure("throughput", report.throughput or None, "messages/s"),
         Figure("completed", report.completed),
         Figure("accepted", report.accepted),
@@ -71,7 +71,7 @@ def _arrivals(arrivals: Arrivals) -> Iterator[Figure]:
 
 
 def described(report: BenchmarkReport) -> str:
-    """Say in a sentence what the run did."""
+    """Return a sentence that describes the run."""
     plan, most = report.plan, f"{report.concurrency:,} in flight"
     load = (
         f"closed loop, {most}" if plan.rate is None else f"open loop, {plan.rate:,g} arrivals a second, {most} at most"
@@ -82,7 +82,7 @@ def described(report: BenchmarkReport) -> str:
 
 
 def caveats(report: BenchmarkReport) -> list[str]:
-    """Say what a reader has to know before believing the figures."""
+    """Return what limits the meaning of the figures."""
     return [*_of_the_run(report), *_of_the_load(report)]
 
 
@@ -96,11 +96,11 @@ def _of_the_run(report: BenchmarkReport) -> Iterator[str]:
             passed += f" and {report.drain_seconds:.1f} s of waiting for the last outcomes"
         yield f"interrupted after {passed}; {report.in_flight:,} messages in flight are not counted"
     if not report.completed:
-        yield "no message was completed: there is nothing to tell"
+        yield "no message was completed"
     elif failed := report.completed - report.accepted:
-        yield f"{failed:,} of {report.completed:,} messages were not accepted; their latencies are among the others"
+        yield f"{failed:,} of {report.completed:,} messages were not accepted; the latencies include theirs"
     for reason, text in report.examples.items():
-        yield f"{reason}, for example: {text}"
+        yield f"{reason}, first error: {text}"
 
 
 def _of_the_load(report: BenchmarkReport) -> Iterator[str]:
@@ -115,20 +115,20 @@ def _of_the_load(report: BenchmarkReport) -> Iterator[str]:
     if arrivals.dropped:
         yield (
             f"{arrivals.dropped:,} of {arrivals.due:,} arrivals were dropped, because {report.plan.max_pending:,} were "
-            "pending (max_pending); the latencies tell of the others only, and the truth is worse"
+            "pending (max_pending); the latencies are those of the others, and too low"
         )
     elif _queue_grew(report, rate):
         yield (
-            f"{report.throughput:,.0f} of {rate:,g} messages a second were completed: the queue grew as long as "
-            "messages arrived, and the latencies would have grown on with it"
+            f"{report.throughput:,.0f} of {rate:,g} messages a second were completed: the queue grew until the last "
+            "arrival, and in a longer run the latencies would be higher"
         )
 
 
 def _queue_grew(report: BenchmarkReport, rate: float) -> bool:
-    """Tell whether outcomes are missing, and the median latency still grew in the second half of the run.
+    """Return whether outcomes are missing, and the median latency still grew in the second half of the run.
 
-    Outcomes alone are missing, too, where the last messages wait for another attempt. In a queue that grows without
-    end the latency grows each second by the share of the arrivals that is not served in it.
+    Missing outcomes alone may be those of messages that wait for a retry. In a queue that keeps growing, the latency
+    grows each second by the share of arrivals that are not served in it.
     """
     medians = [
         (row.second, row.p50 / 1000)
@@ -138,7 +138,7 @@ def _queue_grew(report: BenchmarkReport, rate: float) -> bool:
     if len(medians) < _FEWEST_SECONDS:
         return False
     (_, first), (middle, before), (last, after) = medians[0], medians[len(medians) // 2], medians[-1]
-    # Of a server that keeps up, the outcomes are as many as the arrivals, only that the first one takes its time.
+    # If the server keeps up, there are as many outcomes as arrivals, after the latency of the first one.
     missing = report.throughput * report.seconds < (1 - _SHORTFALL) * rate * (report.seconds - first)
     return missing and after - before > _SHORTFALL * (last - middle)
 
@@ -160,12 +160,12 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the first the second is; ``None`` where there is nothing to divide."""
+        """The second divided by the first, or ``None`` if one is missing or 0."""
         return self.second.value / self.first.value if self.first.value and self.second.value is not None else None
 
     @property
     def change(self) -> str:
-        """The same in words: percents up to twice as much, else times."""
+        """The ratio as text: a percentage below 2, otherwise a factor."""
         if self.ratio is None:
             return ""
         return (
@@ -176,7 +176,7 @@ class Comparison:
 
 
 def compare(first: BenchmarkReport, second: BenchmarkReport) -> tuple[list[Comparison], list[str]]:
-    """Return every figure of both runs, and what makes them hard to compare."""
+    """Return every figure of both runs, and the differences in their conditions."""
     ours = {figure.name: figure for figure in figures(first)}
     theirs = {figure.name: figure for figure in figures(second)}
     rows = []
@@ -196,7 +196,7 @@ def _differences(first: BenchmarkReport, second: BenchmarkReport) -> list[str]:
 
 
 def _circumstances(report: BenchmarkReport) -> dict[str, str]:
-    """Tell everything but the library's own versions, which are what comparing is for."""
+    """Return the conditions of a run, but for the versions of the libraries, which are what is compared."""
     plan, machine = report.plan, report.machine
     dropped = report.arrivals.dropped if report.arrivals else 0
     return {
@@ -207,7 +207,7 @@ def _circumstances(report: BenchmarkReport) -> dict[str, str]:
         "count": "by duration" if plan.count is None else str(plan.count),
         "warm-up": f"{plan.warm_up:g} s",
         "max_pending": str(plan.max_pending),
-        "target": report.target or "not told",
+        "target": report.target or "not given",
         "platform": machine.platform,
         "processors": str(machine.cpus),
         "Python": machine.python,

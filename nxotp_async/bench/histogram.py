@@ -1,4 +1,4 @@
-"""Durations in an HDR histogram: microseconds, three significant digits, in memory that does not grow."""
+"""Durations in an HDR histogram: microseconds, three significant digits, constant memory."""
 
 import warnings
 from typing import Final
@@ -9,7 +9,7 @@ try:
     with warnings.catch_warnings():
         # Python 3.14 and newer deprecate how it declares two packed structures; their layout is right.
         warnings.filterwarnings("ignore", "Due to '_pack_', the '(External|Payload)Header' ", DeprecationWarning)
-        from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped] # it ships no types
+        from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped] # it has no type annotations
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "hdrhistogram is not installed: the benchmark needs  pip install 'nxotp_async[bench]'", name=error.name
@@ -17,21 +17,21 @@ except ModuleNotFoundError as error:
 
 __all__ = ["Histogram", "Percentiles"]
 
-_LONGEST: Final = 3_600_000_000  # microseconds; what takes longer is recorded as this
+_LONGEST: Final = 3_600_000_000  # microseconds; longer durations are recorded as this
 _DIGITS: Final = 3
-_CURVE_STEPS: Final = 10  # points of the curve for each halving of what is left to 100 %
+_CURVE_STEPS: Final = 10  # points of the curve each time the remaining share is halved
 
 
 @attrs.frozen
 class Percentiles:
-    """How long most took, and how long the slowest, in milliseconds.
+    """Percentiles of durations, in milliseconds and exact to three digits.
 
     Attributes:
-        p50: Half of them took no longer.
-        p90: Nine in ten took no longer.
-        p99: All but one in a hundred.
-        p999: All but one in a thousand.
-        max: The slowest of them, exactly; the others are exact to three digits.
+        p50: The median.
+        p90: The 90th percentile.
+        p99: The 99th percentile.
+        p999: The 99.9th percentile.
+        max: The longest, exactly.
     """
 
     p50: float
@@ -42,7 +42,11 @@ class Percentiles:
 
 
 class Histogram:
-    """Counts durations."""
+    """Counts durations.
+
+    Attributes:
+        hdr: The histogram of the library HdrHistogram.
+    """
 
     def __init__(self) -> None:
         self.hdr = HdrHistogram(1, _LONGEST, _DIGITS)
@@ -55,17 +59,17 @@ class Histogram:
         self.hdr.record_value(_microseconds(seconds))
 
     def record_delay(self, seconds: float, interval: float) -> None:
-        """Count the delay of something that comes once an interval, and the delays of those it held up."""
+        """Count the delay of a periodic event, and the delays of the events that were due meanwhile."""
         self.hdr.record_corrected_value(_microseconds(seconds), _microseconds(interval))
 
     def add(self, other: "Histogram") -> None:
-        """Count what the other has counted, too."""
+        """Add the counts of another histogram."""
         slowest = max(self.hdr.max_value, other.hdr.max_value)
         self.hdr.add(other.hdr)
-        self.hdr.max_value = slowest  # which `add` rounds up to three digits
+        self.hdr.max_value = slowest  # `add` has rounded it up to three digits
 
     def percentiles(self) -> Percentiles | None:
-        """Return the percentiles, or ``None`` where nothing was counted."""
+        """Return the percentiles, or ``None`` if nothing was counted."""
         if not len(self):
             return None
         values = self.hdr.get_percentile_to_value_dict([50, 90, 99, 99.9])
@@ -74,7 +78,7 @@ class Histogram:
         return Percentiles(p50, p90, p99, p999, slowest / 1000)
 
     def curve(self) -> list[tuple[float, float]]:
-        """Return which share took no longer than how many milliseconds: ever finer steps up to 1.0."""
+        """Return the cumulative distribution, as pairs of share and milliseconds, in finer steps towards 1.0."""
         slowest = self.hdr.max_value
         return [
             (point.percentile_level_iterated_to / 100, min(point.value_iterated_to, slowest) / 1000)
@@ -87,7 +91,7 @@ class Histogram:
 
     @classmethod
     def decode(cls, text: str) -> "Histogram":
-        """Return the histogram that was encoded."""
+        """Return the histogram that `encode` has encoded."""
         histogram = cls()
         histogram.hdr.decode_and_add(text.encode())
         return histogram

@@ -1,4 +1,4 @@
-"""The closed loop and the open one, and how much the event loop lags meanwhile."""
+"""The closed loop, the open loop, and the event loop's lag meanwhile."""
 
 import asyncio
 import math
@@ -17,14 +17,14 @@ from .recorder import Recorder
 
 __all__ = ["closed_loop", "loop_lag", "open_loop"]
 
-_TIMER: Final = 0.001  # seconds, to which event loops round; uvloop would spin through what is shorter, and burn CPU
+_TIMER: Final = 0.001  # seconds; event loops round timers to this, and uvloop would busy-wait through shorter ones
 _LAG_INTERVAL: Final = 0.020  # seconds
 
 
 async def closed_loop(client: OtpClient, messages: Iterator[OtpMessage], plan: Plan, recorder: Recorder) -> None:
-    """Keep as many messages in flight as the client has permits, until time is up or enough have begun.
+    """Keep as many messages in flight as the client has permits, for the plan's duration or count.
 
-    What has begun is seen through to its outcome. The latency is that of the result: from the call to the outcome.
+    It returns when all that were begun have an outcome. The latency is that of the result, from call to outcome.
     """
 
     def begin() -> Iterator[OtpMessage]:
@@ -42,10 +42,10 @@ async def closed_loop(client: OtpClient, messages: Iterator[OtpMessage], plan: P
 async def open_loop(
     client: OtpClient, messages: Iterator[OtpMessage], plan: Plan, recorder: Recorder, clock: Clock
 ) -> None:
-    """Let messages arrive on the plan's schedule, and see each through to its outcome.
+    """Begin messages on the plan's schedule, and return when all have an outcome.
 
-    A message's latency counts from the moment it was due, whenever it begins: neither a slow answer nor a busy event
-    loop can move the schedule. What has come due in the meantime begins at once.
+    A message's latency is measured from when it was due, even if it begins later: neither slow answers nor a busy event
+    loop delay the schedule. Messages that became due meanwhile begin at once.
     """
 
     async def arrive(message: OtpMessage, due: float) -> None:
@@ -73,7 +73,7 @@ async def open_loop(
 
 
 async def _until(due: float, clock: Clock) -> None:
-    """Wait for a moment, never too short; where it has passed, let the others have their turn all the same."""
+    """Wait until a time, never returning early. If it has passed, let other tasks run once."""
     early = due - clock.monotonic()
     if early <= 0:
         await clock.sleep(0)
@@ -84,10 +84,9 @@ async def _until(due: float, clock: Clock) -> None:
 
 @asynccontextmanager
 async def loop_lag(clock: Clock) -> AsyncIterator[Histogram]:
-    """Measure the event loop's lag for as long as the block runs.
+    """Measure the event loop's lag until the block ends: how late a timer fires that is set fifty times a second.
 
-    A timer is set fifty times a second; the lag is how much later than asked it fires. One long lag stands for all
-    timers it held up, so that it cannot hide as a single sample.
+    A long lag counts for every timer that it delayed, not as a single sample.
     """
     lag = Histogram()
 

@@ -1,4 +1,4 @@
-"""A report as one page of HTML that needs nothing else: no network, no script."""
+"""A report as a self-contained HTML page: no network, no script."""
 
 from collections.abc import Iterable
 from html import escape
@@ -32,7 +32,7 @@ _TILES: Final = ("latency p50", "latency p99", "latency p99.9", "latency max", "
 
 
 def html_page(report: BenchmarkReport) -> str:
-    """Return the page. It is complete: it can be opened from a disk, or sent by mail."""
+    """Return the page, which can be opened from a disk or attached to a mail."""
     shown = figures(report)
     tiles = [figure for figure in shown if figure.name in _TILES]
     machine = attrs.asdict(report.machine)
@@ -54,8 +54,8 @@ def html_page(report: BenchmarkReport) -> str:
 {_charts(report)}
 <h2>All figures</h2>
 {_table((figure.name, figure.text) for figure in shown)}
-<p class="soft">Latencies are those of all messages with an outcome, good or bad. The CPU time is that of the whole
-process that sent, with the benchmark's own part in it.</p>
+<p class="soft">Latencies are those of all messages with an outcome, accepted or not. The CPU time is that of the whole
+sending process, including the benchmark.</p>
 <h2>Where it ran</h2>
 {_table((name.replace("_", " "), str(value)) for name, value in machine.items())}
 </body>

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is asked to do."""
+"""The parameters of a benchmark run."""
 
 import math
 from typing import Final
@@ -16,17 +16,17 @@ class Plan:
     """How to load, and for how long.
 
     Without a rate the loop is closed: as many messages are in flight as the client has permits, and the next one
-    starts when one has ended. With a rate it is open: messages arrive on a schedule, whatever becomes of the others.
+    begins when one has its outcome. With a rate it is open: messages begin on a schedule, independent of the others.
 
     Attributes:
         rate: Arrivals a second, or ``None`` for the closed loop.
-        count: Messages to measure, or ``None`` to go by the duration.
-        duration: Seconds to measure; 10 where neither it nor a count is given.
-        warm_up: Seconds of the same load before, which count for nothing.
-        max_pending: Arrivals of the open loop that may be without an outcome; those beyond it are dropped, and counted.
+        count: Messages to measure, or ``None`` to measure for the duration.
+        duration: Seconds to measure; 10 if neither it nor a count is given.
+        warm_up: Seconds of the same load before, which are not measured.
+        max_pending: Arrivals of the open loop that may be without an outcome; more are dropped, and counted.
 
     Raises:
-        ValueError: A value is out of its range; the text names it.
+        ValueError: A value is out of range; the text names it.
     """
 
     rate: float | None = attrs.field(default=None)
@@ -57,18 +57,18 @@ class Plan:
 
     @property
     def arrivals(self) -> int | None:
-        """How many messages begin, or ``None`` where that depends on the answers."""
+        """How many messages begin, or ``None`` if that depends on the answers."""
         if self.rate is None or self.duration is None:
             return self.count
         return math.ceil(round(self.duration * self.rate, 6))  # 0.1 s at 30/s: 3 arrivals, not 3.0000000000000004
 
     @property
     def window(self) -> float:
-        """Seconds in which messages begin; infinite where that depends on the answers."""
+        """Seconds in which messages begin; infinite if that depends on the answers."""
         if self.duration is not None:
             return self.duration
         return math.inf if self.rate is None or self.count is None else self.count / self.rate
 
     def due(self, place: int) -> float:
-        """Return when a message is due, in seconds after the start; in a closed loop it always is."""
+        """Return when a message is due, in seconds after the start; in the closed loop, 0.0."""
         return 0.0 if self.rate is None else place / self.rate

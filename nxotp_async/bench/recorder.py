@@ -1,4 +1,4 @@
-"""What a run has measured so far."""
+"""The measurements of a run."""
 
 import time
 from collections import Counter
@@ -14,19 +14,19 @@ from .histogram import Histogram
 __all__ = ["LATE_AFTER", "Recorder", "Second"]
 
 LATE_AFTER: Final = 0.010
-"""Seconds after its time from which an arrival counts as late: well above the millisecond that timers round to."""
+"""Seconds of delay from which an arrival counts as late: well above the millisecond to which timers are rounded."""
 
 
 @attrs.frozen
 class Second:
-    """What ended in one second of a run.
+    """The outcomes in one second of a run.
 
     Attributes:
-        second: Its place, from 0. The last one may be cut short.
-        completed: Messages that got their outcome, good or bad.
+        second: Its number, from 0. The last one may be shorter.
+        completed: Messages that had their outcome in it, accepted or not.
         failed: Those of them that were not accepted.
-        p50: Their median latency in milliseconds, or ``None`` where there were none.
-        p99: The latency that all but one in a hundred kept below, in milliseconds, or ``None``.
+        p50: Their median latency in milliseconds, or ``None`` if there were none.
+        p99: The 99th percentile of their latency in milliseconds, or ``None``.
     """
 
     second: int
@@ -37,7 +37,7 @@ class Second:
 
 
 class Recorder:
-    """Takes in what becomes of every message. It grows by one row a second, not by the message.
+    """Records the outcome of every message. Its memory grows by one row a second, not by the message.
 
     Attributes:
         started_at: When it began, by the monotonic clock; the window is open from then on.
@@ -46,12 +46,12 @@ class Recorder:
         on_time: Those that had it within the window.
         failed: How many of them were not accepted, by their status.
         failures: The same by reason: the vendor's code, or the error's class name.
-        examples: What the first error of each reason says.
+        examples: The text of the first error of each reason.
         retries: Attempts beyond the first.
-        late: Arrivals that began more than `LATE_AFTER` after their time.
-        worst_lateness: Seconds the latest of all began after its time.
-        dropped: Arrivals that were not sent at all, because too many were pending.
-        timeline: The seconds that have passed, as far as they were looked at.
+        late: Arrivals that began more than `LATE_AFTER` after they were due.
+        worst_lateness: The longest delay of an arrival, in seconds.
+        dropped: Arrivals that were not sent, because too many were pending.
+        timeline: The seconds that have passed and were closed.
     """
 
     def __init__(self, clock: Clock, window: float) -> None:
@@ -82,12 +82,12 @@ class Recorder:
 
     @property
     def elapsed(self) -> float:
-        """Seconds from the start to the end, or so far."""
+        """Seconds from the start to the end, or until now."""
         return self._ended[0] if self._ended else self._clock.monotonic() - self.started_at
 
     @property
     def seconds(self) -> float:
-        """Seconds of the window, as far as it has passed."""
+        """Seconds of the window that have passed."""
         return min(self.elapsed, self._window)
 
     @property
@@ -97,16 +97,16 @@ class Recorder:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of this process from the start to the end, or so far."""
+        """CPU time of this process from the start to the end, or until now."""
         return self._ended[1] if self._ended else time.process_time() - self._cpu_at_start
 
     def arrived(self, lateness: float) -> None:
-        """Note how many seconds after its time an arrival begins."""
+        """Record by how many seconds an arrival is late."""
         self.late += lateness > LATE_AFTER
         self.worst_lateness = max(self.worst_lateness, lateness)
 
     def add(self, latency: float, attempts: int, error: NxOtpError | None) -> None:
-        """Take in that a message has got its outcome just now, so many seconds after it was due."""
+        """Record the outcome of a message, which it has now, this many seconds after it was due."""
         elapsed = self._clock.monotonic() - self.started_at
         if elapsed >= len(self.timeline) + 1:
             self._turn_over(int(elapsed))
@@ -123,12 +123,12 @@ class Recorder:
                 self.examples[reason] = str(error)
 
     def last_second(self) -> Second | None:
-        """Return the second that has passed last, if one has."""
+        """Return the last second that has passed, if any."""
         self._turn_over(int(self.elapsed))
         return self.timeline[-1] if self.timeline else None
 
     def finish(self) -> None:
-        """End here, also where the last second is not over."""
+        """End the measurement; the last second may be shorter."""
         self._ended = self.elapsed, self.cpu_seconds
         whole = int(self.elapsed)
         self._turn_over(whole)
@@ -143,7 +143,7 @@ class Recorder:
         return every
 
     def _turn_over(self, second: int) -> None:
-        """Close the current second, and those after it in which nothing happened, before the given one begins."""
+        """Close every second before the given one, including those without outcomes."""
         while len(self.timeline) < second:
             figures = self._current.percentiles()
             p50, p99 = (figures.p50, figures.p99) if figures else (None, None)

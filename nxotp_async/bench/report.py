@@ -1,4 +1,4 @@
-"""What a run has measured, as plain data: for people, for machines, and for comparing two of them."""
+"""The report of a run, as plain data, and its JSON."""
 
 import asyncio
 import os
@@ -28,10 +28,10 @@ class Arrivals:
 
     Attributes:
         due: Arrivals that were due: those that began, and those that were dropped.
-        late: Those that began more than ``late_after`` after their time.
+        late: Those that began more than ``late_after`` after they were due.
         late_after: Milliseconds.
-        worst_lateness: Milliseconds the latest of all began after its time.
-        dropped: Those that were never sent, because ``max_pending`` others had no outcome yet.
+        worst_lateness: The longest delay of an arrival, in milliseconds.
+        dropped: Those that were not sent, because ``max_pending`` others had no outcome yet.
     """
 
     due: int
@@ -43,15 +43,15 @@ class Arrivals:
 
 @attrs.frozen
 class Machine:
-    """Where a run took place. It does not tell the machine's name.
+    """The machine and the versions of a run, without the machine's name.
 
     Attributes:
         platform: The operating system and processor.
-        cpus: How many processors it has.
+        cpus: The number of processors.
         python: The version of Python.
-        event_loop: asyncio or uvloop, and its version.
-        aiohttp: Its version.
-        nxotp_async: Its version.
+        event_loop: asyncio, or uvloop and its version.
+        aiohttp: The version of aiohttp.
+        nxotp_async: The version of nxotp_async.
     """
 
     platform: str
@@ -63,7 +63,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """Describe this machine, and the running event loop."""
+        """Return those of this machine and the running event loop."""
         library = type(asyncio.get_running_loop()).__module__.partition(".")[0]
         event_loop = f"uvloop {version('uvloop')}" if library == "uvloop" else "asyncio"
         python = f"{platform.python_implementation()} {platform.python_version()}"
@@ -72,34 +72,34 @@ class Machine:
 
 @attrs.frozen(kw_only=True)
 class BenchmarkReport:
-    """What a run of the benchmark has measured. All durations are in milliseconds where nothing else is said.
+    """The report of a benchmark run. Durations are in milliseconds unless stated otherwise.
 
     Attributes:
-        started: When the measured part began.
-        target: What was loaded, in words.
-        concurrency: The client's permits: requests in flight at the most.
-        plan: What the run was asked to do.
+        started: When the measurement began.
+        target: A description of the server.
+        concurrency: The client's permits: the most requests in flight.
+        plan: The parameters of the run.
         interrupted: Whether it was stopped before its end.
-        in_flight: Messages in flight when it was interrupted; what became of them is unknown.
+        in_flight: Messages in flight when it was interrupted, whose outcome is unknown.
         seconds: How long messages were due, in seconds.
-        drain_seconds: How long the last of them took after that, in seconds.
+        drain_seconds: How long the last outcome took after that, in seconds.
         completed: Messages with an outcome.
-        throughput: Messages a second that got their outcome while messages were due.
-        accepted: The vendor accepted them.
-        rejected: The vendor said no.
-        not_sent: They provably never left.
-        unknown: They may have been accepted.
-        failures: How many failed for which reason: the vendor's code, or the error's class name.
-        examples: What the first error of each reason says; it holds no secret, code or full number.
+        throughput: Messages a second that had their outcome while messages were due.
+        accepted: Messages that the vendor accepted.
+        rejected: Messages that the vendor rejected.
+        not_sent: Messages that provably never left.
+        unknown: Messages that may have been accepted.
+        failures: How many failed by reason: the vendor's code, or the error's class name.
+        examples: The text of the first error of each reason, without secrets, codes and full numbers.
         retries: Attempts beyond the first.
-        latency: Of all messages with an outcome, good or bad; ``None`` where there are none.
-        histogram: The same in full, as `Histogram.encode` writes it.
-        loop_lag: How late the event loop got round to what was due.
+        latency: Of all messages with an outcome; ``None`` if there are none.
+        histogram: The same in full, as `Histogram.encode` returns it.
+        loop_lag: The event loop's lag.
         arrivals: How well the open loop kept its schedule; ``None`` for a closed one.
-        cpu_per_send: CPU time of this process for each message, in microseconds, the benchmark's own included.
-        cpu_share: The share of one processor this process kept busy.
-        timeline: What ended in each second.
-        machine: Where it took place.
+        cpu_per_send: CPU time of this process for each message, in microseconds, including the benchmark's.
+        cpu_share: The share of one processor that this process used.
+        timeline: The outcomes in each second.
+        machine: The machine and the versions.
         schema: The version of this format.
     """
 
@@ -140,18 +140,18 @@ class BenchmarkReport:
 
     @classmethod
     def from_json(cls, text: bytes) -> "BenchmarkReport":
-        """Return the report that was written as JSON.
+        """Return the report that `to_json` has written.
 
         Raises:
-            ValueError: It is none, or one of a later version; the text says what is wrong.
+            ValueError: It is not such a report, or one of another version; the text says what is wrong.
         """
         try:
             data = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise ValueError(f"it is no JSON: {error}") from None
+            raise ValueError(f"it is not JSON: {error}") from None
         schema = data.get("schema") if isinstance(data, dict) else None
         if not isinstance(schema, int):
-            raise ValueError("it is no report of nxotp bench")  # noqa: TRY004 - the text is wrong, not its type
+            raise ValueError("it is not a report of nxotp bench")  # noqa: TRY004 - the text is wrong, not its type
         if schema != _SCHEMA:
             raise ValueError(f"it is of version {schema}; this release reads version {_SCHEMA}")
         try:

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, InputFileError
 from ..recipients import default_recipients, read_recipients
 from ..results import SendResult, SendStatus
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_USAGE, fail, print_json, run, stderr
+from .sandbox import FiniteRange
 
 __all__ = ["demo"]
 
@@ -25,23 +26,29 @@ __all__ = ["demo"]
 )
 @click.option(
     "--fault-rate",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Share of the requests the sandbox answers with -1 or 9001.",
+    help="Share of requests that the sandbox answers with -1 or 9001.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Makes the faults repeatable.")
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Makes the faults repeatable: a number for the random generator.",
+)
 @click.option(
     "--recipients",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A CSV file with the columns to, content, language_code and category, in place of the made-up one.",
+    help="A CSV file with the columns to, content, language_code and category. Default: made-up recipients.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def demo(count: int, concurrency: int, fault_rate: float, seed: int, recipients: Path | None, as_json: bool) -> None:
     """Send a thousand OTPs to a sandbox in its own process, and report.
 
-    Real HTTP, real signatures, no account, no network. It exits with 0 when every message has an outcome and
-    every accepted one is paired with its message id, else with 1.
+    Real HTTP and real signatures, without an account or a network. It exits with 0 when every message has an outcome
+    and every accepted one is paired with its message id, otherwise with 1.
     """
     progress = Progress(
         TextColumn("sending"),

@@ -22,7 +22,7 @@ class Reply:
     Attributes:
         request: The request; its ``fault`` says what happens to the connection.
         delay: Seconds before anything else.
-        answer: Status, headers and body of the HTTP response, where there is one.
+        answer: Status, headers and body of the HTTP response, if one is sent.
     """
 
     request: ReceivedRequest

@@ -24,7 +24,7 @@ _CODE: Final = re.compile(r"(?<![0-9])[0-9]{4,8}(?![0-9])")
 def check_headers(
     headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now_ms: int
 ) -> tuple[ResponseCode, str]:
-    """Return the code for these headers, `ResponseCode.SUCCESS` where they are valid, and the reason.
+    """Return the code for these headers, `ResponseCode.SUCCESS` if they are valid, and the reason.
 
     Args:
         headers: The request's headers, with names in any letter case.
@@ -50,7 +50,7 @@ def check_headers(
 
 
 def parse_body(body: bytes) -> dict[str, Any] | None:
-    """Return the fields of the body, or ``None`` where it is not a JSON object."""
+    """Return the fields of the body, or ``None`` if it is not a JSON object."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -61,7 +61,7 @@ def parse_body(body: bytes) -> dict[str, Any] | None:
 def check_body(
     fields: Mapping[str, Any] | None, credentials: Credentials, business_phones: Collection[str]
 ) -> tuple[ResponseCode, str]:
-    """Return the code for this body, `ResponseCode.SUCCESS` where it is valid, and the reason.
+    """Return the code for this body, `ResponseCode.SUCCESS` if it is valid, and the reason.
 
     Args:
         fields: The parsed body.
@@ -105,6 +105,6 @@ def _check_values(
 
 
 def otp_code(content: str) -> str | None:
-    """Return the one run of 4 to 8 digits in the content, or ``None`` where there is none, or more than one."""
+    """Return the one run of 4 to 8 digits in the content, or ``None`` if there is not exactly one."""
     codes = _CODE.findall(content)
     return codes[0] if len(codes) == 1 else None

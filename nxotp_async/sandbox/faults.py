@@ -135,7 +135,7 @@ def _number(prefix: int, digits: int) -> str:
     return f"999{prefix}{digits:08d}"
 
 
-# The country code 999 is assigned to nobody.
+# The country code 999 is not assigned.
 MAGIC_RECIPIENTS: Final[Mapping[str, Fault]] = {
     **{
         _number(0, abs(code)): Fault.answer(code)

@@ -19,11 +19,11 @@ class ReceivedRequest:
     Attributes:
         arrived_at: Seconds since the epoch, by the sandbox's clock.
         headers: The request's headers.
-        body: Its raw body; empty where the connection was reset before it was read.
-        fields: The parsed body; empty where it was not a JSON object.
+        body: Its raw body; empty if the connection was reset before it was read.
+        fields: The parsed body; empty if it was not a JSON object.
         code: The vendor's code for it, whether or not the answer said so.
         fault: The fault that was applied to it.
-        message_id: The id of the message that was sent, or ``None`` where none was.
+        message_id: The id of the message that was sent, or ``None`` if none was.
     """
 
     arrived_at: float
@@ -56,7 +56,7 @@ class ReceivedRequest:
 
     @property
     def ts(self) -> int:
-        """The ``ts`` header, in milliseconds; 0 where it is missing or not a number."""
+        """The ``ts`` header, in milliseconds; 0 if it is missing or not a number."""
         ts = self.headers.get("ts", "")
         return int(ts) if ts.isascii() and ts.isdigit() else 0
 

@@ -198,7 +198,7 @@ class Sandbox:
         """Return the messages that were sent to a number, the oldest first; wait for the first one if need be.
 
         Args:
-            to: The number, as people write it.
+            to: The number, in any notation.
             within: The most seconds to wait. The calling thread is blocked meanwhile.
 
         Raises:

@@ -1,4 +1,4 @@
-"""``nxotp bench``: the load benchmark. It needs an extra, which is loaded when the command runs, not before."""
+"""``nxotp bench``. Its extra is imported when the command runs, not before."""
 
 import sys
 from collections.abc import Iterator
@@ -32,51 +32,51 @@ def _with_the_extra() -> Iterator[None]:
 @click.option(
     "--rate",
     type=click.FloatRange(0.001, 100_000),
-    help="Messages a second that arrive, whatever becomes of the others: the open loop. Default: the closed loop.",
+    help="Messages that begin each second, independent of the answers: the open loop. Default: the closed loop.",
 )
 @click.option("--duration", type=click.FloatRange(0, 86_400, min_open=True), help="Seconds to measure. Default: 10.")
-@click.option("--count", type=click.IntRange(1), help="Messages to measure, in place of a duration.")
+@click.option("--count", type=click.IntRange(1), help="Messages to measure, instead of --duration.")
 @click.option(
     "--warm-up",
     type=click.FloatRange(0, 86_400),
-    help="Seconds of the same load before, which count for nothing. Default: 2; none with real messages.",
+    help="Seconds of the same load before, which are not measured. Default: 2; 0 with real messages.",
 )
 @click.option(
     "--max-pending",
     type=click.IntRange(1),
-    help="Arrivals without an outcome, from which on further ones are dropped, and counted. Default: 10,000.",
+    help="Drop further messages while this many have no outcome, and count them. Default: 10,000.",
 )
 @click.option("--latency", type=FiniteRange(0, 60), help="Seconds the sandbox takes for an answer.")
-@click.option("--fault-rate", type=FiniteRange(0, 1), help="Share of requests the sandbox answers with -1 or 9001.")
-@click.option("--seed", type=int, help="Makes the sandbox's faults repeatable.")
-@click.option("--base-url", help="Load this in place of a sandbox: a server on loopback.")
+@click.option(
+    "--fault-rate", type=FiniteRange(0, 1), help="Share of requests that the sandbox answers with -1 or 9001."
+)
+@click.option("--seed", type=int, help="Makes the sandbox's faults repeatable: a number for the random generator.")
+@click.option("--base-url", help="URL of a server on loopback to load instead of a sandbox.")
 @click.option(
     "--recipients",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A CSV file with the columns to, content, language_code and category, in place of made-up messages.",
+    help="A CSV file with the columns to, content, language_code and category. Default: made-up messages.",
 )
 @click.option(
     "--yes-send-real-messages",
     "real",
     is_flag=True,
-    help="Let --base-url be a host that is not loopback. It needs --recipients, --count and --rate.",
+    help="Allow a --base-url that is not loopback. Requires --recipients, --count and --rate.",
 )
-@click.option(
-    "--json", "json_file", metavar="FILE", help="Write the report as JSON; - prints it in place of the table."
-)
+@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - prints it instead of the table.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as a page with charts.")
 @click.pass_context
 def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - options of several types, each checked by click
-    """Measure how fast messages are sent, and how long they take. By default to a sandbox in its own process.
+    """Measure throughput and latency of sending, by default to a sandbox in a process of its own.
 
     \b
-    nxotp bench                        closed loop: 64 in flight all the time; how much is possible?
-    nxotp bench --rate 500             open loop: 500 arrive each second; how long do they take?
+    nxotp bench                        closed loop: always 64 in flight; what throughput is possible?
+    nxotp bench --rate 500             open loop: 500 begin each second; what is their latency?
     nxotp bench --rate 500 --json a.json --html a.html
     nxotp bench compare a.json b.json
 
-    A closed loop waits for the server: while that stalls, it sends nothing, and measures nothing. Take its throughput,
-    and the latencies of the open loop, where each one counts from the moment the message was due.
+    A closed loop waits for the server: while that stalls, it sends nothing and measures nothing. Use its throughput,
+    and the latencies of the open loop, which are measured from when each message was due.
 
     \b
     Exit codes: 0 measured, 1 no message was accepted, 2 wrong usage, 3 configuration, sandbox or output,
@@ -89,16 +89,16 @@ def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
             run_bench(**options)
     elif given := [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
         names = ", ".join(f"--{name.removesuffix('_file').replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{names}: a run's options mean nothing to {context.invoked_subcommand}")
+        raise click.UsageError(f"{names}: not an option of {context.invoked_subcommand}")
 
 
 @bench.command()
 @click.argument("first", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("second", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def compare(first: Path, second: Path) -> None:
-    """Compare the reports FIRST and SECOND, which `nxotp bench --json` has written, figure by figure.
+    """Compare the figures of the reports FIRST and SECOND, which `nxotp bench --json` has written.
 
-    It says where the two runs differ in more than the library. One run each says nothing of chance: repeat them.
+    It warns if the conditions of the two runs differ. Single runs vary by chance: repeat them.
     """
     with _with_the_extra():
         from .tables import print_comparison, read_report  # noqa: PLC0415 - an extra

@@ -39,9 +39,9 @@ def run_bench(
     json_file: str | None,
     html_file: str | None,
 ) -> None:
-    """Run the benchmark, print and write its report, and exit. Everything that can be wrong is checked before."""
+    """Run the benchmark, print and write its report, and exit. All options are checked before."""
     if max_pending is not None and rate is None:
-        raise click.UsageError("--max-pending means nothing without --rate: a closed loop drops no arrivals")
+        raise click.UsageError("--max-pending requires --rate: a closed loop drops no messages")
     given: dict[str, Any] = {"duration": duration, "max_pending": max_pending}
     try:
         plan = Plan(
@@ -65,13 +65,13 @@ def run_bench(
     except ConfigurationError as error:
         fail(error, EXIT_CONFIGURATION)
     if real:
-        stderr.print(f"sending {plan.count:,} real messages through {target.name}", markup=False, soft_wrap=True)
+        stderr.print(f"sending {plan.count:,} real messages to {target.name}", markup=False, soft_wrap=True)
     try:
         report = run(_measure(target, plan), interrupted="interrupted; nothing was measured")
     except ChildProcessError as error:
         fail(error, EXIT_CONFIGURATION)
     written = _hand_over(report, json_file, html_file)
-    if target.client is not None and report.completed and not report.accepted:
+    if base_url is not None and report.completed and not report.accepted:
         stderr.print("nxotp: nothing was accepted: try  nxotp doctor", markup=False)
     if not written:
         sys.exit(EXIT_CONFIGURATION)
@@ -86,7 +86,7 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
             "matplotlib is not installed: --html needs  pip install 'nxotp_async[bench]'", name="matplotlib"
         )
     if html_file == "-":
-        raise click.UsageError("--html: a page goes to a file: name one")
+        raise click.UsageError("--html requires the name of a file")
     if json_file is not None and html_file is not None and Path(json_file).resolve() == Path(html_file).resolve():
         raise click.UsageError("--json and --html name the same file: one would overwrite the other")
     for option, file in (("--json", json_file), ("--html", html_file)):
@@ -103,8 +103,8 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
 
 
 async def _measure(target: Target, plan: Plan) -> BenchmarkReport:
-    """Run until the end, or until SIGINT or its like, and return what was measured."""
-    async with target.opened() as client:
+    """Run until the end, or until SIGINT, SIGTERM or SIGHUP, and return the report."""
+    async with target.client as client:
         benchmark = Benchmark(client, target.messages, plan, target=target.name)
         running = asyncio.create_task(benchmark.run())
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -122,7 +122,7 @@ async def _measure(target: Target, plan: Plan) -> BenchmarkReport:
 
 
 def _hand_over(report: BenchmarkReport, json_file: str | None, html_file: str | None) -> bool:
-    """Print and write the report. Return false where standard output cannot be written."""
+    """Print and write the report. Return false if standard output cannot be written."""
     if json_file == "-":
         written = print_data(report.to_json())
         say_caveats(report)

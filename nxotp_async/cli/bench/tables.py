@@ -15,7 +15,7 @@ __all__ = ["print_comparison", "print_report", "read_report", "say_caveats"]
 
 
 def read_report(path: Path) -> BenchmarkReport:
-    """Read the report that a run has written as JSON."""
+    """Read a report from its file."""
     try:
         return BenchmarkReport.from_json(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -23,7 +23,7 @@ def read_report(path: Path) -> BenchmarkReport:
 
 
 def print_report(report: BenchmarkReport) -> bool:
-    """Print every figure, and what to know before believing them; return false where stdout cannot be written."""
+    """Print every figure, and the caveats; return false if standard output cannot be written."""
     if not report.seconds:
         say_caveats(report)
         return True
@@ -38,12 +38,12 @@ def print_report(report: BenchmarkReport) -> bool:
 
 
 def say_caveats(report: BenchmarkReport) -> None:
-    """Say what to know before believing the figures."""
+    """Print the caveats of a report."""
     _warn(caveats(report))
 
 
 def print_comparison(first: BenchmarkReport, second: BenchmarkReport) -> bool:
-    """Print every figure of both, and what makes them hard to compare. Return as `print_report` does."""
+    """Print every figure of both, and how their conditions differ. Return as `print_report` does."""
     rows, differences = compare(first, second)
     table = Table("", "first", "second", "change", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -51,7 +51,7 @@ def print_comparison(first: BenchmarkReport, second: BenchmarkReport) -> bool:
     for row in rows:
         table.add_row(row.first.name, row.first.text, row.second.text, row.change)
     written = _print(table)
-    _warn(f"not comparable: {difference}" for difference in differences)
+    _warn(f"different conditions: {difference}" for difference in differences)
     return written
 
 

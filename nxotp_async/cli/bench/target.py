@@ -1,9 +1,9 @@
-"""What ``nxotp bench`` loads: a sandbox in its own process, a server on loopback, or, if told so twice, a real host."""
+"""The server that ``nxotp bench`` loads: a sandbox, one on loopback, or a real one, if asked for explicitly."""
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,42 +26,31 @@ __all__ = ["Target", "choose_target"]
 
 _REFUSAL: Final = (
     "{host} is not loopback: every message of the benchmark would be a real WhatsApp message to a real person, and "
-    "cost real money. Leave --base-url out to load a sandbox. To send them all the same, say --yes-send-real-messages, "
-    "with --recipients FILE, --count and --rate, so that it is known who gets how many, and how fast"
+    "cost money. Omit --base-url to load a sandbox. To send real messages, add --yes-send-real-messages, "
+    "--recipients FILE, --count and --rate"
 )
 
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """What is loaded, and with what.
+    """The server to load, and the messages.
 
     Attributes:
-        name: It in words.
-        messages: What to send.
-        concurrency: Requests in flight at the most.
-        client: What sends; ``None`` for a sandbox, whose address is not known yet.
-        sandbox_options: The sandbox's own.
+        name: A description.
+        messages: The messages to send.
+        client: The client to send with. Entering that of a sandbox starts the sandbox, or raises `ChildProcessError`.
     """
 
     name: str
     messages: list[OtpMessage]
-    concurrency: int
-    client: OtpClient | None = None
-    sandbox_options: tuple[str, ...] = ()
+    client: AbstractAsyncContextManager[OtpClient]
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[OtpClient]:
-        """Yield the client, of a sandbox that runs as long as the block where nothing else is loaded.
 
-        Raises:
-            ChildProcessError: The sandbox did not start.
-        """
-        if self.client is not None:
-            async with self.client:
-                yield self.client
-        else:
-            async with sandbox_process(*self.sandbox_options) as url, _local_client(url, self.concurrency) as client:
-                yield client
+@asynccontextmanager
+async def _sandbox(concurrency: int, options: Mapping[str, object]) -> AsyncIterator[OtpClient]:
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    async with sandbox_process(*arguments) as url, _local_client(url, concurrency) as client:
+        yield client
 
 
 def choose_target(
@@ -76,34 +65,32 @@ def choose_target(
     """Return the target that the options name.
 
     Raises:
-        click.UsageError: They contradict each other, or would send real messages to somebody unasked.
+        click.UsageError: They contradict each other, or would send real messages that were not asked for.
         ConfigurationError: The account of a real host is missing or wrong.
     """
     given = {name: value for name, value in sandbox.items() if value is not None}
     messages = made_up_messages() if recipients is None else _read(recipients)
     if base_url is None:
         if real:
-            raise click.UsageError("--yes-send-real-messages means nothing without the --base-url of a real host")
+            raise click.UsageError("--yes-send-real-messages requires a --base-url that is not loopback")
         settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
-        return Target(
-            name=f"sandbox ({settings})" if settings else "sandbox",
-            messages=messages,
-            concurrency=concurrency,
-            sandbox_options=tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items()),
-        )
+        name = f"sandbox ({settings})" if settings else "sandbox"
+        return Target(name=name, messages=messages, client=_sandbox(concurrency, given))
     if given:
-        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is the sandbox's, which --base-url replaces")
+        raise click.UsageError(
+            f"--{next(iter(given)).replace('_', '-')} is an option of the sandbox, which --base-url replaces"
+        )
     host = _host(base_url)
     if is_loopback(host):
         if real:
             raise click.UsageError(
-                f"--yes-send-real-messages means nothing to {host}: loopback gets the sandbox's keys"
+                f"--yes-send-real-messages requires a --base-url that is not loopback, unlike {host}"
             )
         client = _checked_local_client(base_url, concurrency)
     else:
         _check_real(host, plan, real=real, messages=None if recipients is None else messages)
         client = _real_client(base_url, concurrency)
-    return Target(name=mask_url(base_url), messages=messages, concurrency=concurrency, client=client)
+    return Target(name=mask_url(base_url), messages=messages, client=client)
 
 
 def _read(recipients: Path) -> list[OtpMessage]:
@@ -130,17 +117,17 @@ def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage]
     if not real:
         raise click.UsageError(_REFUSAL.format(host=host))
     if messages is None or plan.count is None or plan.rate is None:
-        raise click.UsageError("real messages need all of --recipients FILE, --count and --rate: nothing is made up")
+        raise click.UsageError("real messages require --recipients FILE, --count and --rate")
     if plan.warm_up:
-        raise click.UsageError("--warm-up would send real messages that are not counted: leave it out")
+        raise click.UsageError("--warm-up would send real messages that are not measured: omit it")
     if repeated := [number for number, times in Counter(message.to for message in messages).items() if times > 1]:
         raise click.UsageError(
-            f"--recipients names numbers more than once ({len(repeated)}, {mask_number(repeated[0])} for example): "
-            "leave one row of each, nobody gets a message twice"
+            f"--recipients repeats numbers ({len(repeated)}, {mask_number(repeated[0])} for example): real messages "
+            "are sent once to each number"
         )
     if plan.count > len(messages):
         raise click.UsageError(
-            f"--count is {plan.count}, but --recipients names {len(messages)}: nobody gets a message twice"
+            f"--count is {plan.count}, but --recipients contains {len(messages)}: real messages are sent once to each"
         )
 
 
@@ -163,14 +150,14 @@ def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
 
 
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
-    """Return a client of the sandbox's account. Nothing of a real one is sent to loopback, which may be a tunnel."""
+    """Return a client with the sandbox's account: the keys of a real one are not sent to a local server."""
     with _without_settings():
         return sandbox_client(base_url, max_concurrency=concurrency)
 
 
 @contextmanager
 def _without_settings() -> Iterator[None]:
-    """Leave the environment's settings out of it: a rate limit or proxy of the real account's would be measured."""
+    """Remove the ``NXOTP_`` variables: a rate limit or a proxy for the real account would be measured."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("NXOTP_")}
     for name in settings:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""Showing how a benchmark goes: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a benchmark: a bar on a terminal, otherwise a line every ten seconds."""
 
 import asyncio
 import math
@@ -14,16 +14,16 @@ from ..common import stderr
 
 __all__ = ["BenchView"]
 
-_BAR_INTERVAL: Final = 1.0  # seconds; drawing takes the loop's time, which is being measured
+_BAR_INTERVAL: Final = 1.0  # seconds; drawing delays the event loop, which is measured
 _LINE_INTERVAL: Final = 10.0  # seconds
 
 
 class BenchView:
-    """Shows the last second's figures for as long as a block runs."""
+    """Shows the figures of the last second until the block ends."""
 
     def __init__(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
-        # Without its own thread, which would compete for Python's lock with what is measured.
+        # Without a thread, which would compete for the interpreter lock with what is measured.
         self._progress = Progress(
             BarColumn(bar_width=30),
             TextColumn("{task.fields[text]}"),
@@ -46,7 +46,7 @@ class BenchView:
         self._progress.stop()
 
     async def follow(self) -> None:
-        """Show it again and again, until cancelled."""
+        """Show them until cancelled."""
         last_line = monotonic()
         while True:
             await asyncio.sleep(_BAR_INTERVAL)
