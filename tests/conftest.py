@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from requests_by_hand import api, api_of, session  # noqa: F401 - fixtures of the sandbox's tests
 
 from nxotp_async import OtpClient
 from nxotp_async.sandbox import Sandbox

@@ -21,7 +21,7 @@ import pytest
 
 from nxotp_async.sandbox import Sandbox
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 ACCEPTED = "+999 555 0100"
