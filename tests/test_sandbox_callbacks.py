@@ -14,7 +14,7 @@ from aiohttp import web
 from nxotp_async import Clock, OtpMessage, RetryPolicy, SendStatus
 from nxotp_async.callbacks import parse_callback, verify_callback
 from nxotp_async.errors import CallbackVerificationError
-from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, callbacks
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, pusher
 
 TO: Final = "+999 555 0100"
 ALL: Final = ["sent", "delivered", "read"]
@@ -83,7 +83,7 @@ class Pauses:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     pauses = Pauses()
-    monkeypatch.setattr(callbacks, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pauses.sleep}))
+    monkeypatch.setattr(pusher, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pauses.sleep}))
     return pauses
 
 

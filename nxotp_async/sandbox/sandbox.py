@@ -20,9 +20,9 @@ from ..signing import Credentials
 from ..urls import host_and_port
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
 from .answers import Reply, answer
-from .callbacks import CallbackPlan, CallbackPusher
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
+from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
 
