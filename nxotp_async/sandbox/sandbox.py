@@ -143,11 +143,13 @@ class Sandbox:
     async def stop(self) -> None:
         """Stop listening, and abort what is in flight."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
         pusher, self._pusher = self._pusher, None
-        if pusher is not None:
-            await pusher.aclose()
+        try:
+            if runner is not None:
+                await runner.cleanup()
+        finally:
+            if pusher is not None:
+                await pusher.aclose()
 
     async def callbacks_settled(self) -> None:
         """Wait until every callback so far has been answered with 200, or given up."""
