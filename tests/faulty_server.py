@@ -8,12 +8,12 @@ order, the cus_message_id and the answer.
 """
 
 import asyncio
+import ctypes
 import json
 import random
 import signal
 import socket
 import ssl
-import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +25,8 @@ import attrs
 Range = tuple[float, float]
 MAX_SECONDS: Final = 300
 """How long a run may take."""
+LIBC_CONNECT: Final = ctypes.CDLL(None).connect
+"""Resets a connection, where the address is AF_UNSPEC, all zeros: see connect(2)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +64,7 @@ def itself(answer: bytes, _: random.Random) -> bytes:
 
 
 def junk(_: bytes, chance: random.Random) -> bytes:
-    return chance.choice((b"\r\n", b"junk\r\n\r\n", b"HTTP/1.1 500 Oops\r\nX-Junk: "))
+    return chance.choice((b"\r\n", b"junk\r\n\r\n", b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nX-Junk: "))
 
 
 def paced(scenario: Scenario) -> Scenario:
@@ -166,6 +168,10 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, kind: str, answer: bytes) -> None:
         scenario, loop = self._server.scenario, asyncio.get_running_loop()
+        self._answers += 1
+        if self._answers == scenario.closes_after:
+            self._close(answer)
+            return
         extra = b""
         if scenario.extra is not None and kind in scenario.extra_after:
             extra = scenario.extra(answer, self._server.chance)
@@ -175,32 +181,34 @@ class Connection(asyncio.Protocol):
             self._write(answer)
             delay = self._server.chance.uniform(*scenario.delay)
             loop.call_later(delay, self._write, extra) if delay else self._write(extra)
-        self._answers += 1
-        if self._answers == scenario.closes_after:
-            self._close()
-        elif scenario.idle is not None:
+        if scenario.idle is not None:
             self._idle = loop.call_later(scenario.idle, self._idled)
 
     def _idled(self) -> None:
-        self._write(self._server.scenario.idle_bytes)
         if self._server.scenario.idle_closes:
-            self._close()
+            self._close(self._server.scenario.idle_bytes)
+        else:
+            self._write(self._server.scenario.idle_bytes)
 
     def _write(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
             self._transport.write(data)
 
-    def _close(self) -> None:
+    def _close(self, last: bytes) -> None:
+        """Send these bytes, and close the connection at once: the event loop would do so in its next turn only."""
         if self._transport.is_closing():
             return
         connection = self._transport.get_extra_info("socket")
         if self._server.scenario.resets:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._write(last)
+            LIBC_CONNECT(connection.fileno(), bytes(16), 16)
             self._transport.abort()
-        else:
-            with suppress(OSError):  # the client was faster
-                connection.shutdown(socket.SHUT_WR)  # at once; close() waits for the loop's next turn
-            self._transport.close()
+            return
+        with suppress(OSError):  # the client was faster
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # so that one segment carries the FIN, too
+            self._write(last)
+            connection.shutdown(socket.SHUT_WR)
+        self._transport.close()
 
 
 async def main(name: str, seed: str, certificate: str | None = None) -> None:

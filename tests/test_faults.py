@@ -28,7 +28,7 @@ def test_no_server_makes_the_client_say_what_is_not_so(scenario: str, concurrenc
 def test_a_connection_that_the_kernel_knows_to_be_closed_is_not_written_to(scenario: str) -> None:
     verdict = run(scenario, messages=200, concurrency=1, loop="uvloop")
     assert not verdict.violations
-    # `make faults` asks for one in a hundred, of a machine that has nothing else to do.
+    # Half of them are, where nobody asks the kernel. `make faults` puts up with one in a hundred.
     assert verdict.unknown < 0.1
 
 

@@ -2,8 +2,8 @@
 
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
 from .answers import Reply
-from .callbacks import CallbackPlan
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind
+from .pusher import CallbackPlan
 from .requests import ReceivedRequest
 from .sandbox import Sandbox
 

@@ -20,9 +20,9 @@ from ..signing import Credentials
 from ..urls import host_and_port
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
 from .answers import Reply, answer
-from .callbacks import CallbackPlan, CallbackPusher
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
+from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
 
@@ -143,11 +143,13 @@ class Sandbox:
     async def stop(self) -> None:
         """Stop listening, and abort what is in flight."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
         pusher, self._pusher = self._pusher, None
-        if pusher is not None:
-            await pusher.aclose()
+        try:
+            if runner is not None:
+                await runner.cleanup()
+        finally:
+            if pusher is not None:
+                await pusher.aclose()
 
     async def callbacks_settled(self) -> None:
         """Wait until every callback so far has been answered with 200, or given up."""

@@ -12,7 +12,6 @@ import attrs
 import orjson
 from yarl import URL
 
-from ..codes import MetaCode
 from ..signing import Credentials, signed_text
 from ..urls import is_loopback
 
@@ -168,7 +167,7 @@ class CallbackPusher:
         if status == "sent":
             event["conversation"] |= {"expiration_timestamp": str(now + 86_400)}
         if status == "failed":
-            event["errors"] = [{"code": MetaCode.UNDELIVERABLE, "title": MetaCode.UNDELIVERABLE.meaning}]
+            event["errors"] = [{"code": 131026, "title": "Message undeliverable"}]
         return orjson.dumps(
             {
                 "statuses": [event],

@@ -14,7 +14,7 @@ from aiohttp import web
 from nxotp_async import Clock, OtpMessage, RetryPolicy, SendStatus
 from nxotp_async.callbacks import parse_callback, verify_callback
 from nxotp_async.errors import CallbackVerificationError
-from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, callbacks
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, pusher
 
 TO: Final = "+999 555 0100"
 ALL: Final = ["sent", "delivered", "read"]
@@ -83,7 +83,7 @@ class Pauses:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     pauses = Pauses()
-    monkeypatch.setattr(callbacks, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pauses.sleep}))
+    monkeypatch.setattr(pusher, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": pauses.sleep}))
     return pauses
 
 
@@ -549,6 +549,22 @@ async def test_a_stop_in_the_middle_leaves_nothing_behind(inbox: Inbox, plan: di
     running = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
     assert not [name for name in running if "Pusher" in name or "Sandbox" in name]
     gc.collect()  # a connection left open would warn, which is an error
+
+
+async def test_a_stop_that_is_cancelled_leaves_nothing_behind_either(inbox: Inbox) -> None:
+    inbox.before_answer = asyncio.Event().wait
+    sandbox = Sandbox(callbacks=CallbackPlan(webhook=inbox.url))
+    await sandbox.start()
+    async with sandbox.client() as client:
+        await client.send_otp(TO, "482913")
+        await until(lambda: len(inbox.bodies) == 1)
+        stopping = asyncio.create_task(sandbox.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+    assert stopping.cancelled()
+    running = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+    assert not [name for name in running if "Pusher" in name]
 
 
 async def test_who_waits_for_callbacks_hears_when_the_sandbox_stops(inbox: Inbox) -> None:
