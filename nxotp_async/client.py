@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from datetime import datetime
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 
 from .client_state import ClientState
 from .clocks import Clock
 from .delivery import Delivery
-from .errors import ConfigurationError, InvalidMessageError, without_frames
+from .errors import InvalidMessageError, sensitive_variables
 from .hooks import AttemptHook, ResultHook
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage
@@ -64,6 +64,7 @@ class OtpClient:
         ConfigurationError: A setting is missing or wrong; the text names the argument and its variable.
     """
 
+    @sensitive_variables
     def __init__(
         self,
         *,
@@ -106,15 +107,7 @@ class OtpClient:
             "transport": transport,
             "clock": clock,
         }
-        # This frame is in the error's traceback, and a secret may have come as any of its arguments.
-        del access_key, access_secret, appkey, business_phone, base_url, dr_webhook, language_code
-        del max_concurrency, rate_limit, timeout, deadline, keepalive_timeout, proxy
-        settings = _settings_or_error(given)
-        del given
-        if isinstance(settings, ConfigurationError):
-            del self  # has no repr yet
-            raise settings
-        self._settings = settings
+        self._settings = settings = Settings.resolve(given)
         clock = clock or Clock()
         pool = transport or SessionPool(
             max_connections=settings.max_concurrency,
@@ -188,6 +181,7 @@ class OtpClient:
             await stream.cancel()
         await self._state.transport.aclose()
 
+    @sensitive_variables
     def with_options(
         self,
         *,
@@ -220,6 +214,7 @@ class OtpClient:
         view._state = self._state
         return view
 
+    @sensitive_variables
     async def send_otp(
         self,
         to: str,
@@ -241,25 +236,17 @@ class OtpClient:
             NotSentError: It provably never left.
             OutcomeUnknownError: It may have been accepted.
         """
-        failure = None
-        try:
-            message = OtpMessage(
-                to,
-                content,
-                language_code=language_code,
-                category=category,
-                cus_message_id=cus_message_id,
-                dr_webhook=dr_webhook,
-                api_type=api_type,
-                business_phone=business_phone,
-                expires_at=expires_at,
-            )
-        except InvalidMessageError as error:
-            failure = without_frames(error)
-        # This frame is in the error's traceback, and a code may have come as any of its arguments.
-        del to, content, language_code, category, cus_message_id, dr_webhook, api_type, business_phone, expires_at
-        if failure is not None:
-            raise failure
+        message = OtpMessage(
+            to,
+            content,
+            language_code=language_code,
+            category=category,
+            cus_message_id=cus_message_id,
+            dr_webhook=dr_webhook,
+            api_type=api_type,
+            business_phone=business_phone,
+            expires_at=expires_at,
+        )
         return await self.send(message)
 
     async def send(self, message: OtpMessage) -> SendResult:
@@ -359,10 +346,3 @@ class OtpClient:
 def _check_type(message: object) -> None:
     if not isinstance(message, OtpMessage):
         raise TypeError(f"expected an OtpMessage, not {type(message).__name__}")
-
-
-def _settings_or_error(given: dict[str, Any]) -> Settings | ConfigurationError:
-    try:
-        return Settings.resolve(given)
-    except ConfigurationError as error:
-        return without_frames(error)

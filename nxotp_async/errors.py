@@ -25,7 +25,11 @@ All of them are plain exceptions that pickle. They hold plain data only, and nev
 a full phone number.
 """
 
-from typing import TypedDict, TypeVar, Unpack
+import functools
+import inspect
+import traceback
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 __all__ = [
     "AccountError",
@@ -48,11 +52,13 @@ __all__ = [
     "TimestampExpiredError",
     "TransientApiError",
     "TransportError",
+    "sensitive_variables",
     "without_frames",
 ]
 
 
 _Error = TypeVar("_Error", bound="NxOtpError")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Context(TypedDict, total=False):
@@ -269,11 +275,56 @@ class LedgerError(NxOtpError):
     """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written."""
 
 
-def without_frames(error: _Error) -> _Error:
-    """Return the error without its traceback and what it came from.
+# ---------------------------------------------------------------------------------------------- tracebacks
 
-    Error reporters print the local variables of every frame, and those that an error has come through may hold the
-    code, the number or the secret.
-    """
+# Error reporters print the local variables of every frame that an error has come through, and some of ours hold a code,
+# a number or a secret.
+
+
+def without_frames(error: _Error) -> _Error:
+    """Return the error without its traceback and what it came from."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
+
+
+def sensitive_variables(function: _Function) -> _Function:
+    """Keep the variables of a function, and of all that it calls, out of the traceback of what it raises.
+
+    An error of the library's own leaves as if the caller had raised it, and a cancellation or any other error with its
+    frames, but without their variables. Of a class, the constructor is meant.
+    """
+    if isinstance(function, type):  # mypy would take an attrs class with a decorated constructor for another class
+        function.__init__ = sensitive_variables(function.__init__)  # type: ignore[misc] # that is what a decorator does
+        return function
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
+            try:
+                return await function(*args, **kwargs)
+            except BaseException as error:
+                _clear(error)
+                raise
+            finally:
+                del args, kwargs
+
+    else:
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                _clear(error)
+                raise
+            finally:
+                del args, kwargs
+
+    return cast("_Function", guarded)
+
+
+def _clear(error: BaseException) -> None:
+    if isinstance(error, NxOtpError):
+        without_frames(error)
+    else:
+        traceback.clear_frames(error.__traceback__)

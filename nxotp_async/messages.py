@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Self
 
 import attrs
 
-from .errors import InvalidMessageError, without_frames
+from .errors import InvalidMessageError, sensitive_variables
 from .languages import Language
 from .phone_numbers import mask_number, parse_number
 from .urls import is_http_url, mask_url
@@ -129,6 +129,7 @@ def _parse_expires_at(value: object) -> datetime:
     return value
 
 
+@sensitive_variables
 @attrs.frozen(init=False)
 class OtpMessage:
     """One OTP to send. Validated at construction, immutable, and masked in its ``repr``.
@@ -174,25 +175,17 @@ class OtpMessage:
         business_phone: str | None = None,
         expires_at: datetime | None = None,
     ) -> None:
-        try:
-            self.__attrs_init__(
-                parse_number(to),
-                _parse_content(content),
-                None if language_code is None else _parse_language(language_code),
-                None if category is None else _parse_category(category),
-                None if cus_message_id is None else _parse_cus_message_id(cus_message_id),
-                None if dr_webhook is None else parse_url(dr_webhook),
-                None if api_type is None else _parse_api_type(api_type),
-                None if business_phone is None else parse_number(business_phone, "business_phone"),
-                None if expires_at is None else _parse_expires_at(expires_at),
-            )
-            return
-        except InvalidMessageError as error:
-            failure = without_frames(error)
-        # This frame is in the error's traceback too, and a code may have come as any of its arguments.
-        del self, to, content, language_code, category, cus_message_id
-        del dr_webhook, api_type, business_phone, expires_at
-        raise failure
+        self.__attrs_init__(
+            parse_number(to),
+            _parse_content(content),
+            None if language_code is None else _parse_language(language_code),
+            None if category is None else _parse_category(category),
+            None if cus_message_id is None else _parse_cus_message_id(cus_message_id),
+            None if dr_webhook is None else parse_url(dr_webhook),
+            None if api_type is None else _parse_api_type(api_type),
+            None if business_phone is None else parse_number(business_phone, "business_phone"),
+            None if expires_at is None else _parse_expires_at(expires_at),
+        )
 
     @property
     def code(self) -> str:

@@ -10,7 +10,7 @@ import aiohttp
 import attrs
 
 from .clocks import Clock
-from .errors import ConfigurationError
+from .errors import ConfigurationError, sensitive_variables
 from .languages import Language
 from .messages import parse_url
 from .phone_numbers import mask_number, parse_number
@@ -42,6 +42,7 @@ class Settings:
     proxy: str | None = attrs.field(repr=False)  # may hold a password
 
     @classmethod
+    @sensitive_variables
     def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Settings":
         """Take each setting from its argument, else from its ``NXOTP_*`` variable, else its default.
 
@@ -88,15 +89,12 @@ def _given(name: str, arguments: Mapping[str, Any], environment: Mapping[str, st
 
 
 def _parse(name: str, value: Any) -> Any:
-    failure: Exception
     parse = _PARSERS.get(name, _header_text)
     try:
         return parse(value)
     except (ValueError, TypeError, OverflowError) as error:
-        failure = error
-    del value  # may be a secret
-    source = name if name in _WITHOUT_VARIABLE else f"{name} (or {_variable(name)})"
-    raise ConfigurationError(f"{source}: {failure}")
+        source = name if name in _WITHOUT_VARIABLE else f"{name} (or {_variable(name)})"
+        raise ConfigurationError(f"{source}: {error}") from None
 
 
 def _check_seams(arguments: Mapping[str, Any], proxy: object) -> None:

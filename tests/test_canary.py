@@ -26,6 +26,7 @@ from nxotp_async import (
 )
 from nxotp_async.cli import nxotp
 from nxotp_async.codes import ResponseCode
+from nxotp_async.doctor import send_one
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS
 from nxotp_async.testing import NO_PAUSES, serve_in_thread
 
@@ -249,7 +250,13 @@ def test_a_wrong_setting_leaks_nothing(name: str) -> None:
 def test_a_wrong_option_of_a_view_leaks_nothing() -> None:
     with pytest.raises(ConfigurationError) as caught:
         canary_client("https://otp.invalid").with_options(business_phone=f"0{_Canary.number}")
-    assert_clean(str(caught.value), "str(error)")
+    inspect_error(caught.value)
+
+
+async def test_a_wrong_number_for_the_doctor_leaks_nothing() -> None:
+    with pytest.raises(NxOtpError) as caught:
+        await send_one(f"0{_Canary.number}")
+    inspect_error(caught.value)
 
 
 def test_a_policy_that_is_refused_can_be_reported() -> None:

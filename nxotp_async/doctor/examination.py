@@ -7,6 +7,7 @@ from secrets import randbelow
 
 from ..client import OtpClient
 from ..clocks import Clock
+from ..errors import sensitive_variables
 from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..settings import Settings
@@ -53,6 +54,7 @@ def is_local() -> bool:
     return settings.url.startswith("http:") and settings.proxy is None  # plain http is allowed for loopback only
 
 
+@sensitive_variables
 async def send_one(to: str, *, clock: Clock | None = None) -> Finding:
     """Send one real OTP with a random code, with the settings of the ``NXOTP_`` variables, and return the outcome.
 
@@ -65,7 +67,6 @@ async def send_one(to: str, *, clock: Clock | None = None) -> Finding:
         ConfigurationError: A setting is missing or wrong.
     """
     message = OtpMessage(to, f"{randbelow(1_000_000):06}")
-    del to  # error reporters show local variables, and this is a whole number
     async with OtpClient(clock=clock) as client:
         (result,) = [result async for result in client.send_many([message])]
     error = result.error
