@@ -17,7 +17,11 @@ import orjson
 
 CLIENT_CORE, SERVER_CORE = 0, 1
 
-_ANSWER = '{"code":0,"data":{"messaging_product":"whatsapp","messages":[{"id":"m"}]},"message":"Request successful"}'
+# Each message gets an id of its own: an answer with another message's id is unknown.
+_ANSWER = (
+    '{"code":0,"data":{"messaging_product":"whatsapp","messages":[{"id":"$request_id"}]},'
+    '"message":"Request successful"}'
+)
 _CONFIGURATION = """
 daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr crit;
 events { worker_connections 4096; }

@@ -116,7 +116,7 @@ def test_what_comes_after_a_failure_is_skipped(account: dict[str, str]) -> None:
 
 def test_the_clock_is_the_machines_configuration(account: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nxotp_async.doctor.network.server_time", lambda _: 0.0)
+        patch.setattr("nxotp_async.clock_skew.server_time", lambda _: 0.0)
         result = doctor(env=account)
     assert result.exit_code == 3
     assert "timedatectl set-ntp true" in text(result)
