@@ -88,36 +88,16 @@ class OtpClient:
         on_attempt: AttemptHook | None = None,
         on_result: ResultHook | None = None,
     ) -> None:
-        given = {
-            "access_key": access_key,
-            "access_secret": access_secret,
-            "appkey": appkey,
-            "business_phone": business_phone,
-            "base_url": base_url,
-            "dr_webhook": dr_webhook,
-            "language_code": language_code,
-            "max_concurrency": max_concurrency,
-            "rate_limit": rate_limit,
-            "timeout": timeout,
-            "deadline": deadline,
-            "retry": retry,
-            "keepalive_timeout": keepalive_timeout,
-            "proxy": proxy,
-            "session": session,
-            "transport": transport,
-            "clock": clock,
-        }
-        self._settings = settings = Settings.resolve(given)
+        self._settings = settings = Settings.resolve(locals())
         import_what_sending_needs(rate_limit=settings.rate_limit)
-        clock = clock or Clock()
-        pool = transport or SessionPool(
+        pool = settings.transport or SessionPool(
             max_connections=settings.max_concurrency,
             proxy=settings.proxy,
-            session=session,
+            session=settings.session,
             keepalive_timeout=settings.keepalive_timeout,
-            monotonic=clock.monotonic,
+            monotonic=settings.clock.monotonic,
         )
-        self._shared = Shared(pool, clock)
+        self._shared = Shared(pool, settings.clock)
         self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
         self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
@@ -177,9 +157,9 @@ class OtpClient:
     def with_options(
         self,
         *,
-        language_code: Language | str | None = None,
         business_phone: str | None = None,
         dr_webhook: str | None = None,
+        language_code: Language | str | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
         retry: RetryPolicy | None = None,
@@ -191,21 +171,7 @@ class OtpClient:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        settings = self._settings.adapted(
-            {
-                "language_code": language_code,
-                "business_phone": business_phone,
-                "dr_webhook": dr_webhook,
-                "timeout": timeout,
-                "deadline": deadline,
-                "retry": retry,
-            }
-        )
-        view = object.__new__(OtpClient)
-        view._settings = settings
-        view._shared = self._shared
-        view._lanes = self._lanes
-        return view
+        return _View(self._settings.replace(locals()), self._shared, self._lanes)
 
     @sensitive_variables
     async def send_otp(
@@ -344,6 +310,15 @@ class OtpClient:
                 self._lanes.pop(other, None)
             lane = self._lanes[loop] = Lane(self._settings.max_concurrency, self._settings.rate_limit)
         return lane
+
+
+class _View(OtpClient):
+    """A client with settings of its own, and everything else of another one."""
+
+    def __init__(self, settings: Settings, shared: Shared, lanes: dict[asyncio.AbstractEventLoop, Lane]) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._lanes = lanes
 
 
 def _check_type(message: object) -> None:
