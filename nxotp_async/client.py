@@ -88,35 +88,15 @@ class OtpClient:
         on_attempt: AttemptHook | None = None,
         on_result: ResultHook | None = None,
     ) -> None:
-        given = {
-            "access_key": access_key,
-            "access_secret": access_secret,
-            "appkey": appkey,
-            "business_phone": business_phone,
-            "base_url": base_url,
-            "dr_webhook": dr_webhook,
-            "language_code": language_code,
-            "max_concurrency": max_concurrency,
-            "rate_limit": rate_limit,
-            "timeout": timeout,
-            "deadline": deadline,
-            "retry": retry,
-            "keepalive_timeout": keepalive_timeout,
-            "proxy": proxy,
-            "session": session,
-            "transport": transport,
-            "clock": clock,
-        }
-        self._settings = settings = Settings.resolve(given)
-        clock = clock or Clock()
-        pool = transport or SessionPool(
+        self._settings = settings = Settings.resolve(locals())
+        pool = settings.transport or SessionPool(
             max_connections=settings.max_concurrency,
             proxy=settings.proxy,
-            session=session,
+            session=settings.session,
             keepalive_timeout=settings.keepalive_timeout,
-            monotonic=clock.monotonic,
+            monotonic=settings.clock.monotonic,
         )
-        self._state = ClientState(pool, clock, settings.max_concurrency, settings.rate_limit)
+        self._state = ClientState(pool, settings.clock, settings.max_concurrency, settings.rate_limit)
         self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
     def __repr__(self) -> str:
@@ -185,9 +165,9 @@ class OtpClient:
     def with_options(
         self,
         *,
-        language_code: Language | str | None = None,
         business_phone: str | None = None,
         dr_webhook: str | None = None,
+        language_code: Language | str | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
         retry: RetryPolicy | None = None,
@@ -199,20 +179,7 @@ class OtpClient:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        settings = self._settings.adapted(
-            {
-                "language_code": language_code,
-                "business_phone": business_phone,
-                "dr_webhook": dr_webhook,
-                "timeout": timeout,
-                "deadline": deadline,
-                "retry": retry,
-            }
-        )
-        view = object.__new__(OtpClient)
-        view._settings = settings
-        view._state = self._state
-        return view
+        return _View(self._settings.replace(locals()), self._state)
 
     @sensitive_variables
     async def send_otp(
@@ -341,6 +308,14 @@ class OtpClient:
         result = SendResult(message, SendStatus.NOT_SENT, error=error)
         self._state.hooks.call_on_result(result)
         return result
+
+
+class _View(OtpClient):
+    """A client with settings of its own, and everything else of another one."""
+
+    def __init__(self, settings: Settings, state: ClientState) -> None:
+        self._settings = settings
+        self._state = state
 
 
 def _check_type(message: object) -> None:

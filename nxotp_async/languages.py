@@ -4,7 +4,9 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["Language"]
+from .checks import InvalidValueError, text
+
+__all__ = ["Language", "parse_language"]
 
 
 class Language(StrEnum):
@@ -101,6 +103,19 @@ class Language(StrEnum):
             return _BY_FOLDED_CODE[_fold(text)]
         except KeyError:
             raise ValueError(f"unknown language code {_quoted(text)}; {_neighbours(text)}") from None
+
+
+def parse_language(value: object) -> Language:
+    """Find a language by its code, as `Language.parse` does.
+
+    Raises:
+        InvalidValueError: The value is no text, or the code is unknown.
+    """
+    code = text(value)
+    try:
+        return Language.parse(code)
+    except ValueError as error:
+        raise InvalidValueError(f"is an {error}") from None
 
 
 def _fold(code: str) -> str:

@@ -1,18 +1,22 @@
 """The message to send."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 import attrs
 
+from .checks import InvalidValueError, instance_of
 from .errors import InvalidMessageError, sensitive_variables
-from .languages import Language
+from .languages import Language, parse_language
 from .phone_numbers import mask_number, parse_number
-from .urls import is_http_url, mask_url
+from .urls import mask_url, parse_url
 
-__all__ = ["ApiType", "Category", "OtpMessage", "parse_url"]
+__all__ = ["ApiType", "Category", "OtpMessage", "check_field"]
+
+_T = TypeVar("_T")
 
 
 class Category(StrEnum):
@@ -36,97 +40,66 @@ _DIGIT_RUN = re.compile(r"\d+")
 def _parse_content(value: object) -> str:
     if not isinstance(value, str):
         why = ", which has lost its leading zeros" if isinstance(value, int) else ""
-        raise InvalidMessageError(
-            f"content must be a str, not {type(value).__name__}{why}", field="content", hint='write "004213", not 4213'
-        )
+        raise InvalidValueError(f"must be a str, not {type(value).__name__}{why}", 'write "004213", not 4213')
     if len(value) > _MAX_CONTENT:
-        raise InvalidMessageError(f"content is longer than {_MAX_CONTENT} characters", field="content")
+        raise InvalidValueError(f"is longer than {_MAX_CONTENT} characters")
     runs = _DIGIT_RUN.findall(value)
     if len(runs) == 1 and 4 <= len(runs[0]) <= 8 and value.isascii():
         return value
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidMessageError("content holds half of a surrogate pair, which is no text", field="content") from None
+        raise InvalidValueError("holds half of a surrogate pair, which is no text") from None
     runs = [run for run in runs if len(run) >= 4]
     if not runs:
-        raise InvalidMessageError(
-            "content holds no code", field="content", hint="it must hold exactly one run of 4 to 8 digits"
-        )
-    if any(not run.isascii() for run in runs):
-        raise InvalidMessageError(
-            "content holds digits other than 0-9, which the vendor would not find", field="content"
-        )
+        raise InvalidValueError("holds no code", "it must hold exactly one run of 4 to 8 digits")
+    if not all(run.isascii() for run in runs):
+        raise InvalidValueError("holds digits other than 0-9, which the vendor would not find")
     if any(len(run) > 8 for run in runs):
-        raise InvalidMessageError(
-            "content holds a run of more than 8 digits",
-            field="content",
-            hint="the vendor would guess which of them are the code",
-        )
+        problem = "holds a run of more than 8 digits"
+        raise InvalidValueError(problem, "the vendor would guess which of them are the code")
     if len(runs) > 1:
-        raise InvalidMessageError(
-            f"content holds {len(runs)} runs of 4 to 8 digits",
-            field="content",
-            hint="the vendor would guess which of them is the code",
-        )
+        problem = f"holds {len(runs)} runs of 4 to 8 digits"
+        raise InvalidValueError(problem, "the vendor would guess which of them is the code")
     return value
 
 
-def _parse_language(value: object) -> Language:
-    if isinstance(value, Language):
-        return value
-    if not isinstance(value, str):
-        raise InvalidMessageError(f"language_code must be a str, not {type(value).__name__}", field="language_code")
-    try:
-        return Language.parse(value)
-    except ValueError as error:
-        raise InvalidMessageError(str(error), field="language_code") from None
-
-
 def _parse_category(value: object) -> Category:
-    if isinstance(value, Category):
-        return value
     try:
         return Category(str(value).strip().upper())
     except ValueError:
-        raise InvalidMessageError("category must be " + " or ".join(Category), field="category") from None
+        raise InvalidValueError("must be " + " or ".join(Category)) from None
 
 
 def _parse_api_type(value: object) -> ApiType:
-    if isinstance(value, ApiType):
-        return value
-    if type(value) is int and value in (0, 1):
+    if type(value) in (int, ApiType) and value in (0, 1):
         return ApiType(value)
-    raise InvalidMessageError("api_type must be 0 (Cloud API) or 1 (MM Lite API)", field="api_type")
+    raise InvalidValueError("must be 0 (Cloud API) or 1 (MM Lite API)")
 
 
 def _parse_cus_message_id(value: object) -> str:
     if isinstance(value, str) and 1 <= len(value) <= 128 and value.isascii() and value.isprintable():
         return value
-    raise InvalidMessageError("cus_message_id must be 1 to 128 printable ASCII characters", field="cus_message_id")
-
-
-def parse_url(value: object, field: str = "dr_webhook") -> str:
-    """Check that the value is an absolute http or https URL, and return it.
-
-    Raises:
-        InvalidMessageError: It is not.
-    """
-    if isinstance(value, str) and is_http_url(value):
-        return value
-    raise InvalidMessageError(
-        f"{field} must be an absolute http or https URL", field=field, hint="https://example.com/a for example"
-    )
+    raise InvalidValueError("must be 1 to 128 printable ASCII characters")
 
 
 def _parse_expires_at(value: object) -> datetime:
-    if not isinstance(value, datetime):
-        raise InvalidMessageError(f"expires_at must be a datetime, not {type(value).__name__}", field="expires_at")
-    if value.utcoffset() is None:
-        raise InvalidMessageError(
-            "expires_at has no time zone", field="expires_at", hint="datetime.now(timezone.utc) + timedelta(minutes=5)"
-        )
-    return value
+    expires_at = instance_of(datetime)(value)
+    if expires_at.utcoffset() is None:
+        raise InvalidValueError("has no time zone", "datetime.now(timezone.utc) + timedelta(minutes=5)")
+    return expires_at
+
+
+def check_field(field: str, check: Callable[[object], _T], value: object) -> _T:
+    """Return what a check makes of a value for a field of `OtpMessage`.
+
+    Raises:
+        InvalidMessageError: The check refuses the value; ``error.field`` names the field.
+    """
+    try:
+        return check(value)
+    except InvalidValueError as refused:
+        raise InvalidMessageError(f"{field} {refused.problem}", field=field, hint=refused.hint) from None
 
 
 @sensitive_variables
@@ -176,15 +149,15 @@ class OtpMessage:
         expires_at: datetime | None = None,
     ) -> None:
         self.__attrs_init__(
-            parse_number(to),
-            _parse_content(content),
-            None if language_code is None else _parse_language(language_code),
-            None if category is None else _parse_category(category),
-            None if cus_message_id is None else _parse_cus_message_id(cus_message_id),
-            None if dr_webhook is None else parse_url(dr_webhook),
-            None if api_type is None else _parse_api_type(api_type),
-            None if business_phone is None else parse_number(business_phone, "business_phone"),
-            None if expires_at is None else _parse_expires_at(expires_at),
+            check_field("to", parse_number, to),
+            check_field("content", _parse_content, content),
+            None if language_code is None else check_field("language_code", parse_language, language_code),
+            None if category is None else check_field("category", _parse_category, category),
+            None if cus_message_id is None else check_field("cus_message_id", _parse_cus_message_id, cus_message_id),
+            None if dr_webhook is None else check_field("dr_webhook", parse_url, dr_webhook),
+            None if api_type is None else check_field("api_type", _parse_api_type, api_type),
+            None if business_phone is None else check_field("business_phone", parse_number, business_phone),
+            None if expires_at is None else check_field("expires_at", _parse_expires_at, expires_at),
         )
 
     @property

@@ -1,202 +1,204 @@
-"""The client's settings: arguments, the environment variables behind them, defaults and checks."""
+"""The client's settings. Each is declared once, by its line in `Settings`; arguments, variables and views follow."""
 
-import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final
 
-import aiohttp
 import attrs
+from aiohttp import ClientSession
+from yarl import URL
 
+from .checks import InvalidValueError, instance_of, integer, number, text, validate
 from .clocks import Clock
 from .errors import ConfigurationError, sensitive_variables
-from .languages import Language
-from .messages import parse_url
+from .languages import Language, parse_language
 from .phone_numbers import mask_number, parse_number
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
-from .urls import is_loopback
+from .transports import Transport
+from .urls import is_http_url, is_loopback, mask_url, parse_url
 
-__all__ = ["DEFAULT_BASE_URL", "Settings"]
+__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "Setting", "Settings"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """Every setting of a client, checked. What each means is told by `OtpClient`."""
+@attrs.frozen
+class Setting:
+    """What is declared of a setting beside its name, its type and its default.
 
-    credentials: Credentials
-    url: str
-    business_phone: str | None = attrs.field(repr=lambda value: repr(value and mask_number(value)))
-    dr_webhook: str | None = attrs.field(repr=False)
-    language_code: Language
-    max_concurrency: int
-    rate_limit: float | None
-    timeout: float
-    deadline: float
-    retry: RetryPolicy
-    keepalive_timeout: float
-    proxy: str | None = attrs.field(repr=False)  # may hold a password
+    Attributes:
+        check: Makes its value of an argument, or of the text of its variable.
+        show: Returns as much of a value as may be seen.
+        has_variable: Whether it may be given as an environment variable.
+        in_views: Whether `OtpClient.with_options` may change it.
+        name: The argument of `OtpClient`, and the attribute of `Settings`.
+        is_required: Whether it has no default.
+    """
+
+    check: Callable[[object], object]
+    show: Callable[[Any], str] = str
+    has_variable: bool = True
+    in_views: bool = False
+    name: str = ""
+    is_required: bool = False
+
+    @property
+    def variable(self) -> str | None:
+        """The name of its environment variable, if it may have one."""
+        return f"NXOTP_{self.name.upper()}" if self.has_variable else None
+
+    def parse(self, value: object) -> Any:
+        """Return its value, made of an argument or of the text of its variable.
+
+        Raises:
+            ConfigurationError: It is wrong; the text names the argument and the variable.
+        """
+        name = f"{self.name} (or {self.variable})" if self.variable else self.name
+        return validate(name, self.check, value, ConfigurationError)
+
+
+def _header_text(value: object) -> str:
+    header = text(value)
+    if not (header.isascii() and header.isprintable()) or header != header.strip():
+        raise InvalidValueError("must be printable ASCII without spaces around it; was it copied whole?")
+    return header
+
+
+def _base_url(value: object) -> str:
+    if not isinstance(value, str) or not is_http_url(value) or not value.isascii() or set(value) & set("?#@\\"):
+        raise InvalidValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
+    url = URL(value)
+    if url.scheme == "http" and not is_loopback(url.host or ""):
+        raise InvalidValueError("must be https: over plain http anybody on the way can read the codes")
+    return value.rstrip("/")
+
+
+def _transport(value: object) -> Transport:
+    if not (hasattr(value, "post") and hasattr(value, "aclose")):
+        raise InvalidValueError(f"must be a Transport, not {type(value).__name__}")
+    return value
+
+
+def _from_text(check: Callable[[object], float]) -> Callable[[object], float]:
+    """Return the check for a number that may also be written as a text, as it is in a variable."""
+
+    def check_either(value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = int(value) if value.strip().isdigit() else float(value)
+            except ValueError:
+                raise InvalidValueError("must be a number") from None
+        return check(value)
+
+    return check_either
+
+
+def _length(secret: str) -> str:
+    return f"set, {len(secret)} characters"
+
+
+def _proxy(url: str) -> str:
+    return f"{mask_url(url)}{', with a user name' if URL(url).user else ''}"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Settings:
+    """Every setting of a client, checked. What each means is told by `OtpClient`.
+
+    Attributes:
+        credentials: The account's keys together.
+        url: Where messages are posted to.
+    """
+
+    access_key: Annotated[str, Setting(_header_text, show=_length)]
+    access_secret: Annotated[str, Setting(_header_text, show=_length)]
+    appkey: Annotated[str, Setting(_header_text, show=_length)]
+    business_phone: Annotated[str | None, Setting(parse_number, show=mask_number, in_views=True)] = None
+    base_url: Annotated[str, Setting(_base_url)] = DEFAULT_BASE_URL
+    dr_webhook: Annotated[str | None, Setting(parse_url, show=mask_url, in_views=True)] = None
+    language_code: Annotated[Language, Setting(parse_language, in_views=True)] = Language.EN
+    max_concurrency: Annotated[int, Setting(_from_text(integer(at_least=1)))] = 64
+    rate_limit: Annotated[float | None, Setting(_from_text(number(at_least=0.001)))] = None
+    timeout: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 10.0
+    deadline: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 30.0
+    retry: Annotated[RetryPolicy, Setting(instance_of(RetryPolicy), has_variable=False, in_views=True)] = RetryPolicy()
+    keepalive_timeout: Annotated[float, Setting(_from_text(number(above=0)))] = 15.0
+    proxy: Annotated[str | None, Setting(parse_url, show=_proxy)] = None
+    session: Annotated[ClientSession | None, Setting(instance_of(ClientSession), has_variable=False)] = None
+    transport: Annotated[Transport | None, Setting(_transport, has_variable=False)] = None
+    clock: Annotated[Clock, Setting(instance_of(Clock), has_variable=False)] = Clock()
+
+    credentials: Credentials = attrs.field(init=False)
+    url: str = attrs.field(init=False)
+
+    @credentials.default
+    def _credentials(self) -> Credentials:
+        return Credentials(self.access_key, self.access_secret, self.appkey)
+
+    @url.default
+    def _url(self) -> str:
+        return self.base_url + OTP_PATH
+
+    def __attrs_post_init__(self) -> None:
+        if sum(way is not None for way in (self.proxy, self.session, self.transport)) > 1:
+            raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in SETTINGS}
+        shown = (f"{name}={value and SETTINGS[name].show(value)}" for name, value in values.items())
+        return f"Settings({', '.join(shown)})"
 
     @classmethod
     @sensitive_variables
     def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Settings":
         """Take each setting from its argument, else from its ``NXOTP_*`` variable, else its default.
 
+        Args:
+            arguments: Values by name. ``None`` is no value, and what is no setting's name is left alone.
+            environment: The variables. An empty one is no value: that is how compose files and CI systems leave them.
+
         Raises:
             ConfigurationError: A setting is missing or wrong. All that are missing are named together.
         """
-        given = {name: _given(name, arguments, environment) for name in (*_REQUIRED, *_PARSERS)}
-        missing = [name for name in _REQUIRED if not given[name]]
+        variables = {name: environment.get(setting.variable or "") or None for name, setting in SETTINGS.items()}
+        given = {name: value if arguments.get(name) is None else arguments[name] for name, value in variables.items()}
+        missing = [setting for setting in SETTINGS.values() if setting.is_required and not given[setting.name]]
         if missing:
             raise ConfigurationError(
-                "; ".join(f"{name} is missing: pass {name}=... or set {_variable(name)}" for name in missing),
+                "; ".join(f"{one.name} is missing: pass {one.name}=... or set {one.variable}" for one in missing),
                 hint="no account yet? nxotp_async.sandbox runs without one",
             )
-        values = {name: _parse(name, given[name]) for name in _REQUIRED} | {
-            name: _DEFAULTS[name] if given[name] is None else _parse(name, given[name]) for name in _PARSERS
-        }
-        _check_seams(arguments, values["proxy"])
-        return cls(
-            credentials=Credentials(*(values.pop(name) for name in _REQUIRED)),
-            url=values.pop("base_url") + OTP_PATH,
-            **values,
-        )
+        return cls(**{name: SETTINGS[name].parse(value) for name, value in given.items() if value is not None})
 
-    def adapted(self, arguments: Mapping[str, Any]) -> "Settings":
-        """Return these settings with those of the arguments that are not ``None`` put in their place.
+    def replace(self, arguments: Mapping[str, Any]) -> "Settings":
+        """Return these settings with those that a view may change replaced by what is given for them.
+
+        Args:
+            arguments: Values by name. ``None`` is no value, and what is no such setting's name is left alone.
 
         Raises:
             ConfigurationError: A value is wrong.
         """
-        changes = {name: _parse(name, value) for name, value in arguments.items() if value is not None}
+        changes = {
+            name: setting.parse(value)
+            for name, setting in SETTINGS.items()
+            if setting.in_views and (value := arguments.get(name)) is not None
+        }
         return attrs.evolve(self, **changes)
 
 
-def _variable(name: str) -> str:
-    return f"NXOTP_{name.upper()}"
+def _declared(field: Any) -> Setting:
+    """Return what is declared of an attribute of `Settings`."""
+    (setting,) = field.type.__metadata__
+    declared: Setting = attrs.evolve(setting, name=field.name, is_required=field.default is attrs.NOTHING)
+    return declared
 
 
-def _given(name: str, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
-    value = arguments.get(name)
-    if name in _WITHOUT_VARIABLE:
-        return value
-    # An empty variable is an unset one: that is how compose files and CI systems leave them.
-    return (environment.get(_variable(name)) or None) if value is None else value
-
-
-def _parse(name: str, value: Any) -> Any:
-    parse = _PARSERS.get(name, _header_text)
-    try:
-        return parse(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        source = name if name in _WITHOUT_VARIABLE else f"{name} (or {_variable(name)})"
-        raise ConfigurationError(f"{source}: {error}") from None
-
-
-def _check_seams(arguments: Mapping[str, Any], proxy: object) -> None:
-    session, transport, clock = (arguments.get(name) for name in ("session", "transport", "clock"))
-    if sum(seam is not None for seam in (proxy, session, transport)) > 1:
-        raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
-    if not isinstance(session, aiohttp.ClientSession | None):
-        raise ConfigurationError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
-    if transport is not None and not (hasattr(transport, "post") and hasattr(transport, "aclose")):
-        raise ConfigurationError(f"transport must be a Transport, not {type(transport).__name__}")
-    if not isinstance(clock, Clock | None):
-        raise ConfigurationError(f"clock must be a Clock, not {type(clock).__name__}")
-
-
-def _header_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"must be a str, not {type(value).__name__}")
-    if not (value.isascii() and value.isprintable()) or value != value.strip():
-        raise ValueError("must be printable ASCII without spaces around it; was it copied whole?")
-    return value
-
-
-def _language(value: object) -> Language:
-    if not isinstance(value, str):
-        raise TypeError(f"must be a str, not {type(value).__name__}")
-    return Language.parse(value)
-
-
-def _base_url(value: object) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or set(value) & set(" ?#@\\"):
-        raise ValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https: over plain http anybody on the way can read the codes")
-    return value.rstrip("/")
-
-
-def _number(value: object) -> float:
-    if isinstance(value, str):
-        try:
-            return int(value) if value.strip().isdigit() else float(value)
-        except ValueError:
-            raise ValueError("must be a number") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"must be a number, not {type(value).__name__}")
-    return value
-
-
-def _positive(value: object) -> float:
-    number = float(_number(value))
-    if not 0 < number < math.inf:
-        raise ValueError("must be more than 0, and finite")
-    return number
-
-
-def _rate(value: object) -> float:
-    rate = _positive(value)
-    if rate < 0.001:
-        raise ValueError("must be 0.001 messages a second at least")
-    return rate
-
-
-def _count(value: object) -> int:
-    number = _number(value)
-    if not isinstance(number, int) or number < 1:
-        raise ValueError("must be an integer, 1 at least")
-    return number
-
-
-def _retry_policy(value: object) -> RetryPolicy:
-    if not isinstance(value, RetryPolicy):
-        raise TypeError(f"must be a RetryPolicy, not {type(value).__name__}")
-    return value
-
-
-_WITHOUT_VARIABLE = frozenset({"retry"})
-_REQUIRED = ("access_key", "access_secret", "appkey")
-_PARSERS: Mapping[str, Callable[[object], object]] = {
-    "base_url": _base_url,
-    "business_phone": lambda value: parse_number(value, "it"),
-    "dr_webhook": lambda value: parse_url(value, "it"),
-    "language_code": _language,
-    "max_concurrency": _count,
-    "rate_limit": _rate,
-    "timeout": _positive,
-    "deadline": _positive,
-    "retry": _retry_policy,
-    "keepalive_timeout": _positive,
-    "proxy": lambda value: parse_url(value, "it"),
+SETTINGS: Final[Mapping[str, Setting]] = {
+    field.name: _declared(field) for field in attrs.fields(Settings) if field.init
 }
-_DEFAULTS: Mapping[str, Any] = {
-    "base_url": DEFAULT_BASE_URL,
-    "business_phone": None,
-    "dr_webhook": None,
-    "language_code": Language.EN,
-    "max_concurrency": 64,
-    "rate_limit": None,
-    "timeout": 10.0,
-    "deadline": 30.0,
-    "retry": RetryPolicy(),
-    "keepalive_timeout": 15.0,
-    "proxy": None,
-}
+"""Every setting by its name."""
+CALLBACK_TOKEN: Final = Setting(text, show=_length, name="callback_token")
+"""No setting of the client: the command line's receiver of callbacks has it, and reads it from its variable."""

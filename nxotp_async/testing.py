@@ -16,6 +16,7 @@ from .client import OtpClient
 from .clocks import Clock
 from .codes import ResponseCode
 from .errors import NotSentError, OutcomeUnknownError
+from .messages import check_field
 from .phone_numbers import mask_number, parse_number
 from .sandbox import FaultKind, ReceivedRequest, Sandbox
 from .transports import Answer, SessionPool
@@ -207,7 +208,7 @@ def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, withi
         RuntimeError: ``within`` was given, and an event loop runs in the calling thread.
     """
     __tracebackhide__ = True  # pytest shows the caller's line
-    number = parse_number(to)
+    number = check_field("to", parse_number, to)
     shown = mask_number(number)
     found = sandbox.messages_to(number, within=within)
     if not found:

@@ -4,7 +4,9 @@ from ipaddress import ip_address
 
 from yarl import URL
 
-__all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_url"]
+from .checks import InvalidValueError
+
+__all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_url", "parse_url"]
 
 
 def is_http_url(text: str) -> bool:
@@ -16,6 +18,17 @@ def is_http_url(text: str) -> bool:
     except ValueError:
         return False
     return url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+
+
+def parse_url(value: object) -> str:
+    """Check for an absolute http or https URL.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    if isinstance(value, str) and is_http_url(value):
+        return value
+    raise InvalidValueError("must be an absolute http or https URL", "https://example.com/a for example")
 
 
 def is_loopback(host: str) -> bool:

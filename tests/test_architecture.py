@@ -13,13 +13,14 @@ PACKAGE = Path(nxotp_async.__file__).parent
 
 # A module imports from lower ranks only, or from its own package. The bottom comes first.
 RANKS = [
-    {"_version", "errors", "languages", "clocks", "urls"},
-    {"codes", "phone_numbers"},
+    {"_version", "checks", "clocks", "errors"},
+    {"codes", "languages", "phone_numbers", "urls"},
     {"messages", "signing"},
     {"results"},
     {"logs", "protocol", "retry", "callbacks"},
     {"hooks"},
-    {"settings", "transports", "streaming", "tracking", "receivers"},
+    {"transports", "streaming", "tracking", "receivers"},
+    {"settings"},
     {"clock_skew"},
     {"client_state"},
     {"delivery"},

@@ -131,7 +131,7 @@ def test_it_is_told_as_json_too(account: dict[str, str]) -> None:
     assert failed == {
         "check": "settings",
         "status": "failed",
-        "found": "timeout (or NXOTP_TIMEOUT): must be a number",
+        "found": "timeout (or NXOTP_TIMEOUT) must be a number",
         "advice": "correct NXOTP_TIMEOUT, or unset it",
     }
     assert {finding["check"] for finding in report["findings"]} == {"environment", "settings", *WAY}

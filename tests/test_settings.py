@@ -1,9 +1,12 @@
+import inspect
+import re
 from typing import Any
 
+import attrs
 import pytest
 
-from nxotp_async import ConfigurationError, Language, RetryPolicy
-from nxotp_async.settings import Settings
+from nxotp_async import ConfigurationError, Language, OtpClient, RetryPolicy
+from nxotp_async.settings import SETTINGS, Settings
 
 ACCOUNT = {"access_key": "key", "access_secret": "secret", "appkey": "app"}
 
@@ -46,6 +49,8 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "NXOTP_RATE_LIMIT": "12.5",
             "NXOTP_TIMEOUT": "3",
             "NXOTP_DEADLINE": "9",
+            "NXOTP_KEEPALIVE_TIMEOUT": "5",
+            "NXOTP_PROXY": "http://proxy.example:3128",
         },
     )
     assert settings.credentials.access_secret == "secret"
@@ -54,7 +59,28 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert settings.dr_webhook == "https://example.com/status"
     assert settings.language_code is Language.PT_BR
     assert (settings.max_concurrency, settings.rate_limit) == (8, 12.5)
-    assert (settings.timeout, settings.deadline) == (3.0, 9.0)
+    assert (settings.timeout, settings.deadline, settings.keepalive_timeout) == (3.0, 9.0, 5.0)
+    assert settings.proxy == "http://proxy.example:3128"
+
+
+def test_every_setting_is_an_argument_of_the_client_and_is_told_of() -> None:
+    signature = inspect.signature(OtpClient).parameters
+    assert [*signature] == [*SETTINGS, "on_attempt", "on_result"]
+    assert {parameter.default for parameter in signature.values()} == {None}
+    assert re.findall(r"^        (\w+): ", OtpClient.__doc__ or "", re.MULTILINE)[: len(signature)] == [*signature]
+
+
+def test_what_a_view_may_change_are_the_arguments_of_with_options() -> None:
+    _, *arguments = inspect.signature(OtpClient.with_options).parameters
+    assert arguments == [name for name, setting in SETTINGS.items() if setting.in_views]
+
+
+def test_a_view_changes_what_is_given_for_it_and_nothing_else() -> None:
+    settings = resolve(timeout=3, business_phone="99955500000")
+    changed = settings.replace({"timeout": 4, "deadline": None, "max_concurrency": 1, "self": "no setting"})
+    assert changed == attrs.evolve(settings, timeout=4)
+    with pytest.raises(ConfigurationError, match=r"^deadline \(or NXOTP_DEADLINE\) must be more than 0"):
+        settings.replace({"deadline": 0})
 
 
 def test_a_variable_named_like_a_setting_without_one_is_ignored() -> None:
@@ -82,8 +108,8 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("base_url", "https://api2.nxcloud.com#", "plain https URL"),
         ("base_url", " https://api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://api2 nxcloud.com", "plain https URL"),
-        ("base_url", "https://api2.nxcloud.com:99999", "[Pp]ort"),
-        ("base_url", "https://api2.nxcloud.com:abc", "[Pp]ort"),
+        ("base_url", "https://api2.nxcloud.com:99999", "plain https URL"),
+        ("base_url", "https://api2.nxcloud.com:abc", "plain https URL"),
         ("base_url", 5, "plain https URL"),
         ("business_phone", "123", "7 to 15"),
         ("dr_webhook", "example.com", "absolute http or https URL"),
@@ -91,13 +117,13 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("language_code", 5, "must be a str"),
         ("max_concurrency", 0, "1 at least"),
         ("max_concurrency", 2.5, "integer"),
-        ("max_concurrency", True, "number, not bool"),
+        ("max_concurrency", True, "integer, not bool"),
         ("max_concurrency", "many", "must be a number"),
-        ("rate_limit", 0, "more than 0"),
-        ("rate_limit", float("nan"), "more than 0"),
+        ("rate_limit", 0, "must be 0.001 at least"),
+        ("rate_limit", float("nan"), "must be 0.001 at least"),
         ("rate_limit", 1e-320, "0.001"),
         ("timeout", -1, "more than 0"),
-        ("timeout", 10**400, "too large"),
+        ("timeout", 10**400, "finite"),
         ("proxy", "bob:password@proxy:3128", "absolute http or https URL"),
         ("timeout", None.__class__, "must be a number"),
         ("deadline", float("inf"), "finite"),
@@ -110,9 +136,14 @@ def test_a_wrong_setting_is_named_with_its_variable(name: str, value: object, re
     assert f"NXOTP_{name.upper()}" in str(caught.value)
 
 
-def test_a_setting_without_a_variable_is_named_without_one() -> None:
-    with pytest.raises(ConfigurationError, match=r"^retry: must be a RetryPolicy, not int$"):
-        resolve(retry=3)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("retry", "RetryPolicy"), ("session", "ClientSession"), ("transport", "Transport"), ("clock", "Clock")],
+)
+def test_a_setting_without_a_variable_is_named_without_one(name: str, expected: str) -> None:
+    wrong: dict[str, Any] = {name: 3}
+    with pytest.raises(ConfigurationError, match=rf"^{name} must be a {expected}, not int$"):
+        resolve(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +154,12 @@ def test_https_and_loopback_are_allowed(url: str) -> None:
 
 
 def test_the_repr_shows_no_secret_and_no_number() -> None:
-    shown = repr(resolve(business_phone="99955500000", dr_webhook="https://example.com/token"))
-    for hidden in ("'key'", "secret'", "'app'", "99955500000", "token"):
+    settings = resolve(
+        access_key="k3y",
+        business_phone="99955500000",
+        dr_webhook="https://example.com/t0ken",
+        proxy="http://me:pass@a:1",
+    )
+    shown = repr(settings)
+    for hidden in ("k3y", "=secret", "=app", "99955500000", "t0ken", "pass"):
         assert hidden not in shown

@@ -3,7 +3,8 @@
 import pytest
 from yarl import URL
 
-from nxotp_async.urls import host_and_port, is_http_url, is_loopback, mask_url
+from nxotp_async.checks import InvalidValueError
+from nxotp_async.urls import host_and_port, is_http_url, is_loopback, mask_url, parse_url
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,13 @@ def test_other_schemes_and_hosts_are_no_http_urls(text: str) -> None:
 )
 def test_what_cannot_be_parsed_is_no_http_url(text: str) -> None:
     assert not is_http_url(text)
+
+
+def test_a_url_is_checked_and_kept_as_it_is() -> None:
+    assert parse_url("HTTPS://EXAMPLE.COM/") == "HTTPS://EXAMPLE.COM/"
+    for value in ("example.com", 8080, None):
+        with pytest.raises(InvalidValueError, match="must be an absolute http or https URL"):
+            parse_url(value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..checks import InvalidValueError
 from ..doctor import Check, Finding, Status, examine, is_local, send_one
-from ..errors import AccountError, AuthenticationError, InvalidMessageError, OutcomeUnknownError
+from ..errors import AccountError, AuthenticationError, OutcomeUnknownError
 from ..phone_numbers import mask_number, parse_number
 from .common import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_UNKNOWN, EXIT_USAGE, print_data, print_json, run, stderr
 
@@ -17,9 +18,9 @@ __all__ = ["doctor"]
 
 def _parse_number(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
     try:
-        return None if value is None else parse_number(value, "the number")
-    except InvalidMessageError as error:
-        failure = str(error)
+        return None if value is None else parse_number(value)
+    except InvalidValueError as error:
+        failure = f"the number {error}"
     raise click.BadParameter(failure, param=option)
 
 

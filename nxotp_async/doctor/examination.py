@@ -1,10 +1,10 @@
 """Running the checks in their order, and sending one message as the last of them."""
 
 import asyncio
-import math
 import ssl
 from secrets import randbelow
 
+from ..checks import number, validate
 from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import sensitive_variables
@@ -12,7 +12,7 @@ from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..settings import Settings
 from .findings import Check, Finding, Status, milliseconds
-from .machine import examine_environment, examine_settings, resolve
+from .machine import examine_environment, examine_settings, resolve_way
 from .network import examine_network
 
 __all__ = ["examine", "is_local", "send_one"]
@@ -31,14 +31,13 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
     Raises:
         ValueError: The timeout is not more than 0, or not finite.
     """
-    if not 0 < timeout < math.inf:
-        raise ValueError("timeout must be more than 0 seconds, and finite")
+    validate("timeout", number(above=0), timeout)
     # aiohttp creates its context, which it does not expose, in the same way. That reads files, hence the thread.
     context = await asyncio.to_thread(ssl.create_default_context)
     findings = [*examine_environment(context), *examine_settings()]
-    target = resolve("NXOTP_BASE_URL", "NXOTP_PROXY")
-    if isinstance(target, Settings):
-        findings += await examine_network(target, timeout, context, clock or Clock())
+    way = resolve_way()
+    if way is not None:
+        findings += await examine_network(way, timeout, context, clock or Clock())
     examined = {Check.SEND, *(finding.check for finding in findings)}
     why = f"not checked, because of {findings[-1].check}"
     return findings + [Finding(check, Status.SKIPPED, why) for check in Check if check not in examined]

@@ -4,22 +4,17 @@ import os
 import platform
 import re
 import ssl
-from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from yarl import URL
-
 from .._version import __version__
 from ..errors import ConfigurationError
-from ..phone_numbers import mask_number, parse_number
-from ..settings import Settings
-from ..urls import mask_url
+from ..settings import CALLBACK_TOKEN, SETTINGS, Setting, Settings
 from .findings import Check, Finding, Status, printable
 
-__all__ = ["examine_environment", "examine_settings", "resolve"]
+__all__ = ["examine_environment", "examine_settings", "resolve_way"]
 
 
 def examine_environment(context: ssl.SSLContext) -> list[Finding]:
@@ -74,61 +69,43 @@ def _ignored_proxies() -> list[Finding]:
 # ---------------------------------------------------------------------------------------------- settings
 
 
-def _length(value: str) -> str:
-    return f"set, {len(value)} characters"
-
-
-def _proxy(url: str) -> str:
-    return f"{mask_url(url)}{', with a user name' if URL(url).user else ''}"
-
-
-_KEYS: Final = ("NXOTP_ACCESS_KEY", "NXOTP_ACCESS_SECRET", "NXOTP_APPKEY")
-# Every variable that is read, and what may be shown of a valid value. Nothing is shown of an invalid one.
-_SHOWN: Final[Mapping[str, Callable[[str], str]]] = {
-    **dict.fromkeys(_KEYS, _length),
-    "NXOTP_BASE_URL": str,
-    "NXOTP_PROXY": _proxy,
-    "NXOTP_BUSINESS_PHONE": lambda value: mask_number(parse_number(value)),
-    "NXOTP_DR_WEBHOOK": mask_url,
-    "NXOTP_CALLBACK_TOKEN": _length,
-    "NXOTP_LANGUAGE_CODE": str,
-    "NXOTP_MAX_CONCURRENCY": str,
-    "NXOTP_RATE_LIMIT": str,
-    "NXOTP_TIMEOUT": str,
-    "NXOTP_DEADLINE": str,
-    "NXOTP_KEEPALIVE_TIMEOUT": str,
+_BY_VARIABLE: Final = {
+    setting.variable: setting for setting in (*SETTINGS.values(), CALLBACK_TOKEN) if setting.variable
 }
 
 
 def examine_settings() -> list[Finding]:
     """Check every variable separately, so that a wrong one does not hide the next."""
-    given = {name: value for name in _SHOWN if (value := os.environ.get(name))}
-    findings = [_examine_variable(name, value) for name, value in given.items()]
-    if missing := ", ".join(name for name in _KEYS if name not in given):
+    findings = [_examine(setting, text) for name, setting in _BY_VARIABLE.items() if (text := os.environ.get(name))]
+    absent = [setting for name, setting in _BY_VARIABLE.items() if not os.environ.get(name)]
+    if missing := ", ".join(f"{setting.variable}" for setting in absent if setting.is_required):
         advice = "set them to the keys in NXCloud's console; without an account, run 'nxotp sandbox', which prints keys"
         findings.append(Finding(Check.SETTINGS, Status.FAILED, f"missing: {missing}", advice))
-    if absent := ", ".join(name for name in _SHOWN if name not in given and name not in _KEYS):
-        findings.append(Finding(Check.SETTINGS, Status.OK, f"not set (optional): {absent}"))
+    if optional := ", ".join(f"{setting.variable}" for setting in absent if not setting.is_required):
+        findings.append(Finding(Check.SETTINGS, Status.OK, f"not set (optional): {optional}"))
     return findings + _misspelt()
 
 
-def _examine_variable(name: str, value: str) -> Finding:
-    settings = resolve(name)
-    if isinstance(settings, ConfigurationError):
-        return Finding(Check.SETTINGS, Status.FAILED, str(settings), f"correct {name}, or unset it")
-    if name in _KEYS and (why := _looks_wrong(value)):
-        advice = "copy it again from NXCloud's console, without anything around it"
-        return Finding(Check.SETTINGS, Status.FAILED, f"{name} {why}", advice)
-    return Finding(Check.SETTINGS, Status.OK, f"{name}: {_SHOWN[name](value)}")
-
-
-def resolve(*names: str) -> Settings | ConfigurationError:
-    """Resolve the settings as if only these variables were set; keys that are not among them are placeholders."""
-    given = {name: value for name in names if (value := os.environ.get(name))}
+def _examine(setting: Setting, text: str) -> Finding:
+    """Check the text of a variable. Nothing of a wrong one is shown."""
     try:
-        return Settings.resolve({}, dict.fromkeys(_KEYS, "made-up") | given)
+        value = setting.parse(text)
     except ConfigurationError as error:
-        return error
+        return Finding(Check.SETTINGS, Status.FAILED, str(error), f"correct {setting.variable}, or unset it")
+    if setting.is_required and (why := _looks_wrong(text)):
+        advice = "copy it again from NXCloud's console, without anything around it"
+        return Finding(Check.SETTINGS, Status.FAILED, f"{setting.variable} {why}", advice)
+    return Finding(Check.SETTINGS, Status.OK, f"{setting.variable}: {setting.show(value)}")
+
+
+def resolve_way() -> Settings | None:
+    """Return settings with the variables' way to the API and made-up keys, or ``None`` where the way is wrong."""
+    made_up = {name: "made-up" for name, setting in SETTINGS.items() if setting.is_required}
+    way = {name: os.environ.get(name, "") for name in ("NXOTP_BASE_URL", "NXOTP_PROXY")}
+    try:
+        return Settings.resolve(made_up, way)
+    except ConfigurationError:
+        return None
 
 
 _PLACEHOLDER: Final = re.compile(r"[\W_]+|x+|<.*>|\$.*|your[\W_].*|change.?me.*", re.IGNORECASE)
@@ -146,8 +123,8 @@ def _looks_wrong(key: str) -> str:
 def _misspelt() -> list[Finding]:
     """Find variables that seem to be meant for this library, and are not used."""
     findings = []
-    for name in sorted(name for name in os.environ if name.upper().startswith("NX") and name not in _SHOWN):
-        meant = get_close_matches(name.upper(), _SHOWN, 1, cutoff=0.85)
+    for name in sorted(name for name in os.environ if name.upper().startswith("NX") and name not in _BY_VARIABLE):
+        meant = get_close_matches(name.upper(), _BY_VARIABLE, 1, cutoff=0.85)
         if meant or name.upper().startswith("NXOTP_"):
             advice = f"did you mean {meant[0]}?" if meant else "no setting has this name: unset it"
             findings.append(Finding(Check.SETTINGS, Status.WARNING, f"{printable(name)} is set, but not used", advice))

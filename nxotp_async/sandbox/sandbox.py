@@ -15,6 +15,7 @@ from aiohttp import web
 from ..client import OtpClient
 from ..clocks import Clock
 from ..codes import ResponseCode
+from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
 from ..urls import host_and_port
@@ -207,7 +208,7 @@ class Sandbox:
             InvalidMessageError: It is not a number.
             RuntimeError: An event loop runs in the calling thread, and would be blocked, too.
         """
-        number = parse_number(to)
+        number = check_field("to", parse_number, to)
         if within and _runs_an_event_loop():
             raise RuntimeError("waiting would block this thread's event loop: await asyncio.to_thread(...) instead")
 

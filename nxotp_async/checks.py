@@ -1,0 +1,129 @@
+"""Checks of single values, for settings, options and the fields of messages.
+
+A check takes a value and returns it, perhaps in another form. What it refuses ends a sentence that begins with the
+value's name: "must be a str, not int".
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+__all__ = [
+    "InvalidValueError",
+    "flag",
+    "instance_of",
+    "integer",
+    "integers",
+    "number",
+    "optional",
+    "text",
+    "validate",
+]
+
+_T = TypeVar("_T")
+
+
+class InvalidValueError(ValueError):
+    """A check refuses a value.
+
+    Attributes:
+        problem: What is wrong with it, never the value itself: it may be a secret.
+        hint: What to write in its place, or ``None``.
+    """
+
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        super().__init__(f"{problem} ({hint})" if hint else problem)
+        self.problem = problem
+        self.hint = hint
+
+
+def validate(
+    name: str, check: Callable[[object], _T], value: object, error: Callable[..., Exception] = InvalidValueError
+) -> _T:
+    """Return what the check makes of a value.
+
+    Args:
+        name: What the value is called, in the error's text.
+        check: One of this module's checks, or one like them.
+        value: The value.
+        error: The class of error to raise. It is called with its text and ``hint``.
+
+    Raises:
+        Exception: ``error``: the check refuses the value.
+    """
+    try:
+        return check(value)
+    except InvalidValueError as refused:
+        raise error(f"{name} {refused.problem}", hint=refused.hint) from None
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def text(value: object) -> str:
+    """Check for a str."""
+    if not isinstance(value, str):
+        raise InvalidValueError(f"must be a str, not {_kind(value)}")
+    return value
+
+
+def flag(value: object) -> bool:
+    """Check for a bool."""
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"must be True or False, not {_kind(value)}")
+    return value
+
+
+def instance_of(kind: type[_T]) -> Callable[[object], _T]:
+    """Return a check for an object of this class."""
+
+    def check(value: object) -> _T:
+        if not isinstance(value, kind):
+            raise InvalidValueError(f"must be a {kind.__name__}, not {_kind(value)}")
+        return value
+
+    return check
+
+
+def number(
+    *, above: float | None = None, at_least: float = -sys.float_info.max, at_most: float = sys.float_info.max
+) -> Callable[[object], float]:
+    """Return a check for a finite number between bounds: more than ``above``, or ``at_least`` so much."""
+    lowest = f"{at_least:,g} at least" if above is None else f"more than {above:,g}"
+    highest = "finite" if at_most == sys.float_info.max else f"{at_most:,g} at most"
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidValueError(f"must be a number, not {_kind(value)}")
+        if not ((above is None or value > above) and at_least <= value <= at_most):
+            raise InvalidValueError(f"must be {lowest}, and {highest}")
+        return value
+
+    return check
+
+
+def integer(*, at_least: int) -> Callable[[object], int]:
+    """Return a check for an integer."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidValueError(f"must be an integer, not {_kind(value)}")
+        if value < at_least:
+            raise InvalidValueError(f"must be {at_least:,} at least")
+        return value
+
+    return check
+
+
+def integers(value: object) -> frozenset[int]:
+    """Check for a collection of integers."""
+    values = frozenset(value if isinstance(value, Iterable) else [None])
+    if not all(type(each) is int for each in values):
+        raise InvalidValueError("must be a collection of integers")
+    return values
+
+
+def optional(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    """Return a check that lets ``None`` pass, too."""
+    return lambda value: None if value is None else check(value)
