@@ -170,9 +170,9 @@ class Delivery:
 
     def _is_anothers(self, message_id: str) -> bool:
         own, client = str(self._message.cus_message_id), self._client
-        if message_id == own:
-            return False
-        return message_id in client.in_flight or client.accepted_ids.owner(message_id, own) != own
+        if client.accepted_ids.owner(message_id, own) != own:
+            return True
+        return message_id != own and message_id in client.in_flight
 
     # ------------------------------------------------------------------------------------------ time
 

@@ -195,6 +195,16 @@ async def test_an_answer_with_another_messages_id_is_unknown(clock: FakeClock) -
     assert settled == [True, False]
 
 
+async def test_where_the_vendor_answers_with_the_cus_message_id_a_second_copy_is_noticed_too(clock: FakeClock) -> None:
+    class SecondCopy(ScriptedTransport):
+        async def post(self, *args: Any) -> Answer:
+            return Answer(200, {}, ACCEPTED.replace(b"gBGHhhdgYFCBnwIJ6QRYvhwQk7Nc", b"first"))
+
+    async with sandbox_client("https://otp.example", transport=SecondCopy(), clock=clock) as client:
+        results = [await outcome_on(client, cus_message_id=name) for name in ("first", "second")]
+    assert [result.status for result in results] == [SendStatus.ACCEPTED, SendStatus.UNKNOWN]
+
+
 async def test_an_answer_with_the_id_of_a_message_in_flight_is_unknown(clock: FakeClock) -> None:
     """Where the vendor answers with the cus_message_id, an answer can name a message that has none yet."""
     release = asyncio.Event()
