@@ -246,7 +246,7 @@ class OtpClient:
         async def deliver_once(message: OtpMessage) -> SendResult:
             _check_type(message)
             if message.cus_message_id in seen:
-                return self._refuse_twin(message)
+                return self._refuse_duplicate(message)
             if message.cus_message_id is not None:
                 seen.add(message.cus_message_id)
             return await self._deliver(message)
@@ -283,13 +283,13 @@ class OtpClient:
         )
         own = object()
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
-            return self._refuse_twin(message)
+            return self._refuse_duplicate(message)
         try:
             return await Delivery(message, settings, self._shared, self._lane()).run()
         finally:
             del in_flight[cus_message_id]
 
-    def _refuse_twin(self, message: OtpMessage) -> SendResult:
+    def _refuse_duplicate(self, message: OtpMessage) -> SendResult:
         """Return the result of a second message with the same id: the ids could not be told apart."""
         error = InvalidMessageError(
             "cus_message_id is that of another message of this client or batch",
@@ -298,7 +298,7 @@ class OtpClient:
             cus_message_id=message.cus_message_id,
         )
         result = SendResult(message, SendStatus.NOT_SENT, error=error)
-        self._shared.hooks.tell_result(result)
+        self._shared.hooks.notify_result(result)
         return result
 
     def _lane(self) -> Lane:

@@ -196,7 +196,7 @@ class Delivery:
         else:
             error = self._final_error(outcome)
             result = SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
-        self._shared.hooks.tell_result(result)
+        self._shared.hooks.notify_result(result)
         return result
 
     def _final_error(self, last: NxOtpError) -> NxOtpError:
@@ -227,7 +227,7 @@ class Delivery:
             permits.release()
         if self._shared.hooks.on_attempt:
             elapsed = self._shared.clock.monotonic() - began
-            self._shared.hooks.tell_attempt(self._message, self._attempts, outcome, elapsed)
+            self._shared.hooks.notify_attempt(self._message, self._attempts, outcome, elapsed)
         if not isinstance(outcome, str):
             self._weigh(outcome)
         return outcome

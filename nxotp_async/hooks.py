@@ -1,4 +1,4 @@
-"""What a client tells of its sends while they happen: to the application's hooks, and to the log."""
+"""The application's functions that a client calls for each attempt and each result."""
 
 import asyncio
 import inspect
@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
+from .checks import InvalidValueError, optional, validate
 from .errors import ConfigurationError, NxOtpError
+from .logs import log_result
 from .messages import OtpMessage
-from .phone_numbers import mask_number
-from .results import SendResult, SendStatus
+from .results import Outcome, SendResult, SendStatus
 
 __all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
 
@@ -45,26 +46,26 @@ ResultHook = Callable[[SendResult], None]
 
 @attrs.define
 class Hooks:
-    """The hooks of a client. One that raises is logged; the send it was told of goes on."""
+    """The hooks of a client. One that raises is logged, and the send goes on."""
 
     on_attempt: tuple[AttemptHook, ...] = ()
     on_result: tuple[ResultHook, ...] = ()
 
     def add(self, on_attempt: AttemptHook | None, on_result: ResultHook | None) -> None:
-        """Call these, too.
+        """Add hooks to those that are called.
 
         Raises:
             ConfigurationError: One cannot be called, or would have to be awaited.
         """
-        for name, hook in (("on_attempt", on_attempt), ("on_result", on_result)):
-            _check(name, hook)
+        validate("on_attempt", optional(_function), on_attempt, ConfigurationError)
+        validate("on_result", optional(_function), on_result, ConfigurationError)
         if on_attempt is not None:
             self.on_attempt += (on_attempt,)
         if on_result is not None:
             self.on_result += (on_result,)
 
-    def tell_attempt(self, message: OtpMessage, number: int, outcome: str | NxOtpError, elapsed: float) -> None:
-        """Tell of an attempt that ended with a message id or an error."""
+    def notify_attempt(self, message: OtpMessage, number: int, outcome: Outcome, elapsed: float) -> None:
+        """Call the hooks for attempts."""
         if isinstance(outcome, str):
             attempt = Attempt(message, number, SendStatus.ACCEPTED, outcome, elapsed, None)
         else:
@@ -73,22 +74,20 @@ class Hooks:
         for hook in self.on_attempt:
             _call(hook, attempt)
 
-    def tell_result(self, result: SendResult) -> None:
-        """Tell what became of a message."""
-        level = logging.DEBUG if result.error is None else logging.INFO
-        if _log.isEnabledFor(level):
-            _write_to_log(level, result)
+    def notify_result(self, result: SendResult) -> None:
+        """Log a result, and call the hooks for results."""
+        log_result(result)
         for hook in self.on_result:
             _call(hook, result)
 
 
-def _check(name: str, hook: object) -> None:
-    if hook is not None and not callable(hook):
-        raise ConfigurationError(f"{name} must be a function, not {type(hook).__name__}")
-    if inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(
-            f"{name} must not be a coroutine function: hooks are called, not awaited", hint="let it start a task"
-        )
+def _function(value: object) -> object:
+    if not callable(value):
+        raise InvalidValueError(f"must be a function, not {type(value).__name__}")
+    if inspect.iscoroutinefunction(value):
+        problem = "must not be a coroutine function: hooks are called, not awaited"
+        raise InvalidValueError(problem, "let it start a task")
+    return value
 
 
 def _call(hook: Callable[[Any], Any], event: object) -> None:
@@ -96,21 +95,8 @@ def _call(hook: Callable[[Any], Any], event: object) -> None:
         answer = hook(event)
     # A hook is no coroutine: what it raises was not meant for the task that sends.
     except (Exception, asyncio.CancelledError):
-        _log.exception("a hook failed; the send it was told of is not affected")
+        _log.exception("a hook failed; the send is not affected")
         return
     if inspect.iscoroutine(answer):
         answer.close()
         _log.error("a hook returned a coroutine, which nobody awaits: let it start a task")
-
-
-def _write_to_log(level: int, result: SendResult) -> None:
-    error, cus_message_id = result.error, result.message.cus_message_id
-    facts = {
-        "cus_message_id": cus_message_id,
-        "recipient": mask_number(result.message.to),
-        "status": result.status.value,
-        "vendor_code": None if error is None else error.code,
-        "attempts": result.attempts,
-        "elapsed": result.elapsed,
-    }
-    _log.log(level, "%s: %s", cus_message_id, result.status.value if error is None else error, extra=facts)

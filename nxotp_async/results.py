@@ -10,7 +10,10 @@ import attrs
 from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
 from .messages import OtpMessage
 
-__all__ = ["ResultCollector", "SendResult", "SendStatus", "Summary"]
+__all__ = ["Outcome", "ResultCollector", "SendResult", "SendStatus", "Summary"]
+
+Outcome = str | NxOtpError
+"""What an attempt ends with: the vendor's message id, or an error."""
 
 
 class SendStatus(StrEnum):

@@ -1,6 +1,7 @@
 """Who imports whom, and what importing the package costs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ RANKS = [
     {"codes", "languages", "phone_numbers", "urls"},
     {"messages", "signing"},
     {"results"},
-    {"protocol", "retry", "callbacks", "hooks"},
+    {"protocol", "retry", "callbacks", "logs"},
+    {"hooks"},
     {"transports", "streaming", "tracking", "receivers"},
     {"settings"},
     {"delivery"},
@@ -60,6 +62,15 @@ def test_imports_run_downwards_only(path: Path) -> None:
     own = unit(path)
     upwards = {name for name in imported_units(path) - {own} if rank(name) >= rank(own)}
     assert not upwards
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_imports_what_is_private_to_another(path: Path) -> None:
+    imports = [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    private = {alias.name for node in imports for alias in node.names if re.match("_[^_]", alias.name)}
+    assert not private
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
