@@ -28,6 +28,11 @@ class SendStatus(StrEnum):
     UNKNOWN = "unknown"
     """It may have been accepted: sending it again may deliver it twice."""
 
+    @property
+    def label(self) -> str:
+        """The status as people read it: "not sent", where the value for machines is "not_sent"."""
+        return self.value.replace("_", " ")
+
     @classmethod
     def of(cls, error: NxOtpError) -> "SendStatus":
         """Return what an error says of the message it was raised for."""

@@ -70,7 +70,7 @@ async def send_one(to: str, *, clock: Clock | None = None) -> Finding:
         (result,) = [result async for result in client.send_many([message])]
     error = result.error
     if error is not None:
-        return Finding(Check.SEND, Status.FAILED, f"{result.status}: {error.args[0]}", error.hint or "", error)
+        return Finding(Check.SEND, Status.FAILED, f"{result.status.label}: {error.args[0]}", error.hint or "", error)
     found = f"accepted for {mask_number(message.to)} in {milliseconds(result.elapsed)}, as {result.message_id}"
     advice = "accepted is not delivered: look at the phone; 'nxotp listen' shows what the vendor calls back"
     return Finding(Check.SEND, Status.OK, found, advice)
