@@ -8,17 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-__all__ = [
-    "InvalidValueError",
-    "flag",
-    "instance_of",
-    "integer",
-    "integers",
-    "number",
-    "optional",
-    "text",
-    "validate",
-]
+__all__ = ["InvalidValueError", "flag", "instance_of", "integer", "integers", "number", "optional", "text", "validate"]
 
 _T = TypeVar("_T")
 

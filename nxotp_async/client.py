@@ -254,7 +254,7 @@ class OtpClient:
         async def deliver_once(message: OtpMessage) -> SendResult:
             _check_type(message)
             if message.cus_message_id in seen:
-                return self._refuse_twin(message)
+                return self._refuse_duplicate(message)
             if message.cus_message_id is not None:
                 seen.add(message.cus_message_id)
             return await self._deliver(message)
@@ -291,13 +291,13 @@ class OtpClient:
         )
         own = object()
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
-            return self._refuse_twin(message)
+            return self._refuse_duplicate(message)
         try:
             return await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
         finally:
             del in_flight[cus_message_id]
 
-    def _refuse_twin(self, message: OtpMessage) -> SendResult:
+    def _refuse_duplicate(self, message: OtpMessage) -> SendResult:
         """Return the result of a second message with the same id: the ids could not be told apart."""
         error = InvalidMessageError(
             "cus_message_id is that of another message of this client or batch",

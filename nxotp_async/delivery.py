@@ -10,7 +10,7 @@ from .client_state import ClientState, LoopState
 from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
 from .messages import OtpMessage
 from .protocol import decode, encode, request_headers
-from .results import SendResult, SendStatus
+from .results import Outcome, SendResult, SendStatus
 from .retry import RetryQuota
 from .settings import Settings
 from .transports import Answer
@@ -87,7 +87,7 @@ class Delivery:
 
     # ------------------------------------------------------------------------------------------ one attempt
 
-    async def _attempt(self) -> str | NxOtpError:
+    async def _attempt(self) -> Outcome:
         """Make one attempt, and return the message id or what went wrong; without a POST where there is no time."""
         permits, limiter = self._loop.permits, self._loop.limiter
         if not permits.locked():
@@ -119,7 +119,7 @@ class Delivery:
             return False
         return True
 
-    async def _post(self, now: float) -> str | NxOtpError:
+    async def _post(self, now: float) -> Outcome:
         """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
         client, settings = self._client, self._settings
         timeout = min(settings.timeout, self._deadline_at - now)
@@ -151,7 +151,7 @@ class Delivery:
             )
         return outcome
 
-    def _outcome_of(self, answer: Answer) -> str | NxOtpError:
+    def _outcome_of(self, answer: Answer) -> Outcome:
         """Return the message id or the error that an answer stands for.
 
         Only an acceptance is known by its id to be this request's own answer. After any other one the connection
@@ -170,9 +170,9 @@ class Delivery:
 
     def _is_anothers(self, message_id: str) -> bool:
         own, client = str(self._message.cus_message_id), self._client
-        if client.accepted_ids.owner(message_id, own) != own:
+        if message_id != own and message_id in client.in_flight:
             return True
-        return message_id != own and message_id in client.in_flight
+        return client.accepted_ids.owner(message_id, own) != own
 
     # ------------------------------------------------------------------------------------------ time
 
@@ -195,14 +195,14 @@ class Delivery:
 
     # ------------------------------------------------------------------------------------------ and perhaps again
 
-    async def _retry(self, first: NxOtpError) -> tuple[str | NxOtpError, str]:
+    async def _retry(self, first: NxOtpError) -> tuple[Outcome, str]:
         """Make further attempts for as long as there may be one. Return the last outcome, and why there is no other.
 
         tenacity drives them. The first attempt was made without it, which takes a fifth of a whole POST.
         """
         from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415 - imported when the client was made
 
-        outcome: str | NxOtpError = first
+        outcome: Outcome = first
         gave_up = ""
 
         def stop(state: "RetryCallState") -> bool:
@@ -227,7 +227,7 @@ class Delivery:
             state.set_result(outcome)
         return outcome, gave_up
 
-    def _is_retryable(self, outcome: str | NxOtpError) -> bool:
+    def _is_retryable(self, outcome: Outcome) -> bool:
         """Return whether another attempt may follow this outcome, time and quota permitting."""
         if isinstance(outcome, str) or self._settings.retry.max_attempts == 1:
             return False

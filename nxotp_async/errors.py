@@ -26,9 +26,9 @@ a full phone number.
 """
 
 import functools
-import inspect
 import traceback
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 __all__ = [
@@ -260,7 +260,7 @@ class CallbackVerificationError(NxOtpError):
 
 
 class InputFileError(NxOtpError):
-    """A file of messages cannot be read to its end, or is none; it is refused as a whole.
+    """A file of messages is of no known format, or cannot be read to its end; it is refused as a whole.
 
     Attributes:
         line: The line at fault, from 1, or ``None`` where it is not a line's.
@@ -290,41 +290,33 @@ def without_frames(error: _Error) -> _Error:
 def sensitive_variables(function: _Function) -> _Function:
     """Keep the variables of a function, and of all that it calls, out of the traceback of what it raises.
 
-    An error of the library's own leaves as if the caller had raised it, and a cancellation or any other error with its
-    frames, but without their variables. Of a class, the constructor is meant.
+    An error of the library's own leaves as if the caller had raised it, and a cancellation or any other error with the
+    frames of what was called, but without their variables. Of a class, the constructor is meant.
     """
     if isinstance(function, type):  # mypy would take an attrs class with a decorated constructor for another class
         function.__init__ = sensitive_variables(function.__init__)  # type: ignore[misc] # that is what a decorator does
         return function
-    if inspect.iscoroutinefunction(function):
 
-        @functools.wraps(function)
-        async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
-            try:
-                return await function(*args, **kwargs)
-            except BaseException as error:
-                _clear(error)
-                raise
-            finally:
-                del args, kwargs
+    async def call_coroutine(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
+        try:
+            return await function(*args, **kwargs)
+        except BaseException as error:
+            _hide_variables(error)
+            raise
 
-    else:
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            _hide_variables(error)
+            raise
 
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - those of the function
-            try:
-                return function(*args, **kwargs)
-            except BaseException as error:
-                _clear(error)
-                raise
-            finally:
-                del args, kwargs
-
-    return cast("_Function", guarded)
+    return cast("_Function", functools.wraps(function)(call_coroutine if iscoroutinefunction(function) else call))
 
 
-def _clear(error: BaseException) -> None:
+def _hide_variables(error: BaseException) -> None:
     if isinstance(error, NxOtpError):
         without_frames(error)
-    else:
+    elif error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next  # without the frame above, which cannot be cleared yet
         traceback.clear_frames(error.__traceback__)

@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
+from .checks import InvalidValueError, optional, validate
 from .errors import ConfigurationError, NxOtpError
 from .logs import log_result
 from .messages import OtpMessage
-from .results import SendResult, SendStatus
+from .results import Outcome, SendResult, SendStatus
 
 __all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
 
@@ -56,14 +57,14 @@ class Hooks:
         Raises:
             ConfigurationError: One cannot be called, or would have to be awaited.
         """
-        for name, hook in (("on_attempt", on_attempt), ("on_result", on_result)):
-            _check(name, hook)
+        validate("on_attempt", optional(_function), on_attempt, ConfigurationError)
+        validate("on_result", optional(_function), on_result, ConfigurationError)
         if on_attempt is not None:
             self.on_attempt += (on_attempt,)
         if on_result is not None:
             self.on_result += (on_result,)
 
-    def call_on_attempt(self, message: OtpMessage, number: int, outcome: str | NxOtpError, elapsed: float) -> None:
+    def call_on_attempt(self, message: OtpMessage, number: int, outcome: Outcome, elapsed: float) -> None:
         """Call the hooks for an attempt that ended with a message id or an error."""
         if isinstance(outcome, str):
             attempt = Attempt(message, number, SendStatus.ACCEPTED, outcome, elapsed, None)
@@ -80,13 +81,13 @@ class Hooks:
             _call(hook, result)
 
 
-def _check(name: str, hook: object) -> None:
-    if hook is not None and not callable(hook):
-        raise ConfigurationError(f"{name} must be a function, not {type(hook).__name__}")
-    if inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(
-            f"{name} must not be a coroutine function: hooks are called, not awaited", hint="let it start a task"
-        )
+def _function(value: object) -> object:
+    if not callable(value):
+        raise InvalidValueError(f"must be a function, not {type(value).__name__}")
+    if inspect.iscoroutinefunction(value):
+        problem = "must not be a coroutine function: hooks are called, not awaited"
+        raise InvalidValueError(problem, "let it start a task")
+    return value
 
 
 def _call(hook: Callable[[Any], Any], event: object) -> None:

@@ -6,7 +6,7 @@ from typing import Self
 
 from .checks import InvalidValueError, text
 
-__all__ = ["Language", "parse_language"]
+__all__ = ["Language"]
 
 
 class Language(StrEnum):
@@ -93,29 +93,19 @@ class Language(StrEnum):
     VI = "vi", "Vietnamese"
 
     @classmethod
-    def parse(cls, text: str) -> "Language":
+    def parse(cls, value: object) -> "Language":
         """Find a language by its code, whatever its letter case and whether written with ``-`` or ``_``.
 
         Raises:
-            ValueError: The code is unknown; the text names its nearest neighbours.
+            ValueError: The value is no str, or an unknown code; then the text names the most similar ones.
         """
+        if isinstance(value, cls):
+            return value
+        code = text(value)
         try:
-            return _BY_FOLDED_CODE[_fold(text)]
+            return _BY_FOLDED_CODE[_fold(code)]
         except KeyError:
-            raise ValueError(f"unknown language code {_quoted(text)}; {_neighbours(text)}") from None
-
-
-def parse_language(value: object) -> Language:
-    """Find a language by its code, as `Language.parse` does.
-
-    Raises:
-        InvalidValueError: The value is no text, or the code is unknown.
-    """
-    code = text(value)
-    try:
-        return Language.parse(code)
-    except ValueError as error:
-        raise InvalidValueError(f"is an {error}") from None
+            raise InvalidValueError(f"is the unknown language code {_quoted(code)}; {_similar(code)}") from None
 
 
 def _fold(code: str) -> str:
@@ -131,7 +121,7 @@ def _quoted(text: str) -> str:
     return repr("".join("#" if char.isdigit() else char for char in text[:32]))
 
 
-def _neighbours(text: str) -> str:
+def _similar(text: str) -> str:
     folded = _fold(text)[:32]
     family = [language for code, language in _BY_FOLDED_CODE.items() if code[:2] == folded[:2]]
     similar = [_BY_FOLDED_CODE[code] for code in get_close_matches(folded, _BY_FOLDED_CODE, n=3, cutoff=0.5)]

@@ -10,7 +10,7 @@ import attrs
 
 from .checks import InvalidValueError, instance_of
 from .errors import InvalidMessageError, sensitive_variables
-from .languages import Language, parse_language
+from .languages import Language
 from .phone_numbers import mask_number, parse_number
 from .urls import mask_url, parse_url
 
@@ -151,7 +151,7 @@ class OtpMessage:
         self.__attrs_init__(
             check_field("to", parse_number, to),
             check_field("content", _parse_content, content),
-            None if language_code is None else check_field("language_code", parse_language, language_code),
+            None if language_code is None else check_field("language_code", Language.parse, language_code),
             None if category is None else check_field("category", _parse_category, category),
             None if cus_message_id is None else check_field("cus_message_id", _parse_cus_message_id, cus_message_id),
             None if dr_webhook is None else check_field("dr_webhook", parse_url, dr_webhook),

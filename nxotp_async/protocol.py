@@ -17,6 +17,7 @@ from ._version import __version__
 from .codes import AUTHENTICATION_CODES, ResponseCode
 from .errors import ApiError, AuthenticationError, MetaError, NxOtpError, OutcomeUnknownError, TransientApiError
 from .messages import OtpMessage
+from .results import Outcome
 from .signing import Credentials, sign
 
 __all__ = ["MAX_ANSWER_BYTES", "OTP_PATH", "decode", "encode", "redact", "request_headers", "server_time"]
@@ -96,7 +97,7 @@ _DOCUMENTED_SUCCESS = re.compile(
 )
 
 
-def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[str, ...] = ()) -> str | NxOtpError:
+def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[str, ...] = ()) -> Outcome:
     """Turn an answer into the vendor's message id, or into the error it stands for. Never raises.
 
     Args:
@@ -125,7 +126,7 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
 
 def _contradiction(reply: "_Reply") -> str:
     if reply.code == 0:
-        return "code 0 all the same"
+        return "code 0, which means accepted"
     return f"code {reply.code}, and a message id" if reply.message_id else f"code {reply.code}, perhaps a gateway's"
 
 
@@ -210,7 +211,7 @@ def _names_are_unique(body: bytes) -> bool:
     ):
         return True
     try:
-        json.loads(body, object_pairs_hook=_refuse_twins)
+        json.loads(body, object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError):
         return False
     return True
@@ -219,7 +220,7 @@ def _names_are_unique(body: bytes) -> bool:
 _NAMES_READ = frozenset({"code", "data", "messages", "id", "error"})
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs if name in _NAMES_READ]
     if len(set(names)) < len(names):
         raise ValueError
@@ -249,8 +250,8 @@ def _api_error(
     summary = f"code {known.value}, {known.meaning}"
     if not issubclass(failure, MetaError):
         # The vendor's text often only repeats the meaning.
-        told = vendor_message and vendor_message.lower() not in summary.lower()
-        return failure(f"{summary}: {vendor_message}" if told else summary, hint=known.advice, **facts)
+        adds_something = vendor_message and vendor_message.lower() not in summary.lower()
+        return failure(f"{summary}: {vendor_message}" if adds_something else summary, hint=known.advice, **facts)
     meta_code = _integer(reply.meta.get("code"))
     if meta_code is not None and _is_private(meta_code, hide):
         meta_code = None

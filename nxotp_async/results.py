@@ -10,7 +10,10 @@ import attrs
 from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
 from .messages import OtpMessage
 
-__all__ = ["ResultCollector", "SendResult", "SendStatus", "Summary"]
+__all__ = ["Outcome", "ResultCollector", "SendResult", "SendStatus", "Summary"]
+
+Outcome = str | NxOtpError
+"""What an attempt ends with: the vendor's message id, or an error."""
 
 
 class SendStatus(StrEnum):
@@ -24,6 +27,11 @@ class SendStatus(StrEnum):
     """It provably never left this machine."""
     UNKNOWN = "unknown"
     """It may have been accepted: sending it again may deliver it twice."""
+
+    @property
+    def label(self) -> str:
+        """The status as people read it: "not sent", where the value for machines is "not_sent"."""
+        return self.value.replace("_", " ")
 
     @classmethod
     def of(cls, error: NxOtpError) -> "SendStatus":

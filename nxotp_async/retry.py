@@ -1,13 +1,13 @@
 """What is tried again, when, and how often."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
 
-from .codes import MetaCode
+from .checks import flag, integer, integers, number, validate
+from .codes import MetaCode, ResponseCode
 from .errors import (
     ApiError,
     ConfigurationError,
@@ -23,33 +23,17 @@ __all__ = ["PAIR_INTERVAL", "RetryPolicy", "RetryQuota"]
 PAIR_INTERVAL: Final = 6.0
 """Seconds between two messages to one recipient that Meta documents."""
 _META_SLOWDOWN = 8
-_TEMPORARY_META_CODES = frozenset(code.value for code in MetaCode if code.temporary)
 
 
 def _codes(values: Iterable[int]) -> frozenset[int]:
     try:
         return frozenset(values)
     except TypeError:
-        return frozenset({None})  # type: ignore[arg-type] # no collection: for the check that follows
+        return values  # type: ignore[return-value] # the check that follows refuses it
 
 
-# Checks, not converters: they run when all attributes are there, so that the object in the traceback has a repr.
-def _must(be: str, holds: Callable[[Any], bool]) -> Callable[[object, "attrs.Attribute[Any]", object], None]:
-    def check(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-        if not holds(value):
-            raise ConfigurationError(f"RetryPolicy.{attribute.name} must be {be}")
-
-    return check
-
-
-_are_codes = _must(
-    "a set of integers", lambda value: isinstance(value, frozenset) and {type(c) for c in value} <= {int}
-)
-_is_count = _must("an integer, 1 at least", lambda value: type(value) is int and value >= 1)
-_is_flag = _must("True or False", lambda value: isinstance(value, bool))
-_is_seconds = _must(
-    "a number, 0 at least, and finite", lambda value: type(value) in (int, float) and 0 <= value <= sys.float_info.max
-)
+def _valid(check: Callable[[object], object]) -> Callable[[object, "attrs.Attribute[Any]", object], object]:
+    return lambda _, field, value: validate(f"RetryPolicy.{field.name}", check, value, ConfigurationError)
 
 
 @attrs.frozen(kw_only=True)
@@ -71,15 +55,21 @@ class RetryPolicy:
         ConfigurationError: A value has the wrong type, or is out of its range.
     """
 
-    max_attempts: int = attrs.field(default=3, validator=_is_count)
-    transient_codes: frozenset[int] = attrs.field(default=frozenset({-1, 9001}), converter=_codes, validator=_are_codes)
-    transient_meta_codes: frozenset[int] = attrs.field(
-        default=_TEMPORARY_META_CODES, converter=_codes, validator=_are_codes
+    max_attempts: int = attrs.field(default=3, validator=_valid(integer(at_least=1)))
+    transient_codes: frozenset[int] = attrs.field(
+        default=[code.value for code in ResponseCode if code.error_class is TransientApiError],
+        converter=_codes,
+        validator=_valid(integers),
     )
-    reconnect_for: float = attrs.field(default=10.0, validator=_is_seconds)
-    resend_unknown: bool = attrs.field(default=False, validator=_is_flag)
-    backoff_base: float = attrs.field(default=0.5, validator=_is_seconds)
-    backoff_cap: float = attrs.field(default=10.0, validator=_is_seconds)
+    transient_meta_codes: frozenset[int] = attrs.field(
+        default=[code.value for code in MetaCode if code.temporary],
+        converter=_codes,
+        validator=_valid(integers),
+    )
+    reconnect_for: float = attrs.field(default=10.0, validator=_valid(number(at_least=0)))
+    resend_unknown: bool = attrs.field(default=False, validator=_valid(flag))
+    backoff_base: float = attrs.field(default=0.5, validator=_valid(number(at_least=0)))
+    backoff_cap: float = attrs.field(default=10.0, validator=_valid(number(at_least=0)))
 
     def retries(self, error: NxOtpError) -> bool:
         """Return whether the policy sends a message again after this error."""

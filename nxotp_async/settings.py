@@ -11,7 +11,7 @@ from yarl import URL
 from .checks import InvalidValueError, instance_of, integer, number, text, validate
 from .clocks import Clock
 from .errors import ConfigurationError, sensitive_variables
-from .languages import Language, parse_language
+from .languages import Language
 from .phone_numbers import mask_number, parse_number
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
@@ -105,7 +105,7 @@ def _proxy(url: str) -> str:
 
 @attrs.frozen(kw_only=True, repr=False)
 class Settings:
-    """Every setting of a client, checked. What each means is told by `OtpClient`.
+    """Every setting of a client, checked. `OtpClient` documents what each means.
 
     Attributes:
         credentials: The account's keys together.
@@ -118,7 +118,7 @@ class Settings:
     business_phone: Annotated[str | None, Setting(parse_number, show=mask_number, in_views=True)] = None
     base_url: Annotated[str, Setting(_base_url)] = DEFAULT_BASE_URL
     dr_webhook: Annotated[str | None, Setting(parse_url, show=mask_url, in_views=True)] = None
-    language_code: Annotated[Language, Setting(parse_language, in_views=True)] = Language.EN
+    language_code: Annotated[Language, Setting(Language.parse, in_views=True)] = Language.EN
     max_concurrency: Annotated[int, Setting(_from_text(integer(at_least=1)))] = 64
     rate_limit: Annotated[float | None, Setting(_from_text(number(at_least=0.001)))] = None
     timeout: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 10.0

@@ -1,4 +1,4 @@
-"""URLs: checks and notations that several modules need."""
+"""URLs: checked, taken apart and masked."""
 
 from ipaddress import ip_address
 
@@ -24,7 +24,7 @@ def parse_url(value: object) -> str:
     """Check for an absolute http or https URL.
 
     Raises:
-        InvalidValueError: It is none.
+        InvalidValueError: The value is no such URL.
     """
     if isinstance(value, str) and is_http_url(value):
         return value

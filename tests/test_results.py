@@ -47,6 +47,10 @@ OF_EVERY_KIND = [
 ]
 
 
+def test_a_status_has_a_spelling_for_people() -> None:
+    assert [status.label for status in SendStatus] == ["accepted", "rejected", "not sent", "unknown"]
+
+
 def test_a_new_collector_is_empty() -> None:
     collector = ResultCollector()
     assert len(collector) == 0

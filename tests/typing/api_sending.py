@@ -149,6 +149,7 @@ def a_result(result: SendResult) -> None:
     assert_type(result.attempts, int)
     assert_type(result.elapsed, float)
     assert_type(result.error, NxOtpError | None)
+    assert_type(SendStatus.NOT_SENT.label, str)
     assert_type(SendStatus.of(NotSentError("no route")), SendStatus)
 
 
