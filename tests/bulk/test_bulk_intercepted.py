@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from test_bulk_dispatcher import (
+from bulk_runs import (
     ACCEPTED,
     QUEUED,
     REJECTED,
