@@ -11,7 +11,7 @@ import attrs
 from ..errors import InvalidMessageError
 from ..messages import OtpMessage
 
-__all__ = ["fields_of", "parse_message"]
+__all__ = ["fields_of", "holds_results", "parse_message"]
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(OtpMessage))
 _ALIASES: Final[Mapping[str, str]] = {
@@ -32,16 +32,18 @@ _ALIASES: Final[Mapping[str, str]] = {
 }
 
 
+@lru_cache(maxsize=512)
 def _fold(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
 _BY_FOLDED_NAME: Final = {_fold(name): name for name in _FIELDS} | {_fold(k): field for k, field in _ALIASES.items()}
+_RESULT: Final = {_fold(name) for name in ("status", "code", "meta_code")}
 
 
-@lru_cache(maxsize=512)
-def _field_of(name: str) -> str | None:
-    return _BY_FOLDED_NAME.get(_fold(name))
+def holds_results(names: Iterable[str]) -> bool:
+    """Return whether these columns are those of an export, whose ``code`` is the vendor's and no OTP."""
+    return _RESULT.issubset(map(_fold, names))
 
 
 def fields_of(names: Iterable[str]) -> dict[str, str]:
@@ -52,7 +54,7 @@ def fields_of(names: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        field = _field_of(name)
+        field = _BY_FOLDED_NAME.get(_fold(name))
         if field is not None:
             if field in found.values():
                 raise ValueError(f"two columns are the message's {field!r}; rename one of them")

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain
@@ -18,7 +18,7 @@ import orjson
 
 from ..errors import InputFileError, InvalidMessageError, without_frames
 from ..messages import OtpMessage
-from .columns import fields_of, parse_message
+from .columns import fields_of, holds_results, parse_message
 
 __all__ = ["FileFormat", "MessageFile", "Row", "json_object", "open_messages"]
 
@@ -100,6 +100,13 @@ class MessageFile:
         line = line or max(self._line, 1)
         return InputFileError(f"{self.name}, line {line}: {problem}", line=line, hint=hint)
 
+    def _refuse_results(self, names: Iterable[str]) -> None:
+        if holds_results(names):
+            raise self._refuse(
+                "is a file of results: its codes are the vendor's, no OTPs",
+                "run the file of messages, or resume its ledger",
+            )
+
     def _read_line(self) -> str:
         """Return the next line with its end, or an empty text after the last one."""
         self._line += 1
@@ -136,6 +143,7 @@ class MessageFile:
         if names is None:
             raise InputFileError(f"{self.name} is empty", hint=_CSV_EXAMPLE)
         self.columns = [name.strip() or f"column_{place}" for place, name in enumerate(names, start=1)]
+        self._refuse_results(self.columns)
         try:
             self._fields = fields_of(self.columns)
         except ValueError as error:
@@ -202,6 +210,7 @@ class MessageFile:
     def _ndjson_row(self, values: dict[str, Any] | None, text: str) -> Row:
         if values is None:
             return Row(self._line, None, {}, "is no JSON object", text)
+        self._refuse_results(values)
         try:
             fields = fields_of(values)
         except ValueError as error:

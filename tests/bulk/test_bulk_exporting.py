@@ -1,13 +1,15 @@
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from bulk_ledgers import ACCEPTED, CODE, NOW, REJECTED, TO, UNKNOWN, bad_entry, claim, entry, record, states, take
 
-from nxotp_async.bulk import FileFormat, Ledger, export
+from nxotp_async import InputFileError
+from nxotp_async.bulk import FileFormat, Ledger, export, load, open_messages
 from nxotp_async.bulk.records import Outcome
 from nxotp_async.messages import mask_number
 
@@ -171,3 +173,79 @@ def test_any_text_of_the_input_can_be_read_back(ledger: Ledger, file_format: Fil
 def test_an_empty_ledger_is_exported_as_its_header(ledger: Ledger) -> None:
     assert exported(ledger, FileFormat.CSV).count("\n") == 1
     assert exported(ledger, FileFormat.NDJSON) == ""
+
+
+# ---------------------------------------------------------------------------------------------- an export as input
+
+
+def refusal_of(text: str, path: Path) -> str:
+    """Return why a file is refused; nothing of it is taken in."""
+    path.write_text(text, encoding="utf-8")
+    with Ledger(None) as ledger:
+        with pytest.raises(InputFileError) as caught, open_messages(str(path)) as file:
+            load(ledger, file)
+        assert ledger.counts() == {}
+    return str(caught.value)
+
+
+def rearranged(text: str, names: list[str] | None = None, delimiter: str = ",") -> str:
+    """Return a CSV export as a spreadsheet may save it."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    output = io.StringIO()
+    writer = csv.DictWriter(output, names or sorted(rows[0]), extrasaction="ignore", delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return output.getvalue()
+
+
+_TRIMMED = ["to", "status", "code", "meta_code"]
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        pytest.param(lambda text: text, id="as it was written"),
+        pytest.param(lambda text: "\n" + text, id="after a blank line"),
+        pytest.param(lambda text: "\ufeff" + text, id="byte order mark"),
+        pytest.param(rearranged, id="columns in another order"),
+        pytest.param(lambda text: rearranged(text, delimiter=";"), id="semicolons"),
+        pytest.param(lambda text: rearranged(text, _TRIMMED), id="few columns"),
+        pytest.param(lambda text: rearranged(text, _TRIMMED).replace("meta_code", "Meta Code"), id="another spelling"),
+    ],
+)
+def test_an_export_to_csv_is_refused_as_input_before_a_vendors_code_is_sent_as_an_otp(
+    ledger: Ledger, tmp_path: Path, dress: Callable[[str], str]
+) -> None:
+    ended(ledger)
+    text = dress(exported(ledger, FileFormat.CSV))
+    assert refusal_of(text, tmp_path / "results.csv") == (
+        f"results.csv, line {text.startswith(chr(10)) + 1}: is a file of results: its codes are the vendor's, no OTPs "
+        "(run the file of messages, or resume its ledger)"
+    )
+
+
+@pytest.mark.parametrize(
+    "before", ["", '{"to": "9995550100", "content": "482913"}\n'], ids=["alone", "behind messages"]
+)
+def test_an_export_to_ndjson_is_refused_as_input_too(ledger: Ledger, tmp_path: Path, before: str) -> None:
+    ended(ledger)
+    text = before + exported(ledger, FileFormat.NDJSON)
+    assert refusal_of(text, tmp_path / "results.ndjson") == (
+        f"results.ndjson, line {before.count(chr(10)) + 1}: is a file of results: its codes are the vendor's, no OTPs "
+        "(run the file of messages, or resume its ledger)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("otps.csv", "line,phone,status,code,error,reason\n7,9995550100,new,482913,,\n"),
+        ("otps.ndjson", '{"line": 7, "phone": "9995550100", "status": "new", "code": "482913", "error": null}\n'),
+    ],
+)
+def test_messages_with_columns_that_results_have_too_are_taken(
+    ledger: Ledger, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with open_messages(str(tmp_path / name)) as file:
+        assert load(ledger, file).queued == 1
