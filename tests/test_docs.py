@@ -15,7 +15,7 @@ import click
 import pytest
 
 from nxotp_async import ApiError, ConfigurationError, Language, OtpClient, ResponseCode, RetryPolicy
-from nxotp_async.bulk.verdicts import Verdict, judge
+from nxotp_async.bulk.failures import FailureKind
 from nxotp_async.cli import nxotp
 from nxotp_async.settings import Settings
 
@@ -88,8 +88,12 @@ def what_follows(code: ResponseCode) -> str:
     if code is ResponseCode.TIMESTAMP_EXPIRED:
         return "tried once more, where the clocks explain it"
     error = code.error_class(code=int(code))
-    verdict = judge(error, expired=False, policy=RetryPolicy(), reject_on=())
-    return {Verdict.AGAIN: "tried again", Verdict.PAUSE: "a bulk run is paused", Verdict.DONE: "rejected"}[verdict]
+    kind = FailureKind.of(error, expired=False, policy=RetryPolicy(), reject_on=())
+    return {
+        FailureKind.RETRYABLE: "tried again",
+        FailureKind.ACCOUNT_BLOCKED: "a bulk run is paused",
+        FailureKind.FINAL: "rejected",
+    }[kind]
 
 
 def test_the_page_of_codes_tells_of_every_code_what_the_library_knows() -> None:

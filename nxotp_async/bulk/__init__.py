@@ -1,13 +1,13 @@
 """Sending a whole file of messages: read row by row, kept in a ledger that survives a crash, never sent twice."""
 
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Report
 from .exporting import export
 from .files import FileFormat, MessageFile, Row, open_messages
-from .ledger import Ledger
+from .ledger import Ledger, Reason
 from .loading import Loaded, load
 from .receipts import ReceiptRecorder, Settled, settle
-from .records import MessageState, Reason, Report
 from .rejects import RejectsFile
+from .schema import MessageState
 
 __all__ = [
     "Dispatcher",

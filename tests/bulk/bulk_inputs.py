@@ -141,3 +141,8 @@ def no_file_longer_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def claimable(ledger: Ledger) -> list[OtpMessage]:
+    """Return the messages that may be sent at any time."""
+    return [stored.message for stored in ledger.fresh(10, NOW, after=0)]

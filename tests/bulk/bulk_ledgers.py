@@ -1,12 +1,18 @@
 """Ledgers, and rows in them."""
 
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
+from unittest import mock
+from weakref import WeakKeyDictionary
 
 from nxotp_async import OtpMessage
 from nxotp_async.bulk import Ledger, MessageState
-from nxotp_async.bulk.records import Claim, Entry, Outcome
+from nxotp_async.bulk.exchange import Batch, LedgerExchange
+from nxotp_async.bulk.schema import Entry, Transition
 
 TO = "9995550100"
 CODE = "482913"
@@ -16,6 +22,38 @@ FAR = datetime(2999, 1, 1, tzinfo=UTC)
 
 QUEUED, SENDING, ACCEPTED = MessageState.QUEUED, MessageState.SENDING, MessageState.ACCEPTED
 REJECTED, NOT_SENT, UNKNOWN = MessageState.REJECTED, MessageState.NOT_SENT, MessageState.UNKNOWN
+
+
+class ProbedLedger(Ledger):
+    """A ledger that shows its connection to the database, and counts its transactions."""
+
+    connection: sqlite3.Connection
+    transactions = 0
+
+    def __init__(self, path: Path | None, *, create: bool = True) -> None:
+        connect = sqlite3.connect
+
+        def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            self.connection = connect(*arguments, **options)
+            return self.connection
+
+        with mock.patch("sqlite3.connect", watched):
+            super().__init__(path, create=create)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        self.transactions += 1
+        return super().transaction()
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let the file not grow any more."""
+        ((pages,),) = self.connection.execute("PRAGMA page_count")
+        ((before,),) = self.connection.execute("PRAGMA max_page_count")
+        self.connection.execute(f"PRAGMA max_page_count = {pages}")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA max_page_count = {before}")
 
 
 def entry(number: int, content: str = CODE, *, to: str = TO, extra: Any = None, **fields: Any) -> Entry:
@@ -37,31 +75,48 @@ def entries(count: int) -> list[Entry]:
 def take(ledger: Ledger, *rows: Entry, columns: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
     """Take rows in as a file's, and return what the ledger held before."""
     with ledger.transaction():
-        source = ledger.add_source("otps.csv")
-        held = ledger.add(source, rows)
+        source = ledger.add_source("otps.csv", NOW)
+        held = ledger.add(source, rows, NOW)
         ledger.set_columns(source, columns)
     return held
 
 
-def at_once(has_waited: bool, recipient: str) -> float:
-    return 0.0
+_RUNS: WeakKeyDictionary[Ledger, LedgerExchange] = WeakKeyDictionary()
+
+
+def begin(
+    ledger: Ledger,
+    now: float = NOW,
+    monotonic: float | None = None,
+    *,
+    per_recipient: float = 0.0,
+    max_per_recipient: int | None = None,
+) -> None:
+    """Begin a run, the one that `claim` and `record` belong to from now on."""
+    run = _RUNS[ledger] = LedgerExchange(ledger, per_recipient, max_per_recipient)
+    assert run.begin(now, _uptime(now) if monotonic is None else monotonic) == ledger.counts()
+
+
+def _uptime(now: float) -> float:
+    return UPTIME + (now - NOW)
 
 
 def claim(
-    ledger: Ledger,
-    wanted: int = 100,
-    *outcomes: Outcome,
-    now: float = NOW,
-    admit: Callable[[bool, str], float] = at_once,
-) -> Claim:
-    return ledger.exchange(outcomes, wanted, now, UPTIME + (now - NOW), admit)
+    ledger: Ledger, wanted: int = 100, *transitions: Transition, now: float = NOW, monotonic: float | None = None
+) -> Batch:
+    return _RUNS[ledger].exchange(transitions, wanted, now, _uptime(now) if monotonic is None else monotonic)
 
 
-def record(ledger: Ledger, *outcomes: Outcome, now: float = NOW) -> None:
-    assert claim(ledger, 0, *outcomes, now=now).messages == []
+def look_again(ledger: Ledger, now: float) -> int:
+    """Look through the queue from its start, and return how many are in it."""
+    return _RUNS[ledger].look_again(now, _uptime(now))[QUEUED]
 
 
-def keys(claimed: Claim) -> list[int]:
+def record(ledger: Ledger, *transitions: Transition, now: float = NOW) -> None:
+    assert claim(ledger, 0, *transitions, now=now).messages == []
+
+
+def keys(claimed: Batch) -> list[int]:
     return [message.key for message in claimed.messages]
 
 
@@ -73,19 +128,19 @@ def row(ledger: Ledger, number: int = 1) -> dict[str, Any]:
     return list(ledger.results())[number - 1]
 
 
-def contents(ledger: Ledger) -> list[str | None]:
+def contents(ledger: ProbedLedger) -> list[str | None]:
     """Return what is kept of the messages' contents."""
-    return [content for (content,) in ledger._database.execute("SELECT content FROM messages ORDER BY id")]
+    return [content for (content,) in ledger.connection.execute("SELECT content FROM messages ORDER BY id")]
 
 
-def brought_to(state: MessageState, ledger: Ledger, **outcome: Any) -> None:
+def brought_to(state: MessageState, ledger: Ledger, **transition: Any) -> None:
     """Take one row in and bring it to a state."""
     take(ledger, entry(1))
-    ledger.begin_run(NOW)
+    begin(ledger)
     if state is not QUEUED:
         assert keys(claim(ledger)) == [1]
     if state not in (QUEUED, SENDING):
-        record(ledger, Outcome(1, state, 1, **outcome))
+        record(ledger, Transition(1, state, 1, **transition))
     assert states(ledger) == [state]
 
 

@@ -2,15 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Executor, Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import attrs
 import orjson
+from bulk_ledgers import ProbedLedger
 from support import VirtualTimeLoop
 
 from nxotp_async import (
@@ -21,7 +31,7 @@ from nxotp_async import (
     RetryPolicy,
 )
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
-from nxotp_async.bulk.records import Claim, Entry
+from nxotp_async.bulk.schema import Entry, Transition
 from nxotp_async.sandbox import Sandbox, answers, sandbox_client
 from nxotp_async.transports import Answer
 
@@ -45,21 +55,25 @@ def messages(number: int) -> list[OtpMessage]:
     return [message(place) for place in range(number)]
 
 
-class WatchedLedger(Ledger):
+class WatchedLedger(ProbedLedger):
     """A ledger that notices how much is in flight, and when it is asked again and again for nothing."""
 
     in_flight = 0
     most_in_flight = 0
     idle_exchanges = 0  # in a row
 
-    def exchange(self, outcomes: Any, wanted: int, now: float, monotonic: float, admit: Any) -> Claim:
-        claim = super().exchange(outcomes, wanted, now, monotonic, admit)
-        self.in_flight += len(claim.messages) - len(outcomes)
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        self.idle_exchanges = 0 if outcomes or claim.messages else self.idle_exchanges + 1
+    def record(self, transitions: Sequence[Transition], now: float) -> None:
+        self.in_flight -= len(transitions)
+        self.idle_exchanges = 0 if transitions else self.idle_exchanges + 1
         if self.idle_exchanges > 1000:
             raise AssertionError("the ledger is asked again and again for nothing")
-        return claim
+        super().record(transitions, now)
+
+    def claim(self, keys: Sequence[int], now: float) -> None:
+        self.in_flight += len(keys)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.idle_exchanges = 0 if keys else self.idle_exchanges
+        super().claim(keys, now)
 
 
 @contextmanager
@@ -72,7 +86,7 @@ def ledger_of(batch: Iterable[OtpMessage], path: Path | None = None) -> Iterator
 def fill(ledger: Ledger, batch: Iterable[OtpMessage]) -> None:
     entries = [Entry(line, str(item.cus_message_id), item, {}, "") for line, item in enumerate(batch, start=2)]
     with ledger.transaction():
-        assert ledger.add(ledger.add_source("otps.csv"), entries) == {}
+        assert ledger.add(ledger.add_source("otps.csv", START), entries, START) == {}
 
 
 def rows(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -116,6 +130,28 @@ class Inline(Executor):
         except BaseException as error:
             future.set_exception(error)
         return future
+
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class BulkLoop(VirtualTimeLoop):
+    """A loop in virtual time that has the ledger's work done at once."""
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        return super().run_in_executor(Inline(), func, *args)
+
+
+class SlowLedgerLoop(BulkLoop):
+    """A loop in virtual time in which the ledger takes a hundredth of a second."""
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        async def take_time() -> _T:
+            await asyncio.sleep(0.01)
+            return func(*args)
+
+        return self.create_task(take_time())
 
 
 @attrs.frozen
@@ -182,12 +218,10 @@ def virtual_dispatcher(ledger: Ledger, vendor: Vendor, *, concurrency: int = 4, 
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     client = sandbox_client("https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=concurrency)
-    dispatcher = Dispatcher(ledger, client, clock=loop.clock, **options)
-    dispatcher._thread = Inline()  # type: ignore[assignment]
-    return dispatcher
+    return Dispatcher(ledger, client, clock=loop.clock, **options)
 
 
-def in_virtual_time(main: Coroutine[Any, Any, Any], loop_factory: type[VirtualTimeLoop] = VirtualTimeLoop) -> Any:
+def in_virtual_time(main: Coroutine[Any, Any, Any], loop_factory: type[BulkLoop] = BulkLoop) -> Any:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
@@ -200,7 +234,12 @@ class Ended:
 
 
 def run(
-    ledger: Ledger, vendor: Vendor, *, meanwhile: Callable[[Dispatcher], Awaitable[None]] | None = None, **options: Any
+    ledger: Ledger,
+    vendor: Vendor,
+    *,
+    meanwhile: Callable[[Dispatcher], Awaitable[None]] | None = None,
+    loop_factory: type[BulkLoop] = BulkLoop,
+    **options: Any,
 ) -> Ended:
     """Run a dispatcher in virtual time from 0, and check what always holds."""
 
@@ -212,7 +251,7 @@ def run(
         report = await running
         return Ended(report, asyncio.get_running_loop().time(), dispatcher)
 
-    ended: Ended = in_virtual_time(main())
+    ended: Ended = in_virtual_time(main(), loop_factory)
     check(ledger, vendor.accepted, ended.report)
     assert ended.dispatcher.counts == ended.report.counts
     return ended
@@ -222,25 +261,23 @@ def run(
 
 
 async def run_at(
-    sandbox: Sandbox, ledger: Ledger, *, concurrency: int = 4, client: Mapping[str, Any] | None = None, **options: Any
+    sandbox: Sandbox,
+    ledger: Ledger,
+    *,
+    before: Iterable[Sandbox] = (),
+    concurrency: int = 4,
+    client: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Report:
-    """Run a dispatcher against the sandbox, and check what always holds."""
+    """Run a dispatcher against the sandbox, after runs against others, and check what always holds."""
     async with sandbox.client(max_concurrency=concurrency, **(client or {})) as sender:
         report = await Dispatcher(ledger, sender, **{"retry": AT_ONCE, **options}).run()
-    check(ledger, went_out(sandbox), report)
+    check(ledger, went_out(sandbox, *before), report)
     return report
 
 
-def went_out(sandbox: Sandbox) -> list[str | None]:
-    return [request.cus_message_id for request in sandbox.messages]
-
-
-@asynccontextmanager
-async def mended(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
-    """Take the faults away that are still to come."""
-    sandbox._plan._script.clear()
-    sandbox._plan._rate = 0.0
-    yield sandbox
+def went_out(*sandboxes: Sandbox) -> list[str | None]:
+    return [request.cus_message_id for sandbox in sandboxes for request in sandbox.messages]
 
 
 def fail_some(post: Post) -> Answer | Exception | None:
@@ -259,10 +296,7 @@ async def settled(client: OtpClient, tasks: Collection[asyncio.Task[Any]]) -> No
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
-    lane = client._lane()
-    assert lane.permits._value == client.max_concurrency
-    assert not lane.streams
-    assert not client._shared.in_flight
+    assert client.in_flight == 0
 
 
 def check_at(sandbox: Sandbox, ledger: Ledger) -> None:

@@ -18,6 +18,8 @@ from bulk_ledgers import (
     REJECTED,
     SENDING,
     UPTIME,
+    ProbedLedger,
+    begin,
     claim,
     contents,
     entries,
@@ -30,13 +32,14 @@ from bulk_ledgers import (
 )
 
 from nxotp_async.bulk import Ledger
-from nxotp_async.bulk.records import Claim, Outcome
+from nxotp_async.bulk.exchange import Batch
+from nxotp_async.bulk.schema import Transition
 from nxotp_async.errors import LedgerError
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    with Ledger(None) as ledger:
+def ledger() -> Iterator[ProbedLedger]:
+    with ProbedLedger(None) as ledger:
         yield ledger
 
 
@@ -45,38 +48,38 @@ def ledger() -> Iterator[Ledger]:
 
 def fill(path: Path, count: int = 3) -> None:
     """Make a ledger of queued messages."""
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, *entries(count))
 
 
 def test_a_ledger_is_as_it_was_when_it_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "run.ledger"
     fill(path)
-    with Ledger(path) as ledger:
-        ledger.begin_run(NOW)
+    with ProbedLedger(path) as ledger:
+        begin(ledger)
         claim(ledger)
         record(
             ledger,
-            Outcome(1, ACCEPTED, 1, message_id="wamid.1"),
-            Outcome(2, REJECTED, 1, code=9015, error="OtpContentError", reason="no code"),
-            Outcome(3, QUEUED, 1, 1, UPTIME + 5),
+            Transition(1, ACCEPTED, 1, message_id="wamid.1"),
+            Transition(2, REJECTED, 1, code=9015, error="OtpContentError", reason="no code"),
+            Transition(3, QUEUED, 1, 1, UPTIME + 5),
         )
         before = list(ledger.results())
     with Ledger(str(path), create=False) as ledger:
         assert list(ledger.results()) == before
-        ledger.begin_run(NOW)
+        begin(ledger)
         assert keys(claim(ledger)) == [3]
 
 
 def test_what_was_in_flight_when_the_ledger_was_closed_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "run.ledger"
     fill(path)
-    with Ledger(path) as ledger:
-        ledger.begin_run(NOW)
+    with ProbedLedger(path) as ledger:
+        begin(ledger)
         claim(ledger, 2)
-        refused = Outcome(1, QUEUED, 1, 1, UPTIME + 5, code=-1, error="TransientApiError", reason="no")
+        refused = Transition(1, QUEUED, 1, 1, UPTIME + 5, code=-1, error="TransientApiError", reason="no")
         claim(ledger, 2, refused, now=NOW + 5)
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         results = list(ledger.results())
         assert [result["status"] for result in results] == ["unknown"] * 3
         assert {result["error"] for result in results} == {"Interrupted"}
@@ -85,8 +88,8 @@ def test_what_was_in_flight_when_the_ledger_was_closed_is_unknown(tmp_path: Path
         assert all(result["finished_at"] > NOW for result in results)
         assert ledger.unknown_ids() == ["id-1", "id-2", "id-3"]
         assert contents(ledger) == [CODE] * 3
-        ledger.begin_run(NOW + 9)
-        assert claim(ledger, now=NOW + 9) == Claim([], None, exhausted=True)
+        begin(ledger, NOW + 9)
+        assert claim(ledger, now=NOW + 9) == Batch(0, [], None, exhausted=True)
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:run?mode=memory", "a b%20c#d?.ledger", "-run"])
@@ -112,22 +115,24 @@ def test_a_temporary_ledger_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 # What a child does with the ledger in argv[1] before the parent goes on.
 _HOLD = ""
 _SEND_HALF = """
-ledger.begin_run(1e9)
-claimed = ledger.exchange([], 2, 1e9, 0.0, lambda waited, recipient: 0.0)
-first = Outcome(claimed.messages[0].key, MessageState.ACCEPTED, 1, message_id="wamid.1")
-ledger.exchange([first], 0, 1e9, 0.0, lambda waited, recipient: 0.0)
+exchange = LedgerExchange(ledger)
+exchange.begin(1e9, 0.0)
+claimed = exchange.exchange([], 2, 1e9, 0.0)
+first = Transition(claimed.messages[0].key, MessageState.ACCEPTED, 1, message_id="wamid.1")
+exchange.exchange([first], 0, 1e9, 0.0)
 """
 _STOP_IN_AN_EXCHANGE = """
-def admit(waited, recipient):
+def next_due(now, monotonic):
     print("ready", flush=True)
     sys.stdin.read()
-ledger.begin_run(1e9)
-ledger.exchange([], 2, 1e9, 0.0, admit)
+ledger.next_due = next_due
+LedgerExchange(ledger).exchange([], 2, 1e9, 0.0)
 """
 _CHILD = """
 import sys
 from nxotp_async.bulk import Ledger, MessageState
-from nxotp_async.bulk.records import Outcome
+from nxotp_async.bulk.exchange import LedgerExchange
+from nxotp_async.bulk.schema import Transition
 with Ledger(sys.argv[1]) as ledger:
     {}
     print("ready", flush=True)
@@ -168,15 +173,15 @@ def test_a_second_process_is_refused_at_once_and_told_why(tmp_path: Path) -> Non
             assert caught.value.hint == "wait until it has ended, or stop it"
         process.communicate()
     assert process.returncode == 0
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         assert states(ledger) == ["queued"] * 3
 
 
 def test_the_same_process_is_refused_too_and_still_keeps_others_out(tmp_path: Path) -> None:
     path = tmp_path / "run.ledger"
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, entry(1))
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger)
         for create in (True, False):
             with pytest.raises(LedgerError, match="is in use"):
@@ -184,7 +189,7 @@ def test_the_same_process_is_refused_too_and_still_keeps_others_out(tmp_path: Pa
         # Closing any handle of the file would give up the locks that this process has on it.
         other = subprocess.run([sys.executable, "-c", _OPEN, str(path)], capture_output=True, text=True, check=False)
         assert "is in use by another process" in other.stderr
-        record(ledger, Outcome(1, ACCEPTED, 1))
+        record(ledger, Transition(1, ACCEPTED, 1))
         assert states(ledger) == ["accepted"]
 
 
@@ -202,12 +207,12 @@ def test_what_a_killed_process_leaves(tmp_path: Path, what: str, after: list[str
         process.kill()
         process.communicate()
     assert process.returncode < 0
-    with Ledger(path, create=False) as ledger:
+    with ProbedLedger(path, create=False) as ledger:
         assert states(ledger) == after
         assert [result["error"] == "Interrupted" for result in ledger.results()] == [
             state == "unknown" for state in after
         ]
-        ledger.begin_run(NOW)
+        begin(ledger)
         assert keys(claim(ledger)) == [key for key, state in enumerate(after, start=1) if state == "queued"]
 
 
@@ -310,10 +315,10 @@ _PRIVATE = {"run.ledger": "600", "run.ledger-wal": "600"}
 
 @pytest.mark.usefixtures("generous_umask")
 def test_a_ledger_is_its_owners_alone(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "run.ledger") as ledger:
+    with ProbedLedger(tmp_path / "run.ledger") as ledger:
         assert modes(tmp_path) == _PRIVATE
         take(ledger, *entries(3))
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger)
         assert modes(tmp_path) == _PRIVATE
         ledger.forget_codes()
@@ -329,9 +334,9 @@ def test_a_ledger_that_others_could_read_is_its_owners_alone_again(tmp_path: Pat
     (tmp_path / "link").symlink_to(path)
     fill(path)
     path.chmod(mode)
-    with Ledger(tmp_path / name) as ledger:
+    with ProbedLedger(tmp_path / name) as ledger:
         assert modes(tmp_path) == _PRIVATE
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger)
         assert modes(tmp_path) == _PRIVATE
 
@@ -365,8 +370,8 @@ def test_a_ledger_that_cannot_be_written_says_so(
         directory.chmod(0o700)
 
 
-def test_a_ledger_that_can_no_longer_be_written_says_so(ledger: Ledger) -> None:
-    ledger._database.execute("PRAGMA query_only = ON")
+def test_a_ledger_that_can_no_longer_be_written_says_so(ledger: ProbedLedger) -> None:
+    ledger.connection.execute("PRAGMA query_only = ON")
     with pytest.raises(LedgerError) as caught:
         take(ledger, entry(1))
     problem = "the temporary ledger cannot be written (check its permissions and those of its directory)"
@@ -384,28 +389,16 @@ def test_an_sqlite_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytes
 # ---------------------------------------------------------------------------------------------- the disk is full
 
 
-@contextmanager
-def full_disk(ledger: Ledger) -> Iterator[None]:
-    """Let the ledger's file not grow any more."""
-    (pages,) = ledger._one("PRAGMA page_count")
-    (before,) = ledger._one("PRAGMA max_page_count")
-    ledger._one(f"PRAGMA max_page_count = {pages}")
-    try:
-        yield
-    finally:
-        ledger._one(f"PRAGMA max_page_count = {before}")
-
-
 _FULL = r"run\.ledger cannot be written: the disk is full \(make room, then resume\)"
 
 
 def test_a_full_disk_leaves_outcomes_to_be_written_later(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "run.ledger") as ledger:
+    with ProbedLedger(tmp_path / "run.ledger") as ledger:
         take(ledger, *entries(3))
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger)
-        outcomes = [Outcome(key, REJECTED, 1, error="Error", reason="no " * 3000) for key in (1, 2, 3)]
-        with full_disk(ledger):
+        outcomes = [Transition(key, REJECTED, 1, error="Error", reason="no " * 3000) for key in (1, 2, 3)]
+        with ledger.full_disk():
             with pytest.raises(LedgerError, match=_FULL):
                 record(ledger, *outcomes)
             assert ledger.counts() == {SENDING: 3}
@@ -415,10 +408,10 @@ def test_a_full_disk_leaves_outcomes_to_be_written_later(tmp_path: Path) -> None
 
 
 def test_a_full_disk_leaves_messages_to_be_claimed_later(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "run.ledger") as ledger:
+    with ProbedLedger(tmp_path / "run.ledger") as ledger:
         take(ledger, *entries(200))
-        ledger.begin_run(NOW)
-        with full_disk(ledger):
+        begin(ledger)
+        with ledger.full_disk():
             with pytest.raises(LedgerError, match=_FULL):
                 claim(ledger, 200)
             assert ledger.counts() == {QUEUED: 200}
@@ -426,10 +419,10 @@ def test_a_full_disk_leaves_messages_to_be_claimed_later(tmp_path: Path) -> None
 
 
 def test_a_full_disk_leaves_nothing_of_a_file(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "run.ledger") as ledger:
+    with ProbedLedger(tmp_path / "run.ledger") as ledger:
         take(ledger, entry(1))
         more = [entry(number, "x" * 2000 + CODE) for number in range(2, 50)]
-        with full_disk(ledger):
+        with ledger.full_disk():
             with pytest.raises(LedgerError, match=_FULL):
                 take(ledger, *more, columns=["name"])
             assert ledger.counts() == {QUEUED: 1}
@@ -440,15 +433,15 @@ def test_a_full_disk_leaves_nothing_of_a_file(tmp_path: Path) -> None:
 
 def test_a_disk_that_was_full_does_no_harm_to_what_is_known(tmp_path: Path) -> None:
     path = tmp_path / "run.ledger"
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, *entries(3))
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger, 2)
-        with full_disk(ledger), pytest.raises(LedgerError, match=_FULL):
-            record(ledger, Outcome(1, ACCEPTED, 1, message_id="wamid.1" * 5000))
-    with Ledger(path) as ledger:
+        with ledger.full_disk(), pytest.raises(LedgerError, match=_FULL):
+            record(ledger, Transition(1, ACCEPTED, 1, message_id="wamid.1" * 5000))
+    with ProbedLedger(path) as ledger:
         assert states(ledger) == ["unknown", "unknown", "queued"]
-        assert ledger._one("PRAGMA integrity_check") == ("ok",)
+        assert ledger.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 class _Canary:
@@ -459,10 +452,10 @@ class _Canary:
 
 
 def test_an_error_shows_no_code_to_those_who_print_its_frames(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "run.ledger") as ledger:
+    with ProbedLedger(tmp_path / "run.ledger") as ledger:
         take(ledger, *[entry(number, _Canary.code, to=_Canary.number) for number in range(1, 201)])
-        ledger.begin_run(NOW)
-        with full_disk(ledger), pytest.raises(LedgerError, match=_FULL) as caught:
+        begin(ledger)
+        with ledger.full_disk(), pytest.raises(LedgerError, match=_FULL) as caught:
             claim(ledger, 200)
     chained: BaseException | None = caught.value
     while chained is not None:
@@ -481,9 +474,9 @@ def crashed(tmp_path: Path) -> Path:
     path = tmp_path / "run.db"
     ledger = Ledger(path)
     take(ledger, *entries(2))
-    ledger.begin_run(NOW)
+    begin(ledger)
     claim(ledger, 1)
-    record(ledger, Outcome(1, ACCEPTED, 1, message_id="id-1"))
+    record(ledger, Transition(1, ACCEPTED, 1, message_id="id-1"))
     (tmp_path / "copy").mkdir()
     for file in (path, Path(f"{path}-wal")):
         (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
@@ -506,18 +499,18 @@ def test_a_ledger_that_was_parted_from_its_log_is_refused(tmp_path: Path) -> Non
         assert "-wal" in str(caught.value.hint)
     log.unlink(missing_ok=True)
     (tmp_path / "kept").rename(log)
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         assert states(ledger) == ["accepted", "queued"]
 
 
 def test_a_long_run_is_parted_from_its_log_as_noticeably(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, *entries(250))
-        ledger.begin_run(NOW)
+        begin(ledger)
         for key in range(1, 221):  # the log is put into the file in between
             claim(ledger, 1)
-            record(ledger, Outcome(key, ACCEPTED, 1))
+            record(ledger, Transition(key, ACCEPTED, 1))
         (tmp_path / "copy.db").write_bytes(path.read_bytes())
         assert Path(f"{path}-wal").stat().st_size < 4_000_000
     with pytest.raises(LedgerError, match="its write-ahead log is missing"):
@@ -529,7 +522,7 @@ def test_another_program_may_put_the_log_into_the_file(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(*) FROM messages WHERE state = 'accepted'").fetchone() == (1,)
     assert not Path(f"{path}-wal").exists()
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         assert states(ledger) == ["accepted", "queued"]
 
 
@@ -539,13 +532,13 @@ def test_no_new_ledger_takes_the_place_of_one_that_was_moved_away_from_its_log(t
     with pytest.raises(LedgerError, match="but not its ledger"):
         Ledger(path)
     moved.rename(path)
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         assert states(ledger) == ["accepted", "queued"]
 
 
 def test_a_ledger_that_was_closed_needs_no_log(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, entry(1))
     assert [file.name for file in tmp_path.iterdir()] == ["run.db"]
     with Ledger(path.rename(tmp_path / "other.db"), create=False) as ledger:
@@ -554,12 +547,12 @@ def test_a_ledger_that_was_closed_needs_no_log(tmp_path: Path) -> None:
 
 def test_results_that_are_being_read_keep_nothing_locked(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         take(ledger, *entries(2500))
         results = ledger.results()
         assert next(results)["cus_message_id"] == "id-1"
         assert sum(1 for _ in results) == 2499
         half_read = ledger.results()
         next(half_read)
-    with Ledger(path) as ledger:
+    with ProbedLedger(path) as ledger:
         assert len(states(ledger)) == 2500

@@ -13,6 +13,7 @@ from bulk_ledgers import (
     NOW,
     REJECTED,
     UNKNOWN,
+    begin,
     claim,
     entry,
     expiring,
@@ -22,7 +23,7 @@ from bulk_ledgers import (
 )
 
 from nxotp_async.bulk import Ledger, MessageState
-from nxotp_async.bulk.records import Outcome
+from nxotp_async.bulk.schema import Transition
 
 # ---------------------------------------------------------------------------------------------- erased codes
 
@@ -52,10 +53,10 @@ def test_the_code_of_a_final_message_is_in_no_byte(tmp_path: Path, canary: str, 
     content, needles = _CANARIES[canary]
     with Ledger(tmp_path / "run.ledger") as ledger:
         take(ledger, entry(1, content, extra={"name": "Bo"}))
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger)
         assert {needle for needle, _ in found(tmp_path, needles)} == set(needles)
-        record(ledger, Outcome(1, state, 1, error="Error", reason="because"))
+        record(ledger, Transition(1, state, 1, error="Error", reason="because"))
         ledger.forget_codes()
         assert found(tmp_path, needles) == []
         assert found(tmp_path, ["because", "id-1"]) == [("because", "run.ledger"), ("id-1", "run.ledger")]
@@ -73,12 +74,12 @@ def test_no_code_of_many_messages_remains_in_the_gaps_of_the_file(tmp_path: Path
             for number, needle in enumerate(needles, start=1)
         ]
         take(ledger, *rows)
-        ledger.begin_run(NOW)
+        begin(ledger)
         while (claimed := claim(ledger, 64)).messages:
             record(
                 ledger,
                 *[
-                    Outcome(message.key, ACCEPTED, 1, message_id=f"wamid.{'A' * chance.randrange(60)}")
+                    Transition(message.key, ACCEPTED, 1, message_id=f"wamid.{'A' * chance.randrange(60)}")
                     for message in claimed.messages
                 ],
             )
@@ -103,9 +104,9 @@ def test_expired_codes_are_in_no_byte_and_unknown_ones_stay_until_then(tmp_path:
             expiring(4, 10, content=queued),
             entry(5, kept_queued),
         )
-        ledger.begin_run(NOW)
+        begin(ledger)
         claim(ledger, 3)
-        record(ledger, *[Outcome(key, UNKNOWN, 1) for key in (1, 2, 3)])
+        record(ledger, *[Transition(key, UNKNOWN, 1) for key in (1, 2, 3)])
         ledger.forget_codes()
         assert {needle for needle, _ in found(tmp_path, list(contents_.values()))} == set(contents_.values())
         ledger.resolve({"id-3": "delivered"})
@@ -121,7 +122,7 @@ def test_expired_codes_are_in_no_byte_and_unknown_ones_stay_until_then(tmp_path:
 def test_a_file_that_was_refused_leaves_no_code(tmp_path: Path) -> None:
     with Ledger(tmp_path / "run.ledger") as ledger:
         with suppress(ZeroDivisionError), ledger.transaction():
-            assert ledger.add(ledger.add_source("otps.csv"), [entry(1, "Your code is 739155")]) == {}
+            assert ledger.add(ledger.add_source("otps.csv", NOW), [entry(1, "Your code is 739155")], NOW) == {}
             raise ZeroDivisionError
         assert states(ledger) == []
         ledger.forget_codes()

@@ -6,31 +6,46 @@ from typing import Any
 
 import orjson
 import pytest
-from bulk_ledgers import ACCEPTED, CODE, NOW, REJECTED, TO, UNKNOWN, bad_entry, claim, entry, record, states, take
+from bulk_ledgers import (
+    ACCEPTED,
+    CODE,
+    NOW,
+    REJECTED,
+    TO,
+    UNKNOWN,
+    ProbedLedger,
+    bad_entry,
+    begin,
+    claim,
+    entry,
+    record,
+    states,
+    take,
+)
 
 from nxotp_async import InputFileError
 from nxotp_async.bulk import FileFormat, Ledger, export, load, open_messages
-from nxotp_async.bulk.records import Outcome
+from nxotp_async.bulk.schema import Transition
 from nxotp_async.messages import mask_number
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    with Ledger(None) as ledger:
+def ledger() -> Iterator[ProbedLedger]:
+    with ProbedLedger(None) as ledger:
         yield ledger
 
 
 # ---------------------------------------------------------------------------------------------- export
 
 
-def exported(ledger: Ledger, file_format: FileFormat, **options: Any) -> str:
+def exported(ledger: ProbedLedger, file_format: FileFormat, **options: Any) -> str:
     output = io.StringIO(newline="")
     count = export(ledger, output, file_format, **options)
     assert count == len(states(ledger))
     return output.getvalue()
 
 
-def ended(ledger: Ledger) -> None:
+def ended(ledger: ProbedLedger) -> None:
     """Bring three rows to their ends, and leave a fourth in the queue."""
     take(
         ledger,
@@ -40,18 +55,18 @@ def ended(ledger: Ledger) -> None:
         columns=["name", "line"],
     )
     take(ledger, entry(4, to="9995550104", extra={"shop": "S"}), columns=["shop"])
-    ledger.begin_run(NOW)
+    begin(ledger)
     claim(ledger, 3, now=NOW + 0.25)
     record(
         ledger,
-        Outcome(3, UNKNOWN, 1, error="OutcomeUnknownError", reason="reset"),
-        Outcome(1, ACCEPTED, 1, message_id="wamid.1"),
-        Outcome(2, REJECTED, 2, code=9099, meta_code=131026, error="MetaError", reason='"no", it said'),
+        Transition(3, UNKNOWN, 1, error="OutcomeUnknownError", reason="reset"),
+        Transition(1, ACCEPTED, 1, message_id="wamid.1"),
+        Transition(2, REJECTED, 2, code=9099, meta_code=131026, error="MetaError", reason='"no", it said'),
         now=NOW + 1.0625,
     )
 
 
-def test_an_export_to_csv_has_one_row_for_each_of_the_input(ledger: Ledger) -> None:
+def test_an_export_to_csv_has_one_row_for_each_of_the_input(ledger: ProbedLedger) -> None:
     ended(ledger)
     assert exported(ledger, FileFormat.CSV) == (
         "line,cus_message_id,to,status,message_id,code,meta_code,error,reason,attempts,receipt,sent_at,finished_at,"
@@ -66,7 +81,7 @@ def test_an_export_to_csv_has_one_row_for_each_of_the_input(ledger: Ledger) -> N
     )
 
 
-def test_an_export_to_ndjson_has_one_object_for_each_row_of_the_input(ledger: Ledger) -> None:
+def test_an_export_to_ndjson_has_one_object_for_each_row_of_the_input(ledger: ProbedLedger) -> None:
     ended(ledger)
     ledger.resolve({"id-1": "read"}, by_callback=True)
     lines = exported(ledger, FileFormat.NDJSON).splitlines()
@@ -85,7 +100,7 @@ def test_an_export_to_ndjson_has_one_object_for_each_row_of_the_input(ledger: Le
     }  # fmt: skip
 
 
-def test_rows_that_are_no_messages_are_exported_in_their_places(ledger: Ledger) -> None:
+def test_rows_that_are_no_messages_are_exported_in_their_places(ledger: ProbedLedger) -> None:
     take(ledger, bad_entry(1, extra={"name": "Bo"}), entry(2), bad_entry(3, "content is missing"), columns=["name"])
     rows = list(csv.DictReader(io.StringIO(exported(ledger, FileFormat.CSV))))
     assert [(row["line"], row["to"], row["status"], row["reason"], row["name"]) for row in rows] == [
@@ -96,7 +111,7 @@ def test_rows_that_are_no_messages_are_exported_in_their_places(ledger: Ledger) 
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
-def test_numbers_are_shown_as_asked_for(ledger: Ledger, file_format: FileFormat) -> None:
+def test_numbers_are_shown_as_asked_for(ledger: ProbedLedger, file_format: FileFormat) -> None:
     take(ledger, entry(1), bad_entry(2))
     text = exported(ledger, file_format, show_number=mask_number)
     assert TO not in text
@@ -104,7 +119,7 @@ def test_numbers_are_shown_as_asked_for(ledger: Ledger, file_format: FileFormat)
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
-def test_no_row_holds_a_code(ledger: Ledger, file_format: FileFormat) -> None:
+def test_no_row_holds_a_code(ledger: ProbedLedger, file_format: FileFormat) -> None:
     ended(ledger)
     assert CODE not in exported(ledger, file_format)
 
@@ -121,7 +136,7 @@ def test_no_row_holds_a_code(ledger: Ledger, file_format: FileFormat) -> None:
 )
 @pytest.mark.parametrize("file_format", FileFormat)
 def test_a_column_that_is_called_like_a_result_gets_another_name(
-    ledger: Ledger, file_format: FileFormat, columns: list[str], names: list[str]
+    ledger: ProbedLedger, file_format: FileFormat, columns: list[str], names: list[str]
 ) -> None:
     take(ledger, entry(1, extra={name: f"of {name}" for name in columns}), columns=columns)
     text = exported(ledger, file_format)
@@ -141,13 +156,13 @@ _NESTED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_extra_values_of_any_kind_survive_an_export_to_ndjson(ledger: Ledger) -> None:
+def test_extra_values_of_any_kind_survive_an_export_to_ndjson(ledger: ProbedLedger) -> None:
     take(ledger, entry(1, extra=_NESTED), columns=list(_NESTED))
     result = orjson.loads(exported(ledger, FileFormat.NDJSON))
     assert {name: result[name] for name in _NESTED} == _NESTED
 
 
-def test_extra_values_that_are_no_texts_are_json_in_an_export_to_csv(ledger: Ledger) -> None:
+def test_extra_values_that_are_no_texts_are_json_in_an_export_to_csv(ledger: ProbedLedger) -> None:
     take(ledger, entry(1, extra=_NESTED), columns=list(_NESTED))
     (result,) = csv.DictReader(io.StringIO(exported(ledger, FileFormat.CSV)))
     assert {name: result[name] for name in _NESTED} == {
@@ -158,7 +173,7 @@ def test_extra_values_that_are_no_texts_are_json_in_an_export_to_csv(ledger: Led
 
 @pytest.mark.parametrize("text", ["a,b", 'say "no"', "a\nb", "a\r\nb", "a\rb", " a ", "牛 😀", "", "a;b\tc"], ids=repr)
 @pytest.mark.parametrize("file_format", FileFormat)
-def test_any_text_of_the_input_can_be_read_back(ledger: Ledger, file_format: FileFormat, text: str) -> None:
+def test_any_text_of_the_input_can_be_read_back(ledger: ProbedLedger, file_format: FileFormat, text: str) -> None:
     take(ledger, entry(1, extra={"name": text, "last": "z"}), entry(2), columns=["name", "last"])
     output = exported(ledger, file_format)
     if file_format is FileFormat.CSV:
@@ -170,7 +185,7 @@ def test_any_text_of_the_input_can_be_read_back(ledger: Ledger, file_format: Fil
     assert rows[1]["cus_message_id"] == "id-2"
 
 
-def test_an_empty_ledger_is_exported_as_its_header(ledger: Ledger) -> None:
+def test_an_empty_ledger_is_exported_as_its_header(ledger: ProbedLedger) -> None:
     assert exported(ledger, FileFormat.CSV).count("\n") == 1
     assert exported(ledger, FileFormat.NDJSON) == ""
 
@@ -214,7 +229,7 @@ _TRIMMED = ["to", "status", "code", "meta_code"]
     ],
 )
 def test_an_export_to_csv_is_refused_as_input_before_a_vendors_code_is_sent_as_an_otp(
-    ledger: Ledger, tmp_path: Path, dress: Callable[[str], str]
+    ledger: ProbedLedger, tmp_path: Path, dress: Callable[[str], str]
 ) -> None:
     ended(ledger)
     text = dress(exported(ledger, FileFormat.CSV))
@@ -227,7 +242,7 @@ def test_an_export_to_csv_is_refused_as_input_before_a_vendors_code_is_sent_as_a
 @pytest.mark.parametrize(
     "before", ["", '{"to": "9995550100", "content": "482913"}\n'], ids=["alone", "behind messages"]
 )
-def test_an_export_to_ndjson_is_refused_as_input_too(ledger: Ledger, tmp_path: Path, before: str) -> None:
+def test_an_export_to_ndjson_is_refused_as_input_too(ledger: ProbedLedger, tmp_path: Path, before: str) -> None:
     ended(ledger)
     text = before + exported(ledger, FileFormat.NDJSON)
     assert refusal_of(text, tmp_path / "results.ndjson") == (
@@ -244,7 +259,7 @@ def test_an_export_to_ndjson_is_refused_as_input_too(ledger: Ledger, tmp_path: P
     ],
 )
 def test_messages_with_columns_that_results_have_too_are_taken(
-    ledger: Ledger, tmp_path: Path, name: str, text: str
+    ledger: ProbedLedger, tmp_path: Path, name: str, text: str
 ) -> None:
     (tmp_path / name).write_text(text)
     with open_messages(str(tmp_path / name)) as file:

@@ -31,7 +31,6 @@ from bulk_inputs import (
     NO_COLUMNS,
     NO_END,
     NO_OBJECT,
-    NOW,
     SHORT_NUMBER,
     TOO_LONG,
     TWO_ROWS,
@@ -39,6 +38,7 @@ from bulk_inputs import (
     UTF16,
     WRITE_NUMBERS,
     assert_empty,
+    claimable,
     message_of,
     only_row,
     refusal,
@@ -452,10 +452,9 @@ def test_a_number_that_a_program_made_a_decimal_of_is_set_aside() -> None:
 def test_an_expiry_at_the_end_of_time_does_not_break_the_run(ledger: Ledger) -> None:
     data = b"to,content,expires_at\n9995550100,482913,9999-12-31T23:59:59-05:00\n9995550101,482914,\n"
     loaded = take_bytes(ledger, data)
-    ledger.begin_run(NOW)
-    claimed = ledger.exchange([], 10, NOW, 0.0, lambda has_waited, recipient: 0.0).messages
+    claimed = claimable(ledger)
     assert len(claimed) == loaded.queued
-    assert "482914" in [claim.message.content for claim in claimed]
+    assert "482914" in [message.content for message in claimed]
 
 
 # ---------------------------------------------------------------------------------------------- read as it should be

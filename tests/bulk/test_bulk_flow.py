@@ -12,7 +12,6 @@ from bulk_runs import (
     REJECTED,
     UNKNOWN,
     UNREACHABLE,
-    Inline,
     Post,
     Vendor,
     always,
@@ -21,7 +20,6 @@ from bulk_runs import (
     in_state,
     in_virtual_time,
     ledger_of,
-    mended,
     message,
     messages,
     meta_refusal,
@@ -282,9 +280,7 @@ def test_a_code_that_expires_while_the_client_holds_it_back_is_not_sent() -> Non
         client = sandbox_client(
             "https://otp.example", transport=vendor, clock=loop.clock, max_concurrency=4, rate_limit=1
         )
-        dispatcher = Dispatcher(ledger, client, clock=loop.clock)
-        dispatcher._thread = Inline()  # type: ignore[assignment]
-        return await dispatcher.run()
+        return await Dispatcher(ledger, client, clock=loop.clock).run()
 
     vendor = Vendor()
     with ledger_of(message(number, expires_in=1.5) for number in range(4)) as ledger:
@@ -362,8 +358,9 @@ async def test_a_storm_of_unknown_outcomes_pauses_the_run_and_none_is_sent_again
             assert 2 * 4 < report.counts[UNKNOWN] <= 3 * 4 + 1
             assert report.counts[QUEUED] == 100 - report.counts[UNKNOWN]
             unknown = in_state(ledger, UNKNOWN)
-            async with mended(sandbox):
-                report = await run_at(sandbox, ledger, retry=resending)
+            async with Sandbox() as mended:
+                report = await run_at(mended, ledger, before=[sandbox], retry=resending)
+                assert len(mended.requests) == report.counts[ACCEPTED]
             assert report == Report(Counter({UNKNOWN: len(unknown), ACCEPTED: 100 - len(unknown)}), None, False)
             assert in_state(ledger, UNKNOWN) == unknown
             assert max(Counter(request.cus_message_id for request in sandbox.requests).values()) == 1

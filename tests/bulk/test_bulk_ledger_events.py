@@ -12,6 +12,9 @@ from bulk_ledgers import (
     SENDING,
     UNKNOWN,
     UPTIME,
+    ProbedLedger,
+    begin,
+    claim,
     contents,
     entries,
     entry,
@@ -23,10 +26,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nxotp_async.bulk import Ledger, MessageState
-from nxotp_async.bulk.records import Outcome
+from nxotp_async.bulk import MessageState
+from nxotp_async.bulk.schema import Transition
 
 # ---------------------------------------------------------------------------------------------- any sequence of events
+
+
+_INTERVALS = st.sampled_from([0.0, 5.0])
 
 
 class _Rows(RuleBasedStateMachine):
@@ -43,13 +49,15 @@ class _Rows(RuleBasedStateMachine):
         self.expires: list[float | None] = []
         self.erased: set[int] = set()
         self.not_before: dict[int, float] = {}
+        self.interval = 0.0
+        self.claimed_at: dict[str, float] = {}  # by recipient, in this run
         self.in_flight: list[int] = []
         self.requeued: set[int] = set()
         self.accepted: set[int] = set()
 
-    def _opened(self) -> Ledger:
-        ledger = Ledger(self.path)
-        ledger._database.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
+    def _opened(self) -> ProbedLedger:
+        ledger = ProbedLedger(self.path)
+        ledger.connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
         return ledger
 
     def teardown(self) -> None:
@@ -63,10 +71,10 @@ class _Rows(RuleBasedStateMachine):
         if state is ACCEPTED:
             self.accepted.add(key)
 
-    @initialize(expiries=st.lists(st.none() | st.integers(1, 60), min_size=1, max_size=6))
-    def load(self, expiries: list[int | None]) -> None:
+    @initialize(expiries=st.lists(st.none() | st.integers(1, 60), min_size=1, max_size=6), interval=_INTERVALS)
+    def load(self, expiries: list[int | None], interval: float) -> None:
         self.take(expiries)
-        self.begin()
+        self.begin(interval)
 
     @rule(expiries=st.lists(st.none() | st.integers(1, 60), max_size=3), again=st.booleans())
     def take_more(self, expiries: list[int | None], again: bool) -> None:
@@ -115,33 +123,28 @@ class _Rows(RuleBasedStateMachine):
             self.erased.add(key)
         self.erased |= {key for key in range(1, len(self.expected) + 1) if self._has_expired(key)} - set(self.in_flight)
 
-    @rule()
-    def begin(self) -> None:
+    @rule(interval=_INTERVALS)
+    def begin(self, interval: float) -> None:
+        self.interval = interval
+        self.claimed_at.clear()
         self.not_before.clear()
         queued = [key for key, state in enumerate(self.expected, start=1) if state is QUEUED and self._has_expired(key)]
-        self.ledger.begin_run(self.now)
+        begin(self.ledger, self.now, self.monotonic, per_recipient=interval)
         self._expired(queued)
 
     @rule(wanted=st.integers(0, 4), data=st.data())
     def exchange(self, wanted: int, data: st.DataObject) -> None:
         settled = data.draw(st.lists(st.sampled_from(self.in_flight), unique=True)) if self.in_flight else []
-        outcomes = []
+        transitions = []
         for key in settled:
             state = data.draw(st.sampled_from([QUEUED, ACCEPTED, REJECTED, NOT_SENT, UNKNOWN]))
             not_before = self.monotonic + data.draw(st.integers(0, 9)) if state is QUEUED else 0.0
-            outcomes.append(Outcome(key, state, 1, not_before=not_before))
+            transitions.append(Transition(key, state, 1, not_before=not_before))
             self.in_flight.remove(key)
             may_have_arrived = state in (REJECTED, NOT_SENT) and key in self.requeued
             self._enter(key, UNKNOWN if may_have_arrived else state)
             self.not_before[key] = not_before
-        pauses = data.draw(st.lists(st.sampled_from([0, 0, 0, 5]), min_size=2, max_size=2))
-        claimed = self.ledger.exchange(
-            outcomes,
-            wanted,
-            self.now,
-            self.monotonic,
-            lambda _, recipient: pauses[int(recipient[-1])] and self.monotonic + 5,
-        )
+        claimed = claim(self.ledger, wanted, *transitions, now=self.now, monotonic=self.monotonic)
         assert len(claimed.messages) <= wanted
         assert len(set(keys(claimed))) == len(claimed.messages)
         for message in claimed.messages:
@@ -150,7 +153,8 @@ class _Rows(RuleBasedStateMachine):
             assert key not in self.accepted
             assert self.not_before.get(key, 0.0) <= self.monotonic
             assert not self._has_expired(key)
-            assert pauses[key % 2] == 0
+            assert self.monotonic - self.claimed_at.get(message.message.to, -100.0) >= self.interval
+            self.claimed_at[message.message.to] = self.monotonic
             assert (message.message.cus_message_id, message.message.content) == (f"id-{key}", CODE)
             self._enter(key, SENDING)
             self.in_flight.append(key)
@@ -191,7 +195,7 @@ class _Rows(RuleBasedStateMachine):
         for key in self.in_flight:
             self._enter(key, UNKNOWN)
         self.in_flight.clear()
-        self.begin()
+        self.begin(self.interval)
 
     @invariant()
     def every_row_is_where_the_events_have_led(self) -> None:

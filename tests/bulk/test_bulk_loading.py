@@ -8,9 +8,9 @@ from bulk_inputs import (
     GOOD_JSON,
     HEADER,
     NDJSON,
-    NOW,
     SHORT_NUMBER,
     assert_empty,
+    claimable,
     refusal,
     take,
     take_bytes,
@@ -136,7 +136,7 @@ def test_a_strict_load_refuses_a_file_with_a_bad_row_and_leaves_nothing(ledger: 
     error = refusal(
         lambda: take_bytes(ledger, data, strict=True, on_reject=lambda row, text: problems.append((row.line, text)))
     )
-    assert str(error) == "a file: 2 of 1103 rows are no messages (nothing was loaded or sent)"
+    assert str(error) == "a file: 2 of 1103 rows are invalid (nothing was loaded or sent)"
     assert error.line is None
     assert problems == [(1102, SHORT_NUMBER), (1104, "content is missing")]
     assert_empty(ledger)
@@ -145,7 +145,7 @@ def test_a_strict_load_refuses_a_file_with_a_bad_row_and_leaves_nothing(ledger: 
 
 def test_a_strict_load_refuses_twins(ledger: Ledger) -> None:
     error = refusal(lambda: take_bytes(ledger, with_ids(["a", "a"]), strict=True))
-    assert str(error) == "a file: 1 of 2 rows are no messages (nothing was loaded or sent)"
+    assert str(error) == "a file: 1 of 2 rows are invalid (nothing was loaded or sent)"
     assert_empty(ledger)
 
 
@@ -193,8 +193,5 @@ def test_what_is_queued_is_what_the_rows_say(ledger: Ledger) -> None:
     names = list(CELLS)
     row = ",".join(CELLS[name][0] for name in names)
     take_bytes(ledger, f"{','.join(names)},note\n{row},x\n".encode())
-    ledger.begin_run(NOW)
-    (claimed,) = ledger.exchange([], 10, NOW, 0.0, lambda has_waited, recipient: 0.0).messages
-    assert {name: getattr(claimed.message, name) for name in names} == {
-        name: value for name, (_, value) in CELLS.items()
-    }
+    (message,) = claimable(ledger)
+    assert {name: getattr(message, name) for name in names} == {name: value for name, (_, value) in CELLS.items()}

@@ -2,15 +2,15 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from bulk_ledgers import ACCEPTED, NOW, UNKNOWN, brought_to, claim, entries, record, row, take
+from bulk_ledgers import ACCEPTED, UNKNOWN, ProbedLedger, begin, brought_to, claim, entries, record, row, take
 
-from nxotp_async.bulk import Ledger, Settled, settle
-from nxotp_async.bulk.records import Outcome
+from nxotp_async.bulk import Settled, settle
+from nxotp_async.bulk.schema import Transition
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
-    with Ledger(None) as ledger:
+def ledger() -> Iterator[ProbedLedger]:
+    with ProbedLedger(None) as ledger:
         yield ledger
 
 
@@ -63,7 +63,7 @@ _SETTLED = [
 
 @pytest.mark.parametrize(("lines", "settled", "state", "receipt"), _SETTLED)
 def test_callbacks_settle_what_is_unknown(
-    ledger: Ledger, lines: list[bytes], settled: Settled, state: str, receipt: str | None
+    ledger: ProbedLedger, lines: list[bytes], settled: Settled, state: str, receipt: str | None
 ) -> None:
     brought_to(UNKNOWN, ledger)
     assert settle(ledger, lines) == settled
@@ -73,17 +73,17 @@ def test_callbacks_settle_what_is_unknown(
     assert settle(ledger, lines).messages == 0
 
 
-def test_files_of_callbacks_longer_than_a_batch_are_settled_batch_by_batch(ledger: Ledger) -> None:
+def test_files_of_callbacks_longer_than_a_batch_are_settled_batch_by_batch(ledger: ProbedLedger) -> None:
     take(ledger, *entries(2500))
-    ledger.begin_run(NOW)
+    begin(ledger)
     claim(ledger, 2500)
-    record(ledger, *[Outcome(key, UNKNOWN, 1) for key in range(1, 2501)])
+    record(ledger, *[Transition(key, UNKNOWN, 1) for key in range(1, 2501)])
     lines = [callback((f"id-{number}", "delivered")) for number in range(1, 2401)]
     lines[1999] = b"nonsense\n"
     lines += [callback(("id-1", "sent")), callback(("id-2", "read"))]
-    before = ledger.commits
+    before = ledger.transactions
     assert settle(ledger, iter(lines)) == Settled(2401, 2400, [2000])
-    assert ledger.commits - before == 3
+    assert ledger.transactions - before == 3
     assert ledger.counts() == {ACCEPTED: 2399, UNKNOWN: 101}
     assert [row(ledger, number)["receipt"] for number in (1, 2, 3)] == ["delivered", "read", "delivered"]
     assert ledger.unknown_ids()[0] == "id-2000"

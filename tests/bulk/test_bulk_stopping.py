@@ -1,7 +1,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -15,6 +15,7 @@ from bulk_runs import (
     QUEUED,
     REJECTED,
     UNKNOWN,
+    BulkLoop,
     Vendor,
     WatchedLedger,
     check,
@@ -34,14 +35,14 @@ from bulk_runs import (
     virtual_dispatcher,
     went_out,
 )
-from support import VirtualTimeLoop
 from test_cancellation import cancelled_at
 
 from nxotp_async import (
     AccountError,
 )
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
-from nxotp_async.bulk.records import Claim
+from nxotp_async.bulk.schema import Transition
+from nxotp_async.hooks import Attempt
 from nxotp_async.sandbox import Fault, Sandbox
 from nxotp_async.testing import serve_in_thread
 from nxotp_async.transports import Answer
@@ -103,15 +104,13 @@ async def test_a_run_is_stopped_in_the_middle_of_real_traffic() -> None:
     with ledger_of(messages(200)) as ledger:
         async with Sandbox() as sandbox, sandbox.client(max_concurrency=8) as client:
             dispatcher = Dispatcher(ledger, client)
-            seen = count(1)
-            receive = sandbox._plan.next
+            attempts = count(1)
 
-            def stop_at_the_fiftieth() -> Fault | None:
-                if next(seen) == 50:
+            def stop_after_the_fiftieth(_: Attempt) -> None:
+                if next(attempts) == 50:
                     dispatcher.stop()
-                return receive()
 
-            sandbox._plan.next = stop_at_the_fiftieth  # type: ignore[method-assign]
+            client.add_hooks(on_attempt=stop_after_the_fiftieth)
             report = await dispatcher.run()
             check(ledger, went_out(sandbox), report)
             assert report.stopped
@@ -194,7 +193,7 @@ async def test_a_client_that_is_closed_in_the_middle_of_a_run_ends_it() -> None:
 # ---------------------------------------------------------------------------------------------- cancellation
 
 
-class TurnLoop(VirtualTimeLoop):
+class TurnLoop(BulkLoop):
     """A loop that does something at the start of its n-th turn from now."""
 
     def __init__(self) -> None:
@@ -301,14 +300,20 @@ class HeldLedger(WatchedLedger):
         self.threads.add(threading.current_thread())
         return super().expire(now, monotonic=monotonic)
 
-    def exchange(self, outcomes: Any, wanted: int, now: float, monotonic: float, admit: Any) -> Claim:
-        is_held = next(self._exchanges) == self._held
-        if is_held and not self._when_done:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make a transaction; that of an exchange is the one that records something, or claims."""
+        self._is_held = False
+        with super().transaction():
+            yield
+        if self._is_held and self._when_done:
             self._wait()
-        claim = super().exchange(outcomes, wanted, now, monotonic, admit)
-        if is_held and self._when_done:
+
+    def record(self, transitions: Sequence[Transition], now: float) -> None:
+        self._is_held = next(self._exchanges) == self._held
+        if self._is_held and not self._when_done:
             self._wait()
-        return claim
+        super().record(transitions, now)
 
     def _wait(self) -> None:
         self.entered.set()

@@ -41,6 +41,7 @@ def a_file(path: Path) -> None:
 
 
 def a_row(row: Row, loaded: Loaded) -> None:
+    assert_type(OtpMessage.restored("9995550100", "482913", cus_message_id="A-1"), OtpMessage)
     assert_type(row.line, int)
     assert_type(row.message, OtpMessage | None)
     assert_type(row.extra, Mapping[str, Any])
@@ -59,7 +60,7 @@ def a_ledger(ledger: Ledger, reason: Reason) -> None:
     assert_type(ledger.receipts(), Counter[str])
     assert_type(ledger.results(), Iterator[dict[str, Any]])
     assert_type(ledger.resolve({"A-1": "delivered"}), int)
-    assert_type(ledger.requeue(["A-1"]), int)
+    assert_type(ledger.requeue(["A-1"], now=1_800_000_000), int)
     assert_type(ledger.unknown_ids(), list[str])
     assert_type(ledger.extra_columns(), list[str])
     assert_type(reason.state, MessageState)
