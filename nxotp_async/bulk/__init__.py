@@ -1,8 +1,9 @@
 """Sending a whole file of messages: read row by row, kept in a ledger that survives a crash, never sent twice."""
 
+from .columns import Row
 from .dispatcher import Dispatcher, Report
 from .exporting import export
-from .files import FileFormat, MessageFile, Row, open_messages
+from .files import FileFormat, MessageFile, open_messages, read_messages
 from .ledger import Ledger, Reason
 from .loading import Loaded, load
 from .receipts import ReceiptRecorder, Settled, settle
@@ -25,5 +26,6 @@ __all__ = [
     "export",
     "load",
     "open_messages",
+    "read_messages",
     "settle",
 ]

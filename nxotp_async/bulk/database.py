@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_bytes
@@ -145,7 +145,7 @@ class Database:
         with self._explaining():
             return self._connection.execute(statement, parameters).rowcount
 
-    def insert(self, statement: str, rows: Iterable[Mapping[str, object]]) -> int:
+    def insert(self, statement: str, rows: Iterable[Sequence[object]]) -> int:
         """Execute a statement for each of the rows, within a transaction, and return how many it has inserted."""
         with self._explaining():
             return self._connection.executemany(statement, rows).rowcount

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from .csv_lines import csv_line
+from .csv_files import csv_line
 from .files import FileFormat
 from .ledger import Ledger
 from .schema import RESULT_COLUMNS

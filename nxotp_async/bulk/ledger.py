@@ -282,22 +282,17 @@ _OPTIONS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def _encoded(source: int, entry: Entry, now: float) -> dict[str, object]:
-    row = {
-        "source": source,
-        "line": entry.line,
-        "cus_message_id": entry.identity,
-        "extra": _json(entry.extra) if entry.extra else None,
-    }
-    message = entry.message
+def _encoded(source: int, entry: Entry, now: float) -> tuple[object, ...]:
+    """Return the values of a row, in the order of the statement INSERT."""
+    message, identity = entry.message, entry.identity
+    extra = _json(entry.extra) if entry.extra else None
     if message is None:
-        row |= dict.fromkeys(("recipient", "content", "options", "expires_at"))
-        row |= {"state": MessageState.NOT_SENT, "error": "InvalidMessageError", "reason": entry.problem}
-        return row | {"finished_at": now}
+        error = (MessageState.NOT_SENT, "InvalidMessageError", entry.problem, now)
+        return (source, entry.line, identity, extra, None, None, None, None, *error)
     options = {name: value for name in _OPTIONS if (value := getattr(message, name)) is not None}
-    row |= {"recipient": message.to, "content": message.content, "options": _json(options) if options else None}
-    row |= {"expires_at": message.expires_at and min(message.expires_at.timestamp(), _LATEST)}
-    return row | {"state": MessageState.QUEUED} | dict.fromkeys(("error", "reason", "finished_at"))
+    expires_at = message.expires_at and min(message.expires_at.timestamp(), _LATEST)
+    content = (message.to, message.content, _json(options) if options else None, expires_at)
+    return (source, entry.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
 
 
 def _decoded(

@@ -7,7 +7,8 @@ from typing import Final
 import attrs
 
 from ..errors import InputFileError
-from .files import MessageFile, Row
+from .columns import Row
+from .files import MessageFile
 from .ledger import Ledger
 from .schema import Entry
 

@@ -162,10 +162,8 @@ SET_COLUMNS: Final = "UPDATE sources SET columns = ? WHERE id = ?"
 EXTRA_COLUMNS: Final = "SELECT columns FROM sources ORDER BY id"
 INSERT: Final = """
 INSERT OR IGNORE INTO messages
-    (source, line, cus_message_id, recipient, content, options, expires_at, extra, state, error, reason, finished_at)
-VALUES
-    (:source, :line, :cus_message_id, :recipient, :content, :options, :expires_at, :extra,
-    :state, :error, :reason, :finished_at)
+    (source, line, cus_message_id, extra, recipient, content, options, expires_at, state, error, reason, finished_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 FIND: Final = """
 SELECT cus_message_id, source, line FROM messages WHERE cus_message_id IN (SELECT value FROM json_each(?))

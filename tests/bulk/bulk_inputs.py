@@ -16,11 +16,11 @@ from nxotp_async.bulk import (
     FileFormat,
     Ledger,
     Loaded,
-    MessageFile,
     RejectsFile,
     Row,
     load,
     open_messages,
+    read_messages,
 )
 from nxotp_async.languages import Language
 from nxotp_async.messages import ApiType, Category
@@ -58,12 +58,12 @@ def take(ledger: Ledger, path: str | Path, file_format: FileFormat | None = None
 
 
 def take_bytes(ledger: Ledger, data: bytes, file_format: FileFormat = CSV, **options: Any) -> Loaded:
-    return load(ledger, MessageFile(io.BytesIO(data), "a file", file_format), **options)
+    return load(ledger, read_messages(io.BytesIO(data), "a file", file_format), **options)
 
 
 def rows_of(data: bytes | str, file_format: FileFormat = CSV) -> list[Row]:
     text = data.encode() if isinstance(data, str) else data
-    return list(MessageFile(io.BytesIO(text), "a file", file_format))
+    return list(read_messages(io.BytesIO(text), "a file", file_format))
 
 
 def message_of(row: Row) -> OtpMessage:
@@ -117,7 +117,7 @@ def take_with_rejects(
     ledger: Ledger, data: bytes, path: Path, file_format: FileFormat = CSV, **options: Any
 ) -> tuple[Loaded, Path | None]:
     """Load a file as a program does that keeps the rows which are no messages."""
-    messages = MessageFile(io.BytesIO(data), "a file", file_format)
+    messages = read_messages(io.BytesIO(data), "a file", file_format)
     rejects = RejectsFile(path, messages)
     kept: list[Path | None] = []
     try:

@@ -35,10 +35,10 @@ from nxotp_async.bulk import (
     FileFormat,
     Ledger,
     Loaded,
-    MessageFile,
     MessageState,
     load,
     open_messages,
+    read_messages,
 )
 
 
@@ -84,7 +84,7 @@ def peak_of(work: Callable[[], object]) -> int:
 def test_reading_keeps_no_row_and_reads_no_further_than_it_must() -> None:
     source = Lazy([HEADER, *[GOOD * 1000] * 40])
     blocks = []
-    for number, row in enumerate(MessageFile(io.BufferedReader(source), "a file", CSV), start=1):
+    for number, row in enumerate(read_messages(io.BufferedReader(source), "a file", CSV), start=1):
         assert row.message is not None
         if number % 5000 == 0:
             assert source.given <= len(HEADER) + number * len(GOOD) + io.DEFAULT_BUFFER_SIZE
@@ -96,7 +96,7 @@ def test_reading_keeps_no_row_and_reads_no_further_than_it_must() -> None:
 def test_loading_keeps_no_row(ledger: Ledger) -> None:
     blocks: list[int] = []
     source = io.BufferedReader(Lazy([GOOD_JSON * 1000] * 20))
-    load(ledger, MessageFile(source, "a file", NDJSON), on_progress=lambda _: blocks.append(sys.getallocatedblocks()))
+    load(ledger, read_messages(source, "a file", NDJSON), on_progress=lambda _: blocks.append(sys.getallocatedblocks()))
     assert len(blocks) == 20
     assert max(blocks[1:]) - blocks[1] < 2000
 
@@ -111,7 +111,7 @@ def test_a_compressed_file_of_4_mb_is_read_in_less_memory(ledger: Ledger, tmp_pa
 
 def test_many_long_rows_are_loaded_in_less_memory(ledger: Ledger) -> None:
     row = orjson.dumps({**MESSAGE, "note": "x" * 1_000_000}) + b"\n"
-    messages = MessageFile(io.BufferedReader(Lazy(row for _ in range(100))), "a file", NDJSON)
+    messages = read_messages(io.BufferedReader(Lazy(row for _ in range(100))), "a file", NDJSON)
     assert peak_of(lambda: load(ledger, messages)) < 64_000_000
     assert ledger.counts() == {MessageState.QUEUED: 100}
 

@@ -53,9 +53,9 @@ from nxotp_async.bulk import (
     FileFormat,
     Ledger,
     Loaded,
-    MessageFile,
     load,
     open_messages,
+    read_messages,
 )
 
 
@@ -316,7 +316,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused(ledger: Ledger, file_f
             raise OSError(errno.EIO, "Input/output error")
 
     data = HEADER + GOOD if file_format is CSV else GOOD_JSON * 2
-    error = refusal(lambda: load(ledger, MessageFile(Failing(data), "a file", file_format)))
+    error = refusal(lambda: load(ledger, read_messages(Failing(data), "a file", file_format)))
     assert (str(error), error.line) == (f"a file, line {line}: cannot be read: Input/output error", line)
     assert_empty(ledger)
 
@@ -502,7 +502,7 @@ def test_unknown_columns_keep_their_order_and_the_types_that_json_has(ledger: Le
 
 
 def test_a_column_without_a_name_is_called_by_its_place() -> None:
-    messages = MessageFile(io.BytesIO(b"to,content,, ,\n9995550100,482913,x,y,\n"), "a file", CSV)
+    messages = read_messages(io.BytesIO(b"to,content,, ,\n9995550100,482913,x,y,\n"), "a file", CSV)
     (row,) = messages
     assert messages.columns == ["to", "content", "column_3", "column_4", "column_5"]
     assert row.extra == {"column_3": "x", "column_4": "y", "column_5": ""}

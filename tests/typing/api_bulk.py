@@ -23,6 +23,7 @@ from nxotp_async.bulk import (
     export,
     load,
     open_messages,
+    read_messages,
     settle,
 )
 from nxotp_async.receivers import EventSink
@@ -32,6 +33,7 @@ def a_file(path: Path) -> None:
     with open_messages(str(path)) as file:
         assert_type(file, MessageFile)
         assert_type(iter(file), Iterator[Row])
+    assert_type(read_messages(io.BytesIO(), "otps", FileFormat.CSV), MessageFile)
     with open_messages("-", FileFormat.NDJSON) as file, Ledger(path) as ledger:
         assert_type(load(ledger, file), Loaded)
         rejects = RejectsFile(path, file)
