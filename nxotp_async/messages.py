@@ -165,6 +165,30 @@ class OtpMessage:
         """The OTP code: the one run of 4 to 8 digits in the content."""
         return next(run.group() for run in _DIGIT_RUN.finditer(self.content) if len(run.group()) >= 4)
 
+    @classmethod
+    def restored(
+        cls,
+        to: str,
+        content: str,
+        *,
+        language_code: Language | None = None,
+        category: Category | None = None,
+        cus_message_id: str | None = None,
+        dr_webhook: str | None = None,
+        api_type: ApiType | None = None,
+        business_phone: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Self:
+        """Return a message with the attributes of one that was validated before, without validating them again.
+
+        For a store that reads back what it has written itself. Everything else belongs into the constructor.
+        """
+        message = object.__new__(cls)
+        message.__attrs_init__(
+            to, content, language_code, category, cus_message_id, dr_webhook, api_type, business_phone, expires_at
+        )
+        return message
+
     def with_defaults(
         self, *, cus_message_id: str, language_code: Language, dr_webhook: str | None, business_phone: str | None
     ) -> "OtpMessage":

@@ -96,7 +96,7 @@ class RetryPolicy:
         slowdown = _META_SLOWDOWN if isinstance(error, MetaError) else 1
         ceiling = min(self.backoff_cap, slowdown * self.backoff_base * 2.0 ** min(attempt - 1, 60))
         floor = PAIR_INTERVAL if isinstance(error, MetaError) and error.meta_code == MetaCode.PAIR_RATE_LIMIT else 0.0
-        asked = error.retry_after if isinstance(error, ApiError) and error.retry_after else 0.0
+        asked = error.retry_after or 0.0
         return max(floor, asked) + chance * ceiling
 
 

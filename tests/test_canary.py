@@ -63,7 +63,7 @@ def inspect_error(error: BaseException) -> None:
 def _report(error: BaseException) -> str:
     """Format the error's frames with their local variables, those of the tests left out."""
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
-    report.stack[:] = [frame for frame in report.stack if frame.filename.rpartition("/")[0] != _TESTS]
+    report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(f"{_TESTS}/")]
     return "".join(report.format(chain=False))
 
 

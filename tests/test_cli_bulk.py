@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -134,10 +135,8 @@ def ledger_of(*rows: str, header: str = "to,content,cus_message_id", unknown: tu
         load(ledger, file)
     if unknown:
         with Ledger("run.db") as ledger, ledger.transaction():
-            marks = ",".join("?" * len(unknown))
-            ledger._database.execute(
-                f"UPDATE messages SET state = 'sending' WHERE cus_message_id IN ({marks})", unknown
-            )
+            waiting = ledger.fresh(1000, 0.0, after=0)
+            ledger.claim([stored.key for stored in waiting if stored.message.cus_message_id in unknown], 0.0)
     return "run.db"
 
 
@@ -791,7 +790,7 @@ def test_with_strict_a_bad_row_stops_everything(live: Sandbox, account: Env) -> 
     result = invoke("run", otps(GOOD[0], "0555"), "--strict", env=account)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"line 3: {NO_COUNTRY}\nnxotp: otps.csv: 1 of 2 rows are no messages (nothing was loaded or sent)\n"
+        f"line 3: {NO_COUNTRY}\nnxotp: otps.csv: 1 of 2 rows are invalid (nothing was loaded or sent)\n"
     )
     assert (counts_of(), len(live.requests)) == ({}, 0)
     assert not list(Path().glob("*rejects*"))
@@ -1500,8 +1499,8 @@ def test_a_settled_message_keeps_no_code(unsettled: str) -> None:
     assert OTP.encode() in Path(unsettled).read_bytes()
     invoke("resolve", unsettled, "delivered", "id-0")
     invoke("resolve", unsettled, "failed", "id-1", "id-2")
-    with Ledger(unsettled) as ledger:
-        kept = ledger._database.execute("SELECT cus_message_id FROM messages WHERE content IS NOT NULL").fetchall()
+    with contextlib.closing(sqlite3.connect(unsettled)) as database:
+        kept = database.execute("SELECT cus_message_id FROM messages WHERE content IS NOT NULL").fetchall()
     assert kept == [("id-3",)]
 
 

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -857,13 +858,26 @@ def test_listen_stays_apart_from_the_command_of_its_name() -> None:
 # ---------------------------------------------------------------------------------------------- into the ledger
 
 
-def ledger_of(count: int) -> Ledger:
+class WatchedLedger(Ledger):
+    """A ledger that counts its transactions, and may be told to make none."""
+
+    transactions = 0
+    is_writable = True
+
+    def transaction(self) -> AbstractContextManager[None]:
+        if not self.is_writable:
+            raise LedgerError("run.db cannot be written")
+        self.transactions += 1
+        return super().transaction()
+
+
+def ledger_of(count: int) -> WatchedLedger:
     """Make run.db of so many messages that are unknown."""
     with Ledger("run.db") as ledger, open_messages(otps(*GOOD[:count])) as file:
         load(ledger, file)
         with ledger.transaction():
-            ledger._database.execute("UPDATE messages SET state = 'sending'")
-    return Ledger("run.db")
+            ledger.claim([stored.key for stored in ledger.fresh(count, 0.0, after=0)], 0.0)
+    return WatchedLedger("run.db")
 
 
 READ_A_COPY = """
@@ -887,12 +901,12 @@ async def test_an_event_is_in_the_file_when_recording_it_returns() -> None:
 
 async def test_many_events_at_once_cost_one_commit() -> None:
     with ledger_of(300) as ledger:
-        recorder, before = ReceiptRecorder(ledger), ledger.commits
+        recorder, before = ReceiptRecorder(ledger), ledger.transactions
         statuses = ("sent", "delivered", "sent", "delivered")
         await asyncio.gather(
             *(recorder.record(StatusEvent(f"id-{place}", status)) for status in statuses for place in range(300))
         )
-        assert ledger.commits - before == 1
+        assert ledger.transactions - before == 1
         assert ledger.receipts() == {"delivered": 300}
         assert ledger.counts() == {MessageState.ACCEPTED: 300}
 
@@ -940,10 +954,10 @@ async def test_what_became_of_an_unknown_message_does_not_depend_on_how_fast_its
 
 async def test_what_says_nothing_costs_nothing() -> None:
     with ledger_of(1) as ledger:
-        recorder, before = ReceiptRecorder(ledger), ledger.commits
+        recorder, before = ReceiptRecorder(ledger), ledger.transactions
         for status in ("queued", "seen by the moon", ""):
             await recorder.record(StatusEvent("id-0", status))
-        assert ledger.commits == before
+        assert ledger.transactions == before
         assert (ledger.receipts(), ledger.counts()) == ({}, {MessageState.UNKNOWN: 1})
 
 
@@ -966,13 +980,13 @@ async def test_an_event_of_a_message_that_is_not_in_the_ledger_changes_nothing()
 async def test_a_ledger_that_cannot_be_written_is_told_to_everybody_and_a_later_event_is_noted() -> None:
     with ledger_of(3) as ledger:
         recorder = ReceiptRecorder(ledger)
-        ledger._database.execute("PRAGMA query_only = ON")
+        ledger.is_writable = False
         failures = await asyncio.gather(
             *(recorder.record(StatusEvent(f"id-{place}", "sent")) for place in range(3)), return_exceptions=True
         )
         assert [type(failure) for failure in failures] == [LedgerError] * 3
         assert "cannot be written" in str(failures[0])
-        ledger._database.execute("PRAGMA query_only = OFF")
+        ledger.is_writable = True
         assert ledger.receipts() == {}
         for place in range(3):
             await recorder.record(StatusEvent(f"id-{place}", "sent"))
@@ -998,7 +1012,7 @@ async def test_a_callback_that_could_not_be_noted_is_pushed_again_and_noted_then
             tries = 0
 
             async def record(self, event: StatusEvent) -> None:
-                ledger._database.execute(f"PRAGMA query_only = {'OFF' if self.tries else 'ON'}")
+                ledger.is_writable = self.tries > 0
                 self.tries += 1
                 await super().record(event)
 

@@ -22,7 +22,7 @@ from nxotp_async import (
     ResponseCode,
     RetryPolicy,
 )
-from nxotp_async.bulk.verdicts import Verdict, judge
+from nxotp_async.bulk.failures import FailureKind
 from nxotp_async.cli import nxotp
 from nxotp_async.settings import SETTINGS, Setting, Settings
 
@@ -95,8 +95,12 @@ def what_follows(code: ResponseCode) -> str:
     if code is ResponseCode.TIMESTAMP_EXPIRED:
         return "tried once more, where the clocks explain it"
     error = code.error_class(code=int(code))
-    verdict = judge(error, expired=False, policy=RetryPolicy(), reject_on=())
-    return {Verdict.AGAIN: "tried again", Verdict.PAUSE: "a bulk run is paused", Verdict.DONE: "rejected"}[verdict]
+    kind = FailureKind.of(error, expired=False, policy=RetryPolicy(), reject_on=())
+    return {
+        FailureKind.RETRYABLE: "tried again",
+        FailureKind.ACCOUNT_BLOCKED: "a bulk run is paused",
+        FailureKind.FINAL: "rejected",
+    }[kind]
 
 
 def test_the_page_of_codes_tells_of_every_code_what_the_library_knows() -> None:
@@ -113,8 +117,8 @@ def what_follows_from_meta(code: MetaCode) -> str:
         return "rejected"
     if pause := policy.pause(error, 1, 0.0):
         return f"tried again after {pause:g} seconds at least; a bulk run delays this recipient alone"
-    verdict = judge(error, expired=False, policy=policy, reject_on=())
-    return "tried again; a bulk run slows down" if verdict is Verdict.THROTTLED else "tried again"
+    kind = FailureKind.of(error, expired=False, policy=policy, reject_on=())
+    return "tried again; a bulk run slows down" if kind is FailureKind.THROTTLED else "tried again"
 
 
 def test_the_page_of_codes_tells_of_every_code_of_metas_what_the_library_knows() -> None:

@@ -1,13 +1,14 @@
 """Sending a whole file of messages: read row by row, kept in a ledger that survives a crash, never sent twice."""
 
-from .dispatcher import Dispatcher
+from .columns import Row
+from .dispatcher import Dispatcher, Report
 from .exporting import export
-from .files import FileFormat, MessageFile, Row, open_messages
-from .ledger import Ledger
+from .files import FileFormat, MessageFile, open_messages, read_messages
+from .ledger import Ledger, Reason
 from .loading import Loaded, load
 from .receipts import ReceiptRecorder, Settled, settle
-from .records import MessageState, Reason, Report
 from .rejects import RejectsFile
+from .schema import MessageState
 
 __all__ = [
     "Dispatcher",
@@ -25,5 +26,6 @@ __all__ = [
     "export",
     "load",
     "open_messages",
+    "read_messages",
     "settle",
 ]

@@ -1,4 +1,4 @@
-"""Which column is which field of a message, and how a cell becomes its value."""
+"""Which column is which field of a message, and how the cells of a row become one."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ import attrs
 from ..errors import InvalidMessageError
 from ..messages import OtpMessage
 
-__all__ = ["fields_of", "parse_message"]
+__all__ = ["RESULTS_ARE_NO_INPUT", "Row", "fields_of", "holds_results", "parse_message", "row_of"]
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(OtpMessage))
 _ALIASES: Final[Mapping[str, str]] = {
@@ -32,16 +32,41 @@ _ALIASES: Final[Mapping[str, str]] = {
 }
 
 
+@lru_cache(maxsize=512)
 def _fold(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
 _BY_FOLDED_NAME: Final = {_fold(name): name for name in _FIELDS} | {_fold(k): field for k, field in _ALIASES.items()}
+_RESULT: Final = {_fold(name) for name in ("status", "code", "meta_code")}
+RESULTS_ARE_NO_INPUT: Final = (
+    "is a file of results: its codes are the vendor's, no OTPs",
+    "run the file of messages, or resume its ledger",
+)
 
 
-@lru_cache(maxsize=512)
-def _field_of(name: str) -> str | None:
-    return _BY_FOLDED_NAME.get(_fold(name))
+@attrs.frozen
+class Row:
+    """One row of a file: a message, or what is wrong with it.
+
+    Attributes:
+        line: The line it begins on, from 1.
+        message: The message, or ``None`` where the row is not a valid one.
+        extra: The columns that are no field of a message.
+        problem: What is wrong with it; empty where nothing is.
+        raw: What stands in the file: the cells of a CSV row, the text of an NDJSON line.
+    """
+
+    line: int
+    message: OtpMessage | None
+    extra: Mapping[str, Any] = attrs.field(repr=False)
+    problem: str
+    raw: list[str] | str = attrs.field(repr=False)
+
+
+def holds_results(names: Iterable[str]) -> bool:
+    """Return whether these columns are those of an export, whose ``code`` is the vendor's and no OTP."""
+    return _RESULT.issubset(map(_fold, names))
 
 
 def fields_of(names: Iterable[str]) -> dict[str, str]:
@@ -52,12 +77,21 @@ def fields_of(names: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        field = _field_of(name)
+        field = _BY_FOLDED_NAME.get(_fold(name))
         if field is not None:
             if field in found.values():
                 raise ValueError(f"two columns are the message's {field!r}; rename one of them")
             found[name] = field
     return found
+
+
+def row_of(line: int, values: Mapping[str, Any], fields: Mapping[str, str], raw: list[str] | str) -> Row:
+    """Make the row of its cells by column name, given what `fields_of` returned for these names."""
+    extra = {name: value for name, value in values.items() if name not in fields}
+    try:
+        return Row(line, parse_message(values, fields), extra, "", raw)
+    except InvalidMessageError as error:
+        return Row(line, None, extra, str(error), raw)
 
 
 def parse_message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage:

@@ -1,63 +1,182 @@
-"""The ledger's SQLite file: made and opened safely, by one process at a time."""
+"""The ledger's SQLite file: opened safely, by one process at a time, and durable at the end of each transaction."""
 
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_bytes
-from typing import Final
+from typing import Any, Final
 
+from ..callbacks import advances
 from ..errors import LedgerError
+from .schema import TABLES
 
-__all__ = ["IN_LOG", "checkpoint", "close_database", "guarded", "mark", "open_database", "transaction"]
+__all__ = ["Database"]
 
 _APPLICATION_ID: Final = 0x6E786F74  # "nxot"
 _VERSION: Final = 1
 _OLDEST_SQLITE: Final = (3, 33, 0)  # UPDATE ... FROM
+_COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
 
-_SCHEMA: Final = """
-CREATE TABLE identity (key BLOB NOT NULL, is_open INTEGER NOT NULL);
-CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, columns TEXT NOT NULL, loaded_at REAL NOT NULL);
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY,
-    source INTEGER NOT NULL,
-    line INTEGER NOT NULL,
-    cus_message_id TEXT NOT NULL UNIQUE,
-    recipient TEXT,
-    content TEXT,
-    options TEXT,
-    expires_at REAL,
-    extra TEXT,
-    state TEXT NOT NULL,
-    not_before REAL NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    refusals INTEGER NOT NULL DEFAULT 0,
-    message_id TEXT,
-    code INTEGER,
-    meta_code INTEGER,
-    error TEXT,
-    reason TEXT,
-    may_have_arrived INTEGER NOT NULL DEFAULT 0,
-    receipt TEXT,
-    sent_at REAL,
-    finished_at REAL
-);
-CREATE INDEX vendors_ids ON messages (message_id) WHERE message_id != cus_message_id;
-CREATE INDEX deferred ON messages (not_before) WHERE state = 'queued' AND not_before > 0;
-"""
+# A ledger that was parted from its write-ahead log would take what was sent last for queued. So as long as a process
+# has it open, the file itself says IN_FILE, and the log says IN_LOG as soon as it holds anything. Where another
+# program has put the log into the file, the file says IN_LOG, too.
+_CLOSED: Final = 0
+_IN_FILE: Final = 1
+_IN_LOG: Final = 2
 
 
-@contextmanager
-def guarded(name: str) -> Iterator[None]:
-    """Turn what SQLite raises into a `LedgerError` that says what to do."""
-    try:
-        yield
-        return
-    except sqlite3.Error as error:
-        failure = _explained(error, name)
-    raise failure
+class Database:
+    """An SQLite file of this process alone. Threads may share it, and wait for one another.
+
+    Args:
+        path: The file; ``None`` makes a temporary one that goes away when it is closed.
+        create: Whether to make it, with mode 0600, where it does not exist.
+
+    Raises:
+        LedgerError: It cannot be used; the text says why, and what to do. So do the methods.
+    """
+
+    def __init__(self, path: Path | None, *, create: bool) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise LedgerError(f"this Python's SQLite is {sqlite3.sqlite_version}; a ledger needs 3.33 or newer")
+        if path is not None:
+            _prepare_file(path, create=create)
+        has_log = path is None or _log_of(path).exists()
+        self._name = "the temporary ledger" if path is None else str(path)
+        self._lock = threading.RLock()
+        self._commits_in_log = 0
+        with self._explaining():
+            # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them. The path
+            # is absolute because SQLite has names of its own, such as :memory:.
+            self._connection = sqlite3.connect(
+                "" if path is None else path.absolute(), timeout=0, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._open(has_log=has_log)
+                if path is not None:
+                    _keep_private(path)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _open(self, *, has_log: bool) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        is_new = self._is_new()
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA secure_delete = ON")
+        execute("PRAGMA cache_size = -16384")  # KiB
+        execute("PRAGMA wal_autocheckpoint = 0")  # that is done by `checkpoint`
+        self._connection.create_function("advances", 2, advances, deterministic=True)
+        with self._atomically():
+            if is_new:
+                self._create_tables()
+            ((log_state,),) = execute("SELECT log_state FROM metadata")
+            if log_state == _IN_FILE and not has_log:
+                raise LedgerError(
+                    f"{self._name} was in use when its process ended, and its write-ahead log is missing",
+                    hint="put the file that ends in -wal back beside it: it holds what was sent last",
+                )
+        self.checkpoint()
+
+    def _is_new(self) -> bool:
+        """Return whether there is nothing in the database yet, and check that it is a ledger else."""
+        ((application_id,),) = self._connection.execute("PRAGMA application_id")
+        ((version,),) = self._connection.execute("PRAGMA user_version")
+        ((tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master")
+        if tables and application_id != _APPLICATION_ID:
+            raise LedgerError(f"{self._name} is another program's database, not a ledger")
+        if tables and version != _VERSION:
+            raise LedgerError(f"{self._name} was made by another version of nxotp_async", hint="use that version")
+        return not tables
+
+    def _create_tables(self) -> None:
+        for statement in TABLES.split(";"):
+            self._connection.execute(statement)
+        self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        self._connection.execute("INSERT INTO metadata VALUES (?, ?)", (token_bytes(32), _CLOSED))
+
+    def close(self) -> None:
+        """Write everything into the one file, and close it."""
+        with self._lock, self._explaining():
+            with suppress(sqlite3.Error):  # the mark stays, and does no harm as long as the log does, too
+                self._mark(_CLOSED)
+            self._connection.close()
+
+    # ------------------------------------------------------------------------------------------ statements
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all changes within it together, durably, or none of them. It costs one fsync."""
+        with self._lock:
+            with self._explaining(), self._atomically():
+                if not self._commits_in_log:
+                    self._mark(_IN_LOG)
+                yield
+            self._commits_in_log += 1
+            if self._commits_in_log >= _COMMITS_IN_LOG:
+                with suppress(LedgerError):  # what was committed is durable all the same
+                    self.checkpoint()
+
+    @contextmanager
+    def _atomically(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Return the rows that a statement finds."""
+        with self._lock, self._explaining():
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def change(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """Execute a statement within a transaction, and return how many rows it has changed."""
+        with self._explaining():
+            return self._connection.execute(statement, parameters).rowcount
+
+    def insert(self, statement: str, rows: Iterable[Sequence[object]]) -> int:
+        """Execute a statement for each of the rows, within a transaction, and return how many it has inserted."""
+        with self._explaining():
+            return self._connection.executemany(statement, rows).rowcount
+
+    def checkpoint(self, *, rebuild: bool = False) -> None:
+        """Put the log into the file.
+
+        Args:
+            rebuild: Whether to write the file anew before. Erased text is overwritten, but not in the gaps that remain
+                where SQLite has divided a page.
+        """
+        with self._lock, self._explaining():
+            if rebuild:
+                self._connection.execute("VACUUM")
+            self._commits_in_log = 0
+            self._mark(_IN_FILE)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _mark(self, log_state: int) -> None:
+        """Note where the latest outcomes are."""
+        self._connection.execute("UPDATE metadata SET log_state = ?", (log_state,))
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn what SQLite raises into a `LedgerError` that says what to do."""
+        try:
+            yield
+            return
+        except sqlite3.Error as error:
+            failure = _explained(error, self._name)
+        raise failure
 
 
 def _explained(error: sqlite3.Error, name: str) -> LedgerError:
@@ -73,60 +192,7 @@ def _explained(error: sqlite3.Error, name: str) -> LedgerError:
     return LedgerError(f"{name} cannot be used: {error}")
 
 
-@contextmanager
-def transaction(database: sqlite3.Connection, name: str) -> Iterator[None]:
-    """Make all changes within it together, durably, or none of them."""
-    with guarded(name):
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-
-
-def open_database(path: Path | None, *, create: bool) -> sqlite3.Connection:
-    """Open a ledger's file, and keep every other process out until it is closed.
-
-    Args:
-        path: The file; ``None`` makes a temporary one that goes away when it is closed.
-        create: Whether to make it where it does not exist.
-
-    Raises:
-        LedgerError: It cannot be used; the text says why.
-    """
-    name = str(path)
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        raise LedgerError(f"this Python's SQLite is {sqlite3.sqlite_version}; a ledger needs 3.33 or newer")
-    if path is not None:
-        _prepare_file(path, create=create)
-    with guarded(name):
-        # One connection only: before 3.51.3 two of them could damage a database in WAL mode between them. The path is
-        # absolute because SQLite has names of its own, such as :memory:.
-        place = "" if path is None else str(path.absolute())
-        has_log = path is None or _log_of(path).exists()
-        database = sqlite3.connect(place, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            is_new = _is_new(database, name)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("PRAGMA secure_delete = ON")
-            database.execute("PRAGMA cache_size = -16384")  # KiB
-            database.execute("PRAGMA wal_autocheckpoint = 0")  # that is done by `checkpoint`
-            with transaction(database, name):
-                if is_new:
-                    _create_schema(database)
-                _check_log(database, name, has_log=has_log)
-            checkpoint(database)
-            if path is not None:
-                _keep_private(path)
-        except BaseException:
-            database.close()
-            raise
-    return database
+# ---------------------------------------------------------------------------------------------- files
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
@@ -158,64 +224,8 @@ def _log_of(path: Path) -> Path:
     return target.with_name(f"{target.name}-wal")
 
 
-# What tells a ledger that was parted from its write-ahead log, without which what was sent last would seem to be
-# queued: as long as a process has it open, the file itself says IN_FILE, and the log, as soon as it holds anything,
-# IN_LOG. Where another program has put the log into the file, the file says so, too.
-CLOSED: Final = 0
-IN_FILE: Final = 1
-IN_LOG: Final = 2
-
-
-def mark(database: sqlite3.Connection, where: int) -> None:
-    """Note where the latest outcomes are."""
-    database.execute("UPDATE identity SET is_open = ?", (where,))
-
-
-def checkpoint(database: sqlite3.Connection) -> None:
-    """Put the log into the file."""
-    mark(database, IN_FILE)
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _check_log(database: sqlite3.Connection, name: str, *, has_log: bool) -> None:
-    (is_open,) = database.execute("SELECT is_open FROM identity").fetchone()
-    if is_open == IN_FILE and not has_log:
-        raise LedgerError(
-            f"{name} was in use when its process ended, and its write-ahead log is missing",
-            hint="put the file that ends in -wal back beside it: it holds what was sent last",
-        )
-
-
-def close_database(database: sqlite3.Connection, name: str) -> None:
-    """Write everything into the one file, and close it."""
-    with guarded(name):
-        with suppress(sqlite3.Error):  # the mark stays, and does no harm as long as the log does, too
-            mark(database, CLOSED)
-        database.close()
-
-
 def _keep_private(path: Path) -> None:
     """Take others' permissions away, where somebody has given them."""
     for file in (path.resolve(), _log_of(path)):
         if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
             file.chmod(0o600)
-
-
-def _is_new(database: sqlite3.Connection, name: str) -> bool:
-    """Return whether there is nothing in the database yet, and check that it is a ledger else."""
-    (application_id,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and application_id != _APPLICATION_ID:
-        raise LedgerError(f"{name} is another program's database, not a ledger")
-    if tables and version != _VERSION:
-        raise LedgerError(f"{name} was made by another version of nxotp_async", hint="use that version")
-    return not tables
-
-
-def _create_schema(database: sqlite3.Connection) -> None:
-    for statement in _SCHEMA.split(";"):
-        database.execute(statement)
-    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    database.execute(f"PRAGMA user_version = {_VERSION}")
-    database.execute("INSERT INTO identity VALUES (?, 0)", (token_bytes(32),))

@@ -9,27 +9,13 @@ from typing import IO, Any, Final
 
 import orjson
 
-from .csv_lines import csv_line
+from .csv_files import csv_line
 from .files import FileFormat
 from .ledger import Ledger
+from .schema import RESULT_COLUMNS
 
 __all__ = ["export", "is_export"]
 
-_COLUMNS: Final = (
-    "line",
-    "cus_message_id",
-    "to",
-    "status",
-    "message_id",
-    "code",
-    "meta_code",
-    "error",
-    "reason",
-    "attempts",
-    "receipt",
-    "sent_at",
-    "finished_at",
-)
 _HEAD_BYTES: Final = 1024 * 1024  # far more than the names of the columns have
 
 
@@ -51,7 +37,9 @@ def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_num
     """
     extra_names = _extra_names(ledger.extra_columns())
     write = (
-        _csv_writer(output, [*_COLUMNS, *extra_names.values()]) if file_format is FileFormat.CSV else _ndjson(output)
+        _csv_writer(output, [*RESULT_COLUMNS, *extra_names.values()])
+        if file_format is FileFormat.CSV
+        else _ndjson(output)
     )
     count = 0
     for result in ledger.results():
@@ -77,10 +65,10 @@ def is_export(path: Path, file_format: FileFormat) -> bool:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     try:
-        names = _names(head.decode(errors="replace"), file_format) if head else _COLUMNS
+        names = _names(head.decode(errors="replace"), file_format) if head else RESULT_COLUMNS
     except (ValueError, csv.Error):
         return False
-    return names[: len(_COLUMNS)] == _COLUMNS
+    return names[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
 
 
 def _names(head: str, file_format: FileFormat) -> tuple[str, ...]:
@@ -94,7 +82,7 @@ def _extra_names(columns: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for column in columns:
         name = column
-        while name in _COLUMNS or name in names.values():
+        while name in RESULT_COLUMNS or name in names.values():
             name = f"input_{name}"
         names[column] = name
     return names

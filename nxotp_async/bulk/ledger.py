@@ -5,56 +5,75 @@ queued has not been sent, one that it calls accepted has been, and one that a cr
 """
 
 import hashlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import attrs
 import orjson
 
-from ..errors import LedgerError, without_frames
-from .database import IN_LOG, checkpoint, close_database, guarded, mark, open_database, transaction
-from .encoding import as_columns, as_json, as_message
-from .records import Claim, ClaimedMessage, Entry, MessageState, Outcome, Reason
-from .statements import CAP, EXPIRE, NEXT_DUE, ORPHANS, RECORD, RESOLVE, RESULTS
+from ..languages import Language
+from ..messages import ApiType, Category, OtpMessage
+from . import schema
+from .database import Database
+from .schema import Entry, MessageState, StoredMessage, Transition
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Reason"]
 
-_QueuedRow = tuple[int, str, str, str, str | None, float | None, int]
-_Admit = Callable[[bool, str], float]
 _PAGE: Final = 1000  # rows read at once, so that nothing stays locked in between
-_COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
-_MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
+_TRANSITION: Final = attrgetter(*schema.TRANSITION_COLUMNS)
+
+
+@attrs.frozen
+class Reason:
+    """Why messages are in a state, and how many are.
+
+    Attributes:
+        state: The state.
+        error: The name of the error's class, or ``None`` without one.
+        code: The vendor's code, or ``None`` without one.
+        meta_code: Meta's code, or ``None`` without one.
+        count: How many messages.
+        reason: The text of one of their errors.
+    """
+
+    state: MessageState
+    error: str | None
+    code: int | None
+    meta_code: int | None
+    count: int
+    reason: str | None
 
 
 class Ledger:
     """A run's ledger. Its methods block; several threads may call them, and wait for one another.
 
+    Times are seconds since the epoch, but for those called ``monotonic``, which are seconds of the run's clock that
+    never jumps.
+
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
         create: Whether to make the file where it does not exist.
+        now: The time, by default the machine's; so it is in the methods where it may be left out.
 
     Raises:
-        LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written.
+        LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written. So do the
+            methods.
     """
 
-    def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
+    def __init__(self, path: Path | str | None, *, create: bool = True, now: float | None = None) -> None:
         self.path: Path | None = None if path is None else Path(path)
-        self.commits: int = 0
-        self._commits_in_log = 0
-        self._looked_through = 0  # the place up to which the queue has been looked through in this run
-        self._name = "the temporary ledger" if path is None else str(path)
-        self._lock = threading.RLock()
-        self._database = open_database(self.path, create=create)
+        self._database = Database(self.path, create=create)
         try:
-            (self._identity_key,) = self._one("SELECT key FROM identity")
-            self._mark_orphans()
+            ((self._digest_key,),) = self._database.query(schema.DIGEST_KEY)
+            with self.transaction():
+                self._database.change(schema.INTERRUPT, (_time(now),))
         except BaseException:
             self._database.close()
             raise
@@ -69,81 +88,41 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file. What was in flight and has no outcome is unknown when it is opened again."""
-        with self._lock:
-            close_database(self._database, self._name)
+        self._database.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make all changes within it together, durably, or none of them. It costs one fsync."""
-        with self._lock:
-            with transaction(self._database, self._name):
-                if not self._commits_in_log:
-                    mark(self._database, IN_LOG)
-                yield
-            self.commits += 1
-            self._commits_in_log += 1
-            if self._commits_in_log >= _COMMITS_IN_LOG:
-                with suppress(LedgerError):  # what was committed is durable all the same
-                    self._checkpoint()
+        return self._database.transaction()
 
-    def _checkpoint(self) -> None:
-        with self._access():
-            self._commits_in_log = 0
-            checkpoint(self._database)
-
-    @contextmanager
-    def _access(self) -> Iterator[None]:
-        with self._lock, guarded(self._name):
-            yield
-
-    def _one(self, statement: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a row of SQLite's
-        with self._access():
-            return self._database.execute(statement, parameters).fetchone()
-
-    def _mark_orphans(self) -> None:
-        with self.transaction():
-            self._database.execute(ORPHANS, (time.time(),))
-
-    # ------------------------------------------------------------------------------------------ rows in
+    # ------------------------------------------------------------------------------------------ rows of files
 
     def identify(self, number: int, *parts: str) -> str:
         """Return the identity of a row without an id: a keyed digest, so that it tells strangers nothing."""
         text = "\0".join((str(number), *parts))
-        return hashlib.blake2b(
-            text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._identity_key
-        ).hexdigest()
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._digest_key).hexdigest()
 
-    def add_source(self, name: str) -> int:
+    def add_source(self, name: str, now: float) -> int:
         """Within a transaction, note a file whose rows follow, and return its number."""
-        cursor = self._database.execute(
-            "INSERT INTO sources (name, columns, loaded_at) VALUES (?, '[]', ?)", (name, time.time())
-        )
-        return int(cursor.lastrowid or 0)
+        self._database.change(schema.INSERT_SOURCE, (name, now))
+        ((source,),) = self._database.query("SELECT last_insert_rowid()")
+        return int(source)
 
     def set_columns(self, source: int, columns: Sequence[str]) -> None:
         """Within a transaction, note the names of a file's columns that are no field of a message."""
-        self._database.execute("UPDATE sources SET columns = ? WHERE id = ?", (as_json(columns), source))
+        self._database.change(schema.SET_COLUMNS, (_json(columns), source))
 
-    def add(self, source: int, entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
-        """Within a transaction, take rows in as queued, or as not sent where they are no messages.
+    def add(self, source: int, entries: Sequence[Entry], now: float) -> dict[str, tuple[int, int]]:
+        """Within a transaction, take rows in as queued, or as not sent where they are not valid messages.
 
         Returns:
             The identities that the ledger held before, each with the source and the line it has there. These rows
             were not taken in.
         """
-        inserted = self._database.executemany(
-            "INSERT OR IGNORE INTO messages (source, line, cus_message_id, recipient, content, options, expires_at,"
-            " extra, state, error, reason, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [as_columns(source, entry) for entry in entries],
-        ).rowcount
-        if inserted == len(entries):
+        rows = [_encoded(source, entry, now) for entry in entries]
+        if self._database.insert(schema.INSERT, rows) == len(entries):
             return {}
         lines = {entry.identity: entry.line for entry in entries}
-        held = self._database.execute(
-            "SELECT cus_message_id, source, line FROM messages"
-            " WHERE cus_message_id IN (SELECT value FROM json_each(?))",
-            (as_json(list(lines)),),
-        )
+        held = self._database.query(schema.FIND, (_json(list(lines)),))
         return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
 
     # ------------------------------------------------------------------------------------------ a run
@@ -152,207 +131,110 @@ class Ledger:
         """Let everything that is queued be sent at any time, but for what has expired or is over the cap.
 
         Args:
-            now: Seconds since the epoch.
+            now: The time.
             max_per_recipient: How many messages of the ledger one recipient may get.
         """
-        self._checkpoint()  # all of a file may have just been loaded
-        self._looked_through = 0
+        self._database.checkpoint()  # all of a file may have just been loaded
         with self.transaction():
-            # What waited did so by the clock of an earlier run, which may have been another process's.
-            self._database.execute("UPDATE messages SET not_before = 0 WHERE state = 'queued' AND not_before > 0")
-        self.expire(now)
-        if max_per_recipient is not None:
-            with self.transaction():
-                self._database.execute(CAP, (now, max_per_recipient, max_per_recipient))
+            self._database.change(schema.RESET_TIMES)
+            self._expire(now, None)
+            if max_per_recipient is not None:
+                self._database.change(schema.CAP, (now, max_per_recipient, max_per_recipient))
 
     def expire(self, now: float, *, monotonic: float | None = None) -> Counter[MessageState]:
         """Take messages out of the queue whose codes have expired, and erase those codes.
 
         Args:
-            now: Seconds since the epoch.
-            monotonic: The time by the run's clock that never jumps, to take those, too, that will have expired when
-                they are due.
+            now: The time.
+            monotonic: The time by the run's clock, to take those, too, that will have expired when they are due.
 
         Returns:
             How many are in which state now.
         """
-        expired: Counter[MessageState] = Counter()
         with self.transaction():
-            for state, statement in EXPIRE.items():
-                expired[state] = self._database.execute(statement, (now, now, monotonic)).rowcount
-            self._database.execute(
-                "UPDATE messages SET content = NULL"
-                " WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL",
-                (now,),
-            )
+            return self._expire(now, monotonic)
+
+    def _expire(self, now: float, monotonic: float | None) -> Counter[MessageState]:
+        parameters = (now, now, monotonic)
+        expired = Counter({state: self._database.change(sql, parameters) for state, sql in schema.EXPIRE.items()})
+        self._database.change(schema.ERASE_EXPIRED, (now,))
         return +expired
 
-    def look_again(self) -> bool:
-        """Look through the queue from its start again, and return whether anything is in it."""
-        self._looked_through = 0
-        (is_queued,) = self._one("SELECT EXISTS (SELECT 1 FROM messages WHERE state = 'queued')")
-        return bool(is_queued)
+    def record(self, transitions: Sequence[Transition], now: float) -> None:
+        """Within a transaction, note where claimed messages have gone."""
+        if transitions:
+            self._database.change(schema.RECORD, (now, _json([_TRANSITION(each) for each in transitions])))
 
-    def exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
-        """Write outcomes and claim further messages, in one durable step.
+    def due(self, limit: int, now: float, monotonic: float) -> list[StoredMessage]:
+        """Return messages that have waited for their time, which has come, the earliest first."""
+        return self._queued(schema.DUE, (now, monotonic, limit))
 
-        Args:
-            outcomes: What became of messages claimed before.
-            wanted: How many messages to claim at the most.
-            now: Seconds since the epoch; judges ``expires_at``.
-            monotonic: Seconds of the run's clock that never jumps; judges ``not_before``.
-            admit: Given whether a message has waited before, and its recipient, returns 0.0 where it may be sent
-                now, else the time until which it has to wait, in seconds of the clock that never jumps.
-        """
-        looked_through = self._looked_through
-        try:
-            return self._exchange(outcomes, wanted, now, monotonic, admit)
-        except BaseException as error:
-            self._looked_through = looked_through
-            if not isinstance(error, LedgerError):
-                raise
-            failure = without_frames(error)  # they hold the contents of messages
-        raise failure
+    def fresh(self, limit: int, now: float, *, after: int) -> list[StoredMessage]:
+        """Return messages that may be sent at any time, in the order of the input, from behind this key."""
+        return self._queued(schema.FRESH, (now, after, limit))
 
-    def _exchange(self, outcomes: Sequence[Outcome], wanted: int, now: float, monotonic: float, admit: _Admit) -> Claim:
-        messages: list[ClaimedMessage] = []
-        exhausted = False
-        with self.transaction():
-            self._record(outcomes, now)
-            for _ in range(_MAX_ROUNDS):
-                missing = wanted - len(messages)
-                if not missing:
-                    break
-                rows = self._due(missing, now, monotonic)
-                has_waited = bool(rows)
-                rows = rows or self._fresh(missing, now)
-                exhausted = not rows
-                if exhausted:
-                    break
-                messages += self._claim(rows, now, partial(admit, has_waited))
-            (next_due,) = self._one(NEXT_DUE, (now, monotonic))
-        return Claim(messages, next_due, exhausted)
+    def _queued(self, statement: str, parameters: tuple[object, ...]) -> list[StoredMessage]:
+        ((rows,),) = self._database.query(statement, parameters)
+        return [StoredMessage(key, _decoded(*columns), refusals) for key, refusals, *columns in orjson.loads(rows)]
 
-    def _record(self, outcomes: Sequence[Outcome], now: float) -> None:
-        if outcomes:
-            self._database.execute(RECORD, (now, as_json([attrs.astuple(outcome) for outcome in outcomes])))
+    def claim(self, keys: Sequence[int], now: float) -> None:
+        """Within a transaction, mark messages as in flight."""
+        if keys:
+            self._database.change(schema.CLAIM, (now, _json(keys)))
 
-    def _due(self, limit: int, now: float, monotonic: float) -> list[_QueuedRow]:
-        return self._queued("not_before > 0 AND not_before <= ?", "not_before", (now, monotonic, limit))
+    def defer(self, times: Sequence[tuple[int, float]]) -> None:
+        """Within a transaction, let messages wait: each key with the ``monotonic`` time before which it is not sent."""
+        if times:
+            self._database.change(schema.DEFER, (_json(times),))
 
-    def _fresh(self, limit: int, now: float) -> list[_QueuedRow]:
-        rows = self._queued("not_before = 0 AND id > ?", "id", (now, self._looked_through, limit))
-        if rows:
-            self._looked_through = rows[-1][0]
-        return rows
+    def next_due(self, now: float, monotonic: float) -> float | None:
+        """Return when the first message that waits is due, by the run's clock; ``None`` where none waits."""
+        ((next_due,),) = self._database.query(schema.NEXT_DUE, (now, monotonic))
+        return None if next_due is None else float(next_due)
 
-    def _queued(self, where: str, order: str, parameters: tuple[object, ...]) -> list[_QueuedRow]:
-        # As one JSON text it is one step of SQLite's, and so one handover of Python's lock to the event loop.
-        (rows,) = self._one(
-            "SELECT json_group_array(json_array(id, cus_message_id, recipient, content, options, expires_at, refusals))"  # noqa: S608 - constants
-            " FROM (SELECT * FROM messages WHERE state = 'queued' AND (expires_at IS NULL OR expires_at > ?)"
-            f" AND {where} ORDER BY {order} LIMIT ?)",
-            parameters,
-        )
-        return cast("list[_QueuedRow]", orjson.loads(rows))
-
-    def _claim(self, rows: Iterable[_QueuedRow], now: float, admit: Callable[[str], float]) -> list[ClaimedMessage]:
-        claimed, waiting = [], []
-        for key, cus_message_id, recipient, content, options, expires_at, refusals in rows:
-            not_before = admit(recipient)
-            if not_before:
-                waiting.append((key, not_before))
-            else:
-                message = as_message(cus_message_id, recipient, content, options, expires_at)
-                claimed.append(ClaimedMessage(key, message, refusals))
-        if claimed:
-            self._database.execute(
-                "UPDATE messages SET state = 'sending', not_before = 0, sent_at = ?"
-                " WHERE id IN (SELECT value FROM json_each(?))",
-                (now, as_json([claim.key for claim in claimed])),
-            )
-        if waiting:
-            self._database.execute(
-                "UPDATE messages SET not_before = json_extract(o.value, '$[1]') FROM json_each(?) AS o"
-                " WHERE messages.id = json_extract(o.value, '$[0]')",
-                (as_json(waiting),),
-            )
-        return claimed
+    def sent_since(self, then: float) -> dict[str, float]:
+        """Return when each recipient was last sent to, as far as it was later than this."""
+        return dict(self._database.query(schema.SENT_SINCE, (then,)))
 
     def forget_codes(self) -> None:
         """Let nothing of the erased codes remain in the file, where nothing is queued any more."""
-        with self._access():
-            if not self.counts()[MessageState.QUEUED]:
-                # Erased text is overwritten, but not in the gaps that remain where SQLite has divided a page.
-                self._database.execute("VACUUM")
-            self._checkpoint()
+        self._database.checkpoint(rebuild=not self.counts()[MessageState.QUEUED])
 
     # ------------------------------------------------------------------------------------------ looking at it
 
     def counts(self) -> Counter[MessageState]:
         """Count the messages in each state."""
-        with self._access():
-            rows = self._database.execute("SELECT state, count(*) FROM messages GROUP BY state").fetchall()
-        return Counter({MessageState(state): count for state, count in rows})
+        return Counter({MessageState(state): count for state, count in self._database.query(schema.COUNTS)})
 
     def reasons(self) -> list[Reason]:
         """Count the messages that were not accepted by why, the most frequent reason first."""
-        with self._access():
-            rows = self._database.execute(
-                "SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages"
-                " WHERE error IS NOT NULL AND state IN ('rejected', 'not_sent', 'unknown')"
-                " GROUP BY state, error, code, meta_code ORDER BY n DESC"
-            ).fetchall()
-        return [Reason(MessageState(state), *rest) for state, *rest in rows]
+        return [Reason(MessageState(state), *rest) for state, *rest in self._database.query(schema.REASONS)]
 
     def receipts(self) -> Counter[str]:
         """Count the messages that went out by how far they have come, as callbacks tell."""
-        with self._access():
-            rows = self._database.execute(
-                "SELECT receipt, count(*) FROM messages WHERE receipt IS NOT NULL GROUP BY receipt"
-            ).fetchall()
-        return Counter(dict(rows))
+        return Counter(dict(self._database.query(schema.RECEIPTS)))
 
     def count_awaited(self) -> int:
         """Count the messages that may have gone out, and of which no callback has told whether they arrived."""
-        (count,) = self._one(
-            "SELECT count(*) FROM messages WHERE state IN ('accepted', 'unknown', 'sending')"
-            " AND coalesce(receipt, 'sent') = 'sent'"
-        )
+        ((count,),) = self._database.query(schema.AWAITED)
         return int(count)
-
-    def sent_since(self, then: float) -> dict[str, float]:
-        """Return when each recipient was last sent to, in seconds since the epoch, as far as it was later than this."""
-        with self._access():
-            rows = self._database.execute(
-                "SELECT recipient, max(sent_at) FROM messages WHERE sent_at > ? GROUP BY recipient", (then,)
-            ).fetchall()
-        return dict(rows)
 
     def extra_columns(self) -> list[str]:
         """Return the names of the columns that are no field of a message, in the order of the files."""
-        with self._access():
-            rows = self._database.execute("SELECT columns FROM sources ORDER BY id").fetchall()
+        rows = self._database.query(schema.EXTRA_COLUMNS)
         return list(dict.fromkeys(name for (columns,) in rows for name in orjson.loads(columns)))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield every row with what became of it, in the order of the input; ``extra`` holds its other columns."""
         last = 0
-        while True:
-            with self._access():
-                cursor = self._database.execute(RESULTS, (last, _PAGE))
-                names = [column[0] for column in cursor.description]
-                rows = cursor.fetchall()
-            for row in rows:
-                result = dict(zip(names, row, strict=True))
-                last = result.pop("id")
-                yield {**result, "extra": orjson.loads(result["extra"] or "{}")}
-            if len(rows) < _PAGE:
-                return
+        while rows := self._database.query(schema.RESULTS, (last, _PAGE)):
+            last = rows[-1][0]
+            for _, extra, *values in rows:
+                yield {**dict(zip(schema.RESULT_COLUMNS, values, strict=True)), "extra": orjson.loads(extra or "{}")}
 
     # ------------------------------------------------------------------------------------------ by hand
 
-    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
+    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False, now: float | None = None) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
         An unknown message becomes accepted, but rejected where somebody says by hand that it has ``failed``.
@@ -361,30 +243,65 @@ class Ledger:
             receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.
             by_callback: Whether the vendor says so, who calls the message by the same id. Only unknown messages are
                 settled otherwise.
+            now: The time.
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
-            parameters = (time.time(), as_json(rows))
-            return sum(self._database.execute(statement, parameters).rowcount for statement in RESOLVE)
+            return sum(self._database.change(sql, (_time(now), _json(rows))) for sql in schema.RESOLVE)
 
-    def requeue(self, cus_message_ids: Iterable[str]) -> int:
+    def requeue(self, cus_message_ids: Iterable[str], *, now: float | None = None) -> int:
         """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.
 
         Their recipients may get two messages.
         """
         with self.transaction():
-            return self._database.execute(
-                "UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL,"
-                " may_have_arrived = 1"
-                " WHERE state = 'unknown' AND content IS NOT NULL AND (expires_at IS NULL OR expires_at > ?)"
-                " AND cus_message_id IN (SELECT value FROM json_each(?))",
-                (time.time(), as_json(list(cus_message_ids))),
-            ).rowcount
+            return self._database.change(schema.REQUEUE, (_time(now), _json(list(cus_message_ids))))
 
     def unknown_ids(self) -> list[str]:
         """Return the ``cus_message_id`` of every unknown message, in the order of the input."""
-        with self._access():
-            rows = self._database.execute(
-                "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
-            ).fetchall()
-        return [cus_message_id for (cus_message_id,) in rows]
+        return [cus_message_id for (cus_message_id,) in self._database.query(schema.UNKNOWN_IDS)]
+
+
+def _time(now: float | None) -> float:
+    return time.time() if now is None else now
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+# ---------------------------------------------------------------------------------------------- a message's columns
+
+_LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+_OPTIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    "language_code": Language,
+    "category": Category,
+    "dr_webhook": str,
+    "api_type": ApiType,
+    "business_phone": str,
+}
+
+
+def _encoded(source: int, entry: Entry, now: float) -> tuple[object, ...]:
+    """Return the values of a row, in the order of the statement INSERT."""
+    message, identity = entry.message, entry.identity
+    extra = _json(entry.extra) if entry.extra else None
+    if message is None:
+        error = (MessageState.NOT_SENT, "InvalidMessageError", entry.problem, now)
+        return (source, entry.line, identity, extra, None, None, None, None, *error)
+    options = {name: value for name in _OPTIONS if (value := getattr(message, name)) is not None}
+    expires_at = message.expires_at and min(message.expires_at.timestamp(), _LATEST)
+    content = (message.to, message.content, _json(options) if options else None, expires_at)
+    return (source, entry.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
+
+
+def _decoded(
+    cus_message_id: str, recipient: str, content: str, expires_at: float | None, options: str | None
+) -> OtpMessage:
+    return OtpMessage.restored(
+        recipient,
+        content,
+        cus_message_id=cus_message_id,
+        expires_at=None if expires_at is None else datetime.fromtimestamp(expires_at, UTC),
+        **{name: _OPTIONS[name](value) for name, value in orjson.loads(options or "{}").items()},
+    )

@@ -1,14 +1,16 @@
 """Taking a file into a ledger: all of it, or nothing."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import attrs
 
 from ..errors import InputFileError
-from .files import MessageFile, Row
+from .columns import Row
+from .files import MessageFile
 from .ledger import Ledger
-from .records import Entry
+from .schema import Entry
 
 __all__ = ["Loaded", "load"]
 
@@ -25,7 +27,7 @@ class Loaded:
         rows: How many rows the file has.
         queued: How many of them are now queued.
         known: How many the ledger held before; they were not taken in again.
-        rejected: How many are no messages.
+        rejected: How many are not valid messages.
     """
 
     rows: int
@@ -55,8 +57,8 @@ def load(
     Args:
         ledger: Where to.
         file: Where from.
-        strict: Whether to refuse the file where any row is no message.
-        on_reject: Called with every row that is no message, and what is wrong with it.
+        strict: Whether to refuse the file where any row is not a valid message.
+        on_reject: Called with every row that is not a valid message, and what is wrong with it.
         on_progress: Called now and then with the number of rows read so far.
         before_commit: Called when all went well, before it becomes durable.
 
@@ -66,27 +68,29 @@ def load(
     """
     rows = queued = known = rejected = 0
     columns: dict[str, None] = {}
+    now = time.time()
     with ledger.transaction():
-        source = ledger.add_source(file.name)
+        source = ledger.add_source(file.name, now)
         for batch in _batches(file):
-            held = ledger.add(source, [_entry(ledger, number, row) for number, row in batch])
-            twins = []
-            for number, row in batch:
+            entries = [_entry(ledger, number, row) for number, row in batch]
+            held = ledger.add(source, entries, now)
+            duplicates = []
+            for (number, row), entry in zip(batch, entries, strict=True):
                 columns.update(dict.fromkeys(row.extra))
-                at, line = held.get(_identity(ledger, number, row), (source, row.line))
+                at, line = held.get(entry.identity, (source, row.line))
                 if at != source:
                     known += 1
                     continue
                 problem = row.problem
                 if line != row.line:
                     problem = f"cus_message_id is that of line {line}"
-                    twins.append(_bad_entry(ledger, number, row, problem))
+                    duplicates.append(_invalid(ledger, number, row, problem))
                 if problem:
                     rejected += 1
                     on_reject(row, problem)
                 else:
                     queued += 1
-            ledger.add(source, twins)
+            ledger.add(source, duplicates, now)
             rows += len(batch)
             if len(columns) > _MAX_COLUMNS:
                 raise InputFileError(f"{file.name} has more than {_MAX_COLUMNS} different columns")
@@ -95,7 +99,7 @@ def load(
             raise InputFileError(f"{file.name} holds no rows")
         if strict and rejected:
             raise InputFileError(
-                f"{file.name}: {rejected} of {rows} rows are no messages", hint="nothing was loaded or sent"
+                f"{file.name}: {rejected} of {rows} rows are invalid", hint="nothing was loaded or sent"
             )
         ledger.set_columns(source, list(columns))
         before_commit()
@@ -108,7 +112,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[int, Row]]]:
     size = 0
     for number, row in enumerate(rows, start=1):
         batch.append((number, row))
-        size += len(row.raw) if isinstance(row.raw, str) else sum(map(len, row.raw))
+        size += sum(map(len, row.raw))
         if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -117,17 +121,14 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[int, Row]]]:
 
 
 def _entry(ledger: Ledger, number: int, row: Row) -> Entry:
-    if row.message is None:
-        return _bad_entry(ledger, number, row, row.problem)
-    return Entry(row.line, _identity(ledger, number, row), row.message, row.extra, "")
+    message = row.message
+    if message is None:
+        return _invalid(ledger, number, row, row.problem)
+    identity = message.cus_message_id or ledger.identify(number, message.to, message.content)
+    return Entry(row.line, identity, message, row.extra, "")
 
 
-def _bad_entry(ledger: Ledger, number: int, row: Row, problem: str) -> Entry:
+def _invalid(ledger: Ledger, number: int, row: Row, problem: str) -> Entry:
     # Its own cus_message_id stays free for the row that comes in its place.
-    return Entry(row.line, ledger.identify(number, *row.raw), None, row.extra, problem)
-
-
-def _identity(ledger: Ledger, number: int, row: Row) -> str:
-    if row.message is None:
-        return ledger.identify(number, *row.raw)
-    return row.message.cus_message_id or ledger.identify(number, row.message.to, row.message.content)
+    cells = [row.raw] if isinstance(row.raw, str) else row.raw
+    return Entry(row.line, ledger.identify(number, *cells), None, row.extra, problem)

@@ -1,11 +1,12 @@
 """How fast a run may go: as a whole, and to one recipient."""
 
 import math
-import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from ..retry import PAIR_INTERVAL
+from .schema import StoredMessage
 
 __all__ = ["RecipientPacing", "SendRate"]
 
@@ -103,7 +104,7 @@ class SendRate:
 
 
 class RecipientPacing:
-    """Keeps messages to one recipient apart. Threads may share it.
+    """Keeps messages to one recipient apart.
 
     All times are seconds of one clock that never jumps.
 
@@ -118,28 +119,34 @@ class RecipientPacing:
         self._last = dict(sent or {})
         self._next_slot: dict[str, float] = {}
         self._forget_at = _FORGET_AT
-        self._lock = threading.Lock()
 
-    def admit(self, waited: bool, recipient: str, now: float) -> float:
-        """Return 0.0 where a message to the recipient may go now, else the time until which it has to wait.
+    def split(
+        self, rows: Iterable[StoredMessage], now: float, *, waited: bool
+    ) -> tuple[list[StoredMessage], list[tuple[int, float]]]:
+        """Part messages into those that may go now, and the keys of the others, each with when it may go.
 
         Args:
-            waited: Whether it has waited for its own slot before, and is not sent behind those that came later.
-            recipient: The recipient's number.
+            rows: The messages.
             now: The time.
+            waited: Whether they have waited for slots of their own, and are not sent behind those that came later.
         """
-        with self._lock:
-            earliest = self._last.get(recipient, -math.inf) + self._interval
-            if not waited:
-                earliest = max(earliest, self._next_slot.get(recipient, -math.inf))
+        ready, later = [], []
+        for row in rows:
+            earliest = self._earliest(row.message.to, waited=waited)
             if earliest > now:
+                later.append((row.key, earliest))
                 if not waited:
-                    self._next_slot[recipient] = earliest + (self._interval or PAIR_INTERVAL)
-                return earliest
-            if self._interval:
-                self._last[recipient] = now
-                self._forget(now)
-            return 0.0
+                    self._next_slot[row.message.to] = earliest + (self._interval or PAIR_INTERVAL)
+            else:
+                ready.append(row)
+                if self._interval:
+                    self._last[row.message.to] = now
+        self._forget(now)
+        return ready, later
+
+    def _earliest(self, recipient: str, *, waited: bool) -> float:
+        earliest = self._last.get(recipient, -math.inf) + self._interval
+        return earliest if waited else max(earliest, self._next_slot.get(recipient, -math.inf))
 
     def throttled(self, recipient: str, earliest: float, now: float) -> float:
         """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it.
@@ -149,11 +156,10 @@ class RecipientPacing:
             earliest: When it may be sent again at the earliest.
             now: The time.
         """
-        with self._lock:
-            slot = max(earliest, self._next_slot.get(recipient, -math.inf))
-            self._next_slot[recipient] = slot + (self._interval or PAIR_INTERVAL)
-            self._forget(now)
-            return slot
+        slot = max(earliest, self._next_slot.get(recipient, -math.inf))
+        self._next_slot[recipient] = slot + (self._interval or PAIR_INTERVAL)
+        self._forget(now)
+        return slot
 
     def _forget(self, now: float) -> None:
         """Drop what no longer matters, now and then, so that memory stays bounded by the rate."""

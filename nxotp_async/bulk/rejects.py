@@ -9,8 +9,10 @@ from typing import IO, Final
 import orjson
 
 from ..errors import InputFileError
-from .csv_lines import csv_line
-from .files import FileFormat, MessageFile, Row, json_object
+from .columns import Row
+from .csv_files import csv_line
+from .files import FileFormat, MessageFile
+from .ndjson_files import json_object
 
 __all__ = ["RejectsFile"]
 

@@ -23,6 +23,7 @@ from nxotp_async.bulk import (
     export,
     load,
     open_messages,
+    read_messages,
     settle,
 )
 from nxotp_async.receivers import EventSink
@@ -32,6 +33,7 @@ def a_file(path: Path) -> None:
     with open_messages(str(path)) as file:
         assert_type(file, MessageFile)
         assert_type(iter(file), Iterator[Row])
+    assert_type(read_messages(io.BytesIO(), "otps", FileFormat.CSV), MessageFile)
     with open_messages("-", FileFormat.NDJSON) as file, Ledger(path) as ledger:
         assert_type(load(ledger, file), Loaded)
         rejects = RejectsFile(path, file)
@@ -41,6 +43,7 @@ def a_file(path: Path) -> None:
 
 
 def a_row(row: Row, loaded: Loaded) -> None:
+    assert_type(OtpMessage.restored("9995550100", "482913", cus_message_id="A-1"), OtpMessage)
     assert_type(row.line, int)
     assert_type(row.message, OtpMessage | None)
     assert_type(row.extra, Mapping[str, Any])
@@ -59,7 +62,7 @@ def a_ledger(ledger: Ledger, reason: Reason) -> None:
     assert_type(ledger.receipts(), Counter[str])
     assert_type(ledger.results(), Iterator[dict[str, Any]])
     assert_type(ledger.resolve({"A-1": "delivered"}), int)
-    assert_type(ledger.requeue(["A-1"]), int)
+    assert_type(ledger.requeue(["A-1"], now=1_800_000_000), int)
     assert_type(ledger.unknown_ids(), list[str])
     assert_type(ledger.extra_columns(), list[str])
     assert_type(reason.state, MessageState)

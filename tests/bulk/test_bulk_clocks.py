@@ -8,8 +8,7 @@ from email.utils import formatdate
 from itertools import pairwise
 
 import pytest
-from support import VirtualTimeLoop
-from test_bulk_dispatcher import (
+from bulk_runs import (
     ACCEPTED,
     ALICE,
     NOT_SENT,
@@ -29,6 +28,7 @@ from test_bulk_dispatcher import (
     run,
     virtual_dispatcher,
 )
+from support import VirtualTimeLoop
 
 from nxotp_async import RetryPolicy, TimestampExpiredError
 from nxotp_async.bulk import Dispatcher, Report

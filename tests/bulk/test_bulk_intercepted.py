@@ -1,14 +1,16 @@
 """Something else than the vendor's API answers a bulk run: a proxy, a firewall, a server at a wrong address."""
 
+import math
 import random
 from collections import Counter
 
 import pytest
-from test_bulk_dispatcher import (
+from bulk_runs import (
     ACCEPTED,
     QUEUED,
     REJECTED,
     Post,
+    SlowLedgerLoop,
     Vendor,
     always,
     in_state,
@@ -140,6 +142,23 @@ def test_so_it_is_where_it_begins_in_the_middle_of_the_run(concurrency: int, max
         assert len(vendor.posts) <= 200 + 6 * concurrency
         vendor.treat = None
         assert run(ledger, vendor).report.counts == {ACCEPTED: 1000}
+
+
+@pytest.mark.parametrize(("concurrency", "rate"), [(4, None), (64, None), (64, 500), (200, 500)])
+@pytest.mark.parametrize("seconds", [2.0, math.inf])
+def test_a_run_is_as_patient_where_the_ledger_takes_its_time(
+    concurrency: int, rate: float | None, seconds: float
+) -> None:
+    vendor = Vendor(lambda post: page() if 1 <= post.at < 1 + seconds else None)
+    with ledger_of(messages(3000)) as ledger:
+        ended = run(ledger, vendor, concurrency=concurrency, rate=rate, loop_factory=SlowLedgerLoop)
+    failures = len(vendor.posts) - len(vendor.accepted)
+    assert failures <= 5 * concurrency
+    if seconds == math.inf:
+        assert isinstance(ended.report.paused, ApiError)
+        assert 4.4 <= ended.at <= 8
+    else:
+        assert ended.report == Report(Counter({ACCEPTED: 3000}), None, False)
 
 
 def test_as_long_as_the_vendor_answers_as_well_the_run_is_not_paused() -> None:

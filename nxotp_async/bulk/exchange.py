@@ -1,0 +1,130 @@
+"""What a run does with its ledger, in the ledger's thread. What crosses between it and the event loop are plain values.
+
+The loop hands over transitions and times, and takes in the messages and counts that are returned. Nothing here knows
+of the loop, and whatever is kept here is of this thread alone, the pacing of the recipients included.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from ..errors import LedgerError, without_frames
+from .ledger import Ledger
+from .pacing import RecipientPacing
+from .schema import MessageState, StoredMessage, Transition
+
+__all__ = ["Batch", "LedgerExchange"]
+
+_MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none takes long
+
+
+@attrs.frozen
+class Batch:
+    """What an exchange has brought.
+
+    Attributes:
+        recorded: How many transitions are durable now.
+        messages: What to send now.
+        next_due: When the first message that waits may be sent, in seconds of the run's clock that never jumps;
+            ``None`` where none waits.
+        exhausted: Whether nothing is left in the queue but what waits; ``None`` where nothing was wanted.
+    """
+
+    recorded: int
+    messages: list[StoredMessage]
+    next_due: float | None
+    exhausted: bool | None
+
+
+class LedgerExchange:
+    """The transactions of one run. One thread calls them, one after the other.
+
+    Args:
+        ledger: The ledger.
+        per_recipient: Seconds between two messages to one recipient; 0.0 for those only that Meta has throttled.
+        max_per_recipient: How many messages of the ledger one recipient may get.
+    """
+
+    def __init__(self, ledger: Ledger, per_recipient: float = 0.0, max_per_recipient: int | None = None) -> None:
+        self._ledger = ledger
+        self._per_recipient = per_recipient
+        self._max_per_recipient = max_per_recipient
+        self._pacing = RecipientPacing(per_recipient)
+        self._position = 0  # the queue has been looked through up to this key
+
+    def begin(self, now: float, monotonic: float) -> Counter[MessageState]:
+        """Begin the run, and return how many messages are in which state.
+
+        Args:
+            now: Seconds since the epoch.
+            monotonic: Seconds of the run's clock that never jumps.
+        """
+        self._ledger.begin_run(now, max_per_recipient=self._max_per_recipient)
+        sent = self._ledger.sent_since(now - self._per_recipient) if self._per_recipient else {}
+        # What seems to have been sent in the future was sent before the clock was set back.
+        sent = {recipient: monotonic - max(0.0, now - at) for recipient, at in sent.items()}
+        self._pacing = RecipientPacing(self._per_recipient, sent)
+        return self._ledger.counts()
+
+    def exchange(self, transitions: Iterable[Transition], wanted: int, now: float, monotonic: float) -> Batch:
+        """Record transitions and claim further messages, in one durable transaction.
+
+        Args:
+            transitions: Where messages have gone that were claimed before.
+            wanted: How many messages to claim at the most.
+            now: Seconds since the epoch; judges ``expires_at``.
+            monotonic: Seconds of the run's clock that never jumps; judges ``not_before``.
+        """
+        recorded = list(self._paced(transitions, monotonic))
+        messages: list[StoredMessage] = []
+        exhausted = False if wanted else None
+        position = self._position
+        try:
+            with self._ledger.transaction():
+                self._ledger.record(recorded, now)
+                for _ in range(_MAX_ROUNDS):
+                    if not (missing := wanted - len(messages)):
+                        break
+                    due = self._ledger.due(missing, now, monotonic)
+                    rows = due or self._ledger.fresh(missing, now, after=position)
+                    if exhausted := not rows:
+                        break
+                    if not due:
+                        position = rows[-1].key
+                    ready, later = self._pacing.split(rows, monotonic, waited=bool(due))
+                    self._ledger.claim([row.key for row in ready], now)
+                    self._ledger.defer(later)
+                    messages += ready
+                next_due = self._ledger.next_due(now, monotonic)
+            self._position = position
+            return Batch(len(recorded), messages, next_due, exhausted)
+        except LedgerError as error:
+            failure = without_frames(error)  # they hold the contents of messages
+        raise failure
+
+    def _paced(self, transitions: Iterable[Transition], monotonic: float) -> Iterator[Transition]:
+        for transition in transitions:
+            if transition.throttled is None:
+                yield transition
+            else:
+                slot = self._pacing.throttled(transition.throttled, transition.not_before, monotonic)
+                yield attrs.evolve(transition, not_before=slot)
+
+    def expire(self, now: float) -> Counter[MessageState]:
+        """Take out of the queue what has expired, and return how many are in which state now."""
+        return self._ledger.expire(now)
+
+    def look_again(self, now: float, monotonic: float) -> Counter[MessageState]:
+        """Look through the queue from its start from now on, less what expires before it is due; return the counts."""
+        self._position = 0
+        self._ledger.expire(now, monotonic=monotonic)
+        return self._ledger.counts()
+
+    def finish(self, transitions: Iterable[Transition], now: float, monotonic: float) -> Counter[MessageState]:
+        """Record the last transitions, let nothing of erased codes remain, and return the final counts."""
+        self.exchange(transitions, 0, now, monotonic)
+        self._ledger.expire(now)
+        self._ledger.forget_codes()
+        return self._ledger.counts()

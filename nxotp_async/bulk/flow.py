@@ -1,0 +1,129 @@
+"""How fast a run sends, when it waits, whether it can go on; and what follows for each message."""
+
+import logging
+import math
+from collections.abc import Collection
+from typing import Final
+
+import attrs
+
+from ..clocks import Clock
+from ..codes import MetaCode
+from ..errors import ApiError, NxOtpError, OutcomeUnknownError
+from ..messages import OtpMessage
+from ..results import SendResult
+from ..retry import RetryPolicy
+from .failures import FailureKind
+from .health import Health
+from .pacing import SendRate
+from .schema import MessageState, StoredMessage, Transition
+
+__all__ = ["FlowControl"]
+
+_log = logging.getLogger("nxotp_async")
+
+_COUNTED: Final = (FailureKind.RETRYABLE, FailureKind.INTERCEPTED)  # against max_attempts
+_LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
+
+
+class FlowControl:
+    """The rate, the pauses and the end of a run, as its results ask for. It belongs to the event loop.
+
+    Args:
+        rate: Messages a second at the most; ``None`` for no limit.
+        policy: What is sent again.
+        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only.
+        concurrency: How many messages are in flight at the most.
+        clock: Sources of time and chance.
+
+    Attributes:
+        rate: How fast it goes at present.
+        paused: Why it cannot go on, or ``None``.
+    """
+
+    def __init__(
+        self, rate: float | None, policy: RetryPolicy, reject_on: Collection[int], concurrency: int, clock: Clock
+    ) -> None:
+        self.rate = SendRate(rate, clock.monotonic())
+        self.paused: NxOtpError | None = None
+        self._policy = policy
+        self._reject_on = reject_on
+        self._health = Health(concurrency)
+        self._clock = clock
+        self._holds = 0  # in a row
+        self._held_until = -math.inf  # what was sent before this fails for the reason that is known already
+
+    def transition(self, claimed: StoredMessage, result: SendResult) -> Transition:
+        """Take a result in, and return where its message goes.
+
+        Args:
+            claimed: The message.
+            result: What became of it.
+        """
+        if result.error is None:
+            self._health.accepted()
+            self._holds = 0
+            return Transition(claimed.key, MessageState.ACCEPTED, result.attempts, message_id=result.message_id)
+        error, now = result.error, self._clock.monotonic()
+        kind = self._kind_of(error, claimed.message)
+        sent_at = now - result.elapsed
+        tried_again = sent_at >= self._held_until
+        self._note(kind, error, now, tried_again=tried_again)
+        if kind in _COUNTED and self._health.is_down:
+            kind = FailureKind.UNREACHABLE
+        if kind is FailureKind.THROTTLED:
+            self._throttle(error, now, sent_at)
+        elif kind is FailureKind.UNREACHABLE and tried_again:
+            self._hold(error, now)
+        transition = Transition(
+            claimed.key,
+            MessageState(result.status),
+            attempts=result.attempts,
+            code=error.code,
+            meta_code=error.meta_code,
+            error=type(error).__name__,
+            reason=str(error),
+        )
+        # The first answer that is not the vendor's is never a message's last.
+        refusals = claimed.refusals + (kind is FailureKind.RETRYABLE)
+        if kind is FailureKind.FINAL or (kind in _COUNTED and refusals >= self._policy.max_attempts):
+            return transition
+        pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
+        return attrs.evolve(
+            transition,
+            state=MessageState.QUEUED,
+            refusals=int(kind in _COUNTED),
+            not_before=now + min(pause, Health.PATIENCE),
+            throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
+        )
+
+    def _kind_of(self, error: NxOtpError, message: OtpMessage) -> FailureKind:
+        expired = message.expires_at is not None and message.expires_at.timestamp() <= self._clock.time()
+        return FailureKind.of(error, expired=expired, policy=self._policy, reject_on=self._reject_on)
+
+    def _note(self, kind: FailureKind, error: NxOtpError, now: float, *, tried_again: bool) -> None:
+        """Note what a failure says of the vendor's health, and end the run where that is bad enough."""
+        if isinstance(error, OutcomeUnknownError):
+            self._health.unknown(now)
+        elif kind in (FailureKind.CLOCK_CORRECTED, FailureKind.INTERCEPTED):
+            self._health.not_processed(now, tried_again=tried_again)
+            if tried_again:
+                self._held_until = now
+        elif kind is not FailureKind.FINAL:
+            self._health.failed(now)
+        elif isinstance(error, ApiError) and error.code not in self._reject_on:
+            self._health.refused(error.code)
+        if kind is FailureKind.ACCOUNT_BLOCKED or self._health.is_hopeless(now):
+            self.paused = self.paused or error
+
+    def _throttle(self, error: NxOtpError, now: float, sent_at: float) -> None:
+        if self.rate.throttled(sent_at, now):
+            _log.warning("the vendor throttles; going on with %.1f messages a second", self.rate.rate)
+        if error.retry_after:
+            self.rate.hold(now + min(error.retry_after, Health.PATIENCE))
+
+    def _hold(self, error: NxOtpError, now: float) -> None:
+        self._holds += 1
+        self._held_until = now + min(_LONGEST_HOLD, 0.25 * 2.0 ** min(self._holds, 10))
+        self.rate.hold(self._held_until)
+        _log.warning("%s; trying again in %.1f s", error, self._held_until - now)
