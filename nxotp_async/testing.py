@@ -5,8 +5,9 @@ The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytes
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -97,21 +98,35 @@ def serve_in_thread(server: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
     Raises:
         OSError: The port is taken.
     """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="nxotp sandbox", daemon=True)
-    thread.start()
-    start = partial(asyncio.run_coroutine_threadsafe, loop=loop)
-    stack = AsyncExitStack()
-    stack.push_async_callback(loop.shutdown_asyncgens)
-    try:
+    started: Future[tuple[_T, Callable[[], object]]] = Future()
+    ended: Future[None] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with server as running:
+            started.set_result((running, partial(loop.call_soon_threadsafe, stop.set)))
+            await stop.wait()
+
+    def run() -> None:
         try:
-            yield start(stack.enter_async_context(server)).result()
+            asyncio.run(serve())
+        except BaseException as error:
+            (ended if started.done() else started).set_exception(error)
+        else:
+            ended.set_result(None)
+
+    thread = threading.Thread(target=run, name="nxotp sandbox", daemon=True)
+    thread.start()
+    try:
+        running, stop = started.result()
+        try:
+            yield running
         finally:
-            start(stack.aclose()).result()
+            stop()
+            ended.result()
     finally:
-        loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()
 
 
 class UnpooledTransport:
