@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation: `make docs`. It needs no network."""  # noqa: INP001 - Sphinx's, no module
+"""Sphinx's settings for the documentation: `make docs`. No network is needed."""  # noqa: INP001 - not a module
 
 import re
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from nxotp_async.cli import nxotp
 
 project = "nxotp_async"
 author = "The nxotp_async authors"
-copyright = author  # noqa: A001 - Sphinx calls it so
+copyright = author  # noqa: A001 - Sphinx's name for it
 version = release = nxotp_async.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(?!nxotp_async\.)\w+\..*"),  # other libraries' names: their inventories are on the network
+    ("py:.*", r"(?!nxotp_async\.)\w+\..*"),  # names of other libraries: their inventories are on the network
     ("any", r"(\w*Error|contextlib\..*)"),
-    ("py:class", r".*\._\w+"),  # a type that is private, in a signature
+    ("py:class", r".*\._\w+"),  # a private type in a signature
 ]
 
 # ---------------------------------------------------------------------------------------------- pages
@@ -33,7 +33,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"nxotp_async {release}"
 html_copy_source = False
-html_use_index = html_domain_indices = False  # the search finds names, too
+html_use_index = html_domain_indices = False  # the search also finds names
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 
@@ -42,26 +42,26 @@ html_css_files = ["custom.css"]
 default_role = "any"  # `OtpClient` in a docstring is a link
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True  # as they are written, not as they are
+autodoc_preserve_defaults = True  # show defaults as they are in the source
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 110
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # attributes as a list, like parameters
-# Of an attribute's docstring napoleon takes what stands before a colon in the first line for the type.
+napoleon_use_ivar = True  # show attributes as a list, like parameters
+# Otherwise napoleon takes the text before the first colon of an attribute's docstring for its type.
 GoogleDocstring._parse_attribute_docstring = lambda self: self._dedent(self._consume_to_end())  # noqa: SLF001
 
-_HELP_WIDTH = 88  # characters; what fits into the page
+_HELP_WIDTH = 88  # characters that fit on the page
 
 
 def setup(app: Sphinx) -> None:
-    """Connect what Sphinx's settings do not offer."""
+    """Connect the functions below, for which Sphinx has no settings."""
     app.connect("source-read", _add_help)
     app.connect("autodoc-process-docstring", _mark_examples, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", _simplify_signature)
 
 
 def _add_help(_: Sphinx, page: str, source: list[str]) -> None:
-    """Put the help of every command below the page about the command line."""
+    """Append the help of every command to the page about the command line."""
     if page == "reference/cli":
         source[0] += "\n".join(_help(nxotp, "nxotp"))
 
@@ -75,7 +75,7 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
 
 
 def _mark_examples(_: Sphinx, _what: str, _name: str, _subject: object, _options: object, lines: list[str]) -> None:
-    """Take what is indented between two paragraphs for an example, and not for a quotation."""
+    """Render an indented block between two paragraphs as an example, not as a quotation."""
     for number in range(len(lines) - 2, 0, -1):
         above, here, below = lines[number - 1 : number + 2]
         if above[:1].strip() and not here and below.startswith("    "):
@@ -85,15 +85,15 @@ def _mark_examples(_: Sphinx, _what: str, _name: str, _subject: object, _options
 def _simplify_signature(
     _: Sphinx, what: str, _name: str, subject: object, _options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Hide how exceptions, enumerations and protocols are called, which nobody does, and find attrs' defaults."""
+    """Hide the arguments of exceptions, enumerations and protocols, which users do not call; show attrs' defaults."""
     if what == "exception" or isinstance(subject, EnumType) or getattr(subject, "_is_protocol", False):
         return "", None
     if signature and isinstance(subject, type) and attrs.has(subject):
         defaults = {field.name: field.default for field in attrs.fields(subject)}
-        signature = re.sub(r"attr_dict\['(\w+)'\]\.default", lambda name: _shown(defaults[name[1]]), signature)
-        signature = signature.replace("NOTHING", "...")  # it is made anew for each
+        signature = re.sub(r"attr_dict\['(\w+)'\]\.default", lambda name: _default(defaults[name[1]]), signature)
+        signature = signature.replace("NOTHING", "...")  # a factory makes the default
     return signature, returns
 
 
-def _shown(default: object) -> str:
+def _default(default: object) -> str:
     return repr(default) if type(default) in (int, float, str, bool, NoneType) else "..."

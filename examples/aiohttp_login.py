@@ -1,4 +1,4 @@
-"""Login in aiohttp: send a code, tell whether it has arrived, verify it.
+"""Login in aiohttp: send a code, report whether it was delivered, verify it.
 
 In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
 
@@ -9,8 +9,8 @@ In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``.
     GET  /delivery/{message}                             -> 200 {"delivery": "delivered"}
     POST /login/verify         login=...  code=482913    -> 200 {"status": "logged in"}, or 401
 
-202 says that the code may be on its way, 422 that the number is none, 503 that the code could not be sent.
-In production set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/ as well.
+202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be sent.
+In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
 """
 
 import logging
@@ -36,9 +36,9 @@ routes = web.RouteTableDef()
 
 @routes.post("/login/code")
 async def send_code(request: web.Request) -> web.Response:
-    """Send a code. Limit how often one number and one address may ask, in front of this."""
+    """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
-    message_id = secrets.token_hex(16)  # known before it is sent, so that a callback finds it in any case
+    message_id = secrets.token_hex(16)  # known before the send, so that a callback can be matched in any case
     try:
         message = OtpMessage(
             await field(request, "number"),
@@ -52,7 +52,7 @@ async def send_code(request: web.Request) -> web.Response:
     try:
         await request.app[TRACKER].add(await request.app[CLIENT].send(message))
     except OutcomeUnknownError:
-        http_status, status = 202, "it may be on its way"  # the callback will tell
+        http_status, status = 202, "may arrive"  # a callback will say whether it was delivered
     except NxOtpError as error:
         log.warning("code %s was not sent: %s", message_id, error)
         raise web.HTTPServiceUnavailable(text="the code could not be sent") from None
@@ -62,7 +62,7 @@ async def send_code(request: web.Request) -> web.Response:
 
 @routes.get("/delivery/{message}")
 async def delivery(request: web.Request) -> web.Response:
-    """Tell how far a code has come: a page that asks now and then can offer a call where nothing arrives."""
+    """Return the delivery status of a code. A page can poll this, and offer a call if the code does not arrive."""
     state = await request.app[TRACKER].state(request.match_info["message"])
     return web.json_response({"delivery": state.status if state else "unknown"})
 
@@ -73,17 +73,17 @@ async def verify_code(request: web.Request) -> web.Response:
     number = request.app[LOGINS].verify(await field(request, "login"), await field(request, "code"))
     if number is None:
         raise web.HTTPUnauthorized(text="wrong or expired code")
-    return web.json_response({"status": "logged in"})  # here begins the session of the person with this number
+    return web.json_response({"status": "logged in"})  # start the session of the user with this number here
 
 
-async def closing(app: web.Application) -> AsyncIterator[None]:
-    """Close the client's connections when the last request has been answered. It opens them by itself."""
+async def close_client(app: web.Application) -> AsyncIterator[None]:
+    """Close the client's connections after the last request has been answered. The client opens them when needed."""
     async with app[CLIENT]:
         yield
 
 
 async def field(request: web.Request, name: str) -> str:
-    """Return what the request's form holds under this name."""
+    """Return a field of the request's form, or an empty str."""
     try:
         return str((await request.post()).get(name, ""))
     except ValueError:
@@ -91,12 +91,12 @@ async def field(request: web.Request, name: str) -> str:
 
 
 def make_app() -> web.Application:
-    """Put the application together."""
-    app = web.Application(handler_args=HANDLER_ARGS)  # closes connections that stay silent
-    app[CLIENT] = OtpClient(deadline=8)  # seconds; somebody is waiting
+    """Return the application."""
+    app = web.Application(handler_args=HANDLER_ARGS)  # closes connections on which no request comes
+    app[CLIENT] = OtpClient(deadline=8)  # seconds; a user is waiting
     app[LOGINS] = Logins()
     app[TRACKER] = DeliveryTracker()
-    app.cleanup_ctx.append(closing)
+    app.cleanup_ctx.append(close_client)
     app.add_routes(routes)
     keys = Credentials(os.environ["NXOTP_ACCESS_KEY"], os.environ["NXOTP_ACCESS_SECRET"])
     app.add_subapp("/nxcloud", aiohttp_receiver(app[TRACKER], keys))

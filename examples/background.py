@@ -1,16 +1,16 @@
-"""Codes sent in the background of a web request: a queue and one task, no broker.
+"""Send codes in the background of a web application: a queue and one task, no broker.
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
     pip install nxotp_async
     python examples/background.py
 
-    POST /codes       number=+999 555 0100    -> 202 {"id": "..."}, 422, or 503 where the queue is full
+    POST /codes       number=+999 555 0100    -> 202 {"id": "..."}, 422, or 503 if the queue is full
     GET  /codes/{id}                          -> 200 {"status": "queued"}, then accepted, rejected, not_sent or unknown
 
-On SIGTERM or Ctrl-C no more requests are taken, and what is queued is sent, for `DRAIN` seconds at the most. Whatever
-is still in the queue then is not sent, what is in flight may be on its way, and the log counts both. The queue does not
-survive the process, because a code is of no use after some minutes; where it must, see docs/background.md.
+On SIGTERM or Ctrl-C no more requests are accepted, and the queue is sent, for `DRAIN` seconds at most. After that, what
+is still queued is not sent, and what is in flight may arrive; the log counts both. The queue is lost when the process
+ends, because a code is useless after some minutes; if it must not be lost, see docs/background.md.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ routes = web.RouteTableDef()
 
 @routes.post("/codes")
 async def queue_code(request: web.Request) -> web.Response:
-    """Queue a code. A wrong number is told at once; everything else, `tell_status` tells."""
-    code = f"{secrets.randbelow(1_000_000):06}"  # keep a keyed hash of it: see logins.py
+    """Queue a code. A wrong number is reported at once; for everything else, see `get_status`."""
+    code = f"{secrets.randbelow(1_000_000):06}"  # store a keyed hash of it: see logins.py
     message_id = secrets.token_hex(16)
     try:
         message = OtpMessage(
             await field(request, "number"),
             f"Your code is {code}",
             cus_message_id=message_id,
-            expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),  # not sent after that, if the queue is slow
+            expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),  # not sent after that
         )
     except InvalidMessageError as error:
         raise web.HTTPUnprocessableEntity(text=str(error)) from None
@@ -59,8 +59,8 @@ async def queue_code(request: web.Request) -> web.Response:
 
 
 @routes.get("/codes/{id}")
-async def tell_status(request: web.Request) -> web.Response:
-    """Tell what became of a code."""
+async def get_status(request: web.Request) -> web.Response:
+    """Return the status of a code."""
     status = request.app[STATUSES].get(request.match_info["id"])
     if status is None:
         raise web.HTTPNotFound(text="no such code, or an old one")
@@ -68,7 +68,7 @@ async def tell_status(request: web.Request) -> web.Response:
 
 
 async def send_queued(client: OtpClient, queue: asyncio.Queue[OtpMessage], statuses: dict[str, str]) -> None:
-    """Send what is in the queue and what comes into it, for ever. A message that fails does not stop the rest."""
+    """Send the messages of the queue, until cancelled. A message that fails does not stop the others."""
 
     async def queued() -> AsyncIterator[OtpMessage]:
         while True:
@@ -86,9 +86,9 @@ async def send_queued(client: OtpClient, queue: asyncio.Queue[OtpMessage], statu
 
 @asynccontextmanager
 async def sending(app: web.Application) -> AsyncIterator[None]:
-    """Send while the application runs, and what is left of the queue when the last request has been answered."""
+    """Send while the application runs. After the last request has been answered, send the rest of the queue."""
     queue, statuses = app[QUEUE], app[STATUSES]
-    # An error in the task ends the server, which would else go on to queue what nobody sends.
+    # The task group ends the server if the task fails. Otherwise it would queue codes that are never sent.
     async with OtpClient(deadline=DRAIN - 5) as client, asyncio.TaskGroup() as tasks:
         sender = tasks.create_task(send_queued(client, queue, statuses))
         yield
@@ -98,11 +98,11 @@ async def sending(app: web.Application) -> AsyncIterator[None]:
             sender.cancel()
     never_sent = queue.qsize()
     in_flight = sum(status == "queued" for status in statuses.values()) - never_sent
-    log.info("stopped: %d codes were not sent, %d may be on their way", never_sent, in_flight)
+    log.info("stopped: %d codes were not sent, %d may arrive", never_sent, in_flight)
 
 
 async def field(request: web.Request, name: str) -> str:
-    """Return what the request's form holds under this name."""
+    """Return a field of the request's form, or an empty str."""
     try:
         return str((await request.post()).get(name, ""))
     except ValueError:
@@ -110,7 +110,7 @@ async def field(request: web.Request, name: str) -> str:
 
 
 def make_app() -> web.Application:
-    """Put the application together."""
+    """Return the application."""
     app = web.Application()
     app[QUEUE] = asyncio.Queue(MAX_QUEUED)
     app[STATUSES] = {}

@@ -1,13 +1,12 @@
-"""Login in Django: forms, an asynchronous view, one client for the process. A whole project in one file, no database.
+"""Login in Django: forms, asynchronous views, one client for the process. A project in one file, without a database.
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
     pip install nxotp_async django uvicorn
     uvicorn --app-dir examples django_login:application
 
-and open http://127.0.0.1:8000/. The status of the page is 200 where the code was sent, 202 where it may be on its way,
-422 where the number is none, and 503 where the code could not be sent. In production set DJANGO_SECRET_KEY and
-DJANGO_ALLOWED_HOSTS as well.
+and open http://127.0.0.1:8000/. The HTTP status is 200 if the code was sent, 202 if it may arrive, 422 if it is not a
+phone number, and 503 if the code could not be sent. In production also set DJANGO_SECRET_KEY and DJANGO_ALLOWED_HOSTS.
 """
 
 import logging
@@ -32,7 +31,7 @@ settings.configure(
     SECRET_KEY=os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(),
     ALLOWED_HOSTS=os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(","),
     ROOT_URLCONF=__name__,
-    # Nothing here is exempt from the check against forged requests: each form carries its token.
+    # No view is exempt from CSRF protection: each form contains the token.
     MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware", "django.middleware.clickjacking.XFrameOptionsMiddleware"],
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
 )
@@ -46,12 +45,12 @@ PAGE = Template("""<!doctype html><title>Login</title><p>{{ text }}</p>
 <form method="post" action="/code">{% csrf_token %}<input name="number" type="tel"><button>Send code</button></form>""")
 
 log = logging.getLogger(__name__)
-client = OtpClient(deadline=8)  # seconds; somebody is waiting
+client = OtpClient(deadline=8)  # seconds; a user is waiting
 logins = Logins()
 
 
 def page(request: HttpRequest, text: str, *, status: int = 200, login: str = "") -> HttpResponse:
-    """Return the page with this text, and with a field for the code where there is a login."""
+    """Return the page with this text, and with a field for the code if there is a login."""
     return HttpResponse(PAGE.render(RequestContext(request, {"text": text, "login": login})), status=status)
 
 
@@ -65,7 +64,7 @@ async def start(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters("number")
 @sensitive_variables("code", "message")
 async def send_code(request: HttpRequest) -> HttpResponse:
-    """Send a code. Limit how often one number and one address may ask, in front of this."""
+    """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
     expires_at = datetime.now(UTC) + timedelta(seconds=CODE_LIFE)
     try:
@@ -76,7 +75,7 @@ async def send_code(request: HttpRequest) -> HttpResponse:
     try:
         await client.send(message)
     except OutcomeUnknownError:
-        status, text = 202, "The code may be on its way: wait a minute before you ask for another."
+        status, text = 202, "The code may arrive: wait a minute before you ask for another one."
     except NxOtpError as error:
         log.warning("code %s was not sent: %s", error.cus_message_id, error)
         return page(request, "The code could not be sent.", status=503)
@@ -91,7 +90,7 @@ async def verify_code(request: HttpRequest) -> HttpResponse:
     number = logins.verify(login, request.POST.get("code", ""))
     if number is None:
         return page(request, "A wrong or expired code.", status=401, login=login)
-    return page(request, "You are logged in.")  # here: await alogin(request, the user with this number)
+    return page(request, "You are logged in.")  # add here: await alogin(request, the user with this number)
 
 
 urlpatterns = [path("", start), path("code", send_code), path("verify", verify_code)]
@@ -102,11 +101,11 @@ Message = Mapping[str, Any]
 async def application(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """Serve Django, and close the client in the end.
+    """Serve Django, and close the client at the end.
 
-    Django tells nobody when a process begins or ends, and refuses the part of ASGI that does. So it is handled in front
-    of Django, and the client is closed in the event loop of its connections, after the last request was answered.
-    Under WSGI each request has an event loop of its own: the client works there too, but connects anew each time.
+    Django does not support the lifespan events of ASGI. So they are handled here, and the client is closed in the event
+    loop of its connections, after the last request has been answered. With WSGI, each request has its own event loop:
+    the client works there, too, but opens a new connection for each send.
     """
     if scope["type"] != "lifespan":
         await django_app(scope, receive, send)

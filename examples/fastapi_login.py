@@ -1,4 +1,4 @@
-"""Login in FastAPI: send a code, see that it arrives, fall back where it does not, verify it.
+"""Login in FastAPI: send a code, wait until it is delivered, fall back if it is not, verify it.
 
 In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
 
@@ -8,8 +8,8 @@ In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``.
     POST /login/code    {"number": "+999 555 0100"}         -> 200 {"login": "...", "status": "sent"}
     POST /login/verify  {"login": "...", "code": "482913"}  -> 200 {"status": "logged in"}, or 401
 
-202 says that the code may be on its way, 422 that the number is none, 503 that the code could not be sent.
-In production set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/ as well.
+202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be sent.
+In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from nxotp_async.tracking import DeliveryTracker
 DELIVERY_TIMEOUT = 20.0  # seconds until the fallback
 
 log = logging.getLogger(__name__)
-client = OtpClient(deadline=8)  # seconds; somebody is waiting
+client = OtpClient(deadline=8)  # seconds; a user is waiting
 tracker = DeliveryTracker()
 logins = Logins()
 waits: set[asyncio.Task[None]] = set()
@@ -41,7 +41,7 @@ waits: set[asyncio.Task[None]] = set()
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Close the client's connections in the end, and wait for no more callbacks: none can come then."""
+    """At the end, close the client's connections, and stop waiting for callbacks, because none can come any more."""
     async with client:
         yield
     for wait in waits:
@@ -55,29 +55,29 @@ app.mount("/nxcloud", AsgiReceiver(tracker, keys))
 
 
 class CodeRequest(BaseModel):
-    """Whom to send a code."""
+    """A request for a code."""
 
     number: str
 
 
 class CodeAnswer(BaseModel):
-    """What the person has typed."""
+    """The code that the user has typed."""
 
     login: str
     code: str
 
 
 @app.exception_handler(RequestValidationError)
-async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Say what is wrong with a request. FastAPI's own answer would repeat the number or the code in it."""
+async def on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong with a request. FastAPI's own answer would contain the number or the code."""
     return JSONResponse({"detail": [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]}, 422)
 
 
 @app.post("/login/code")
 async def send_code(request: CodeRequest, response: Response) -> dict[str, str]:
-    """Send a code. Limit how often one number and one address may ask, in front of this."""
+    """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
-    message_id = secrets.token_hex(16)  # known before it is sent, so that a callback finds it in any case
+    message_id = secrets.token_hex(16)  # known before the send, so that a callback can be matched in any case
     try:
         message = OtpMessage(
             request.number,
@@ -91,12 +91,12 @@ async def send_code(request: CodeRequest, response: Response) -> dict[str, str]:
     try:
         await tracker.add(await client.send(message))
     except OutcomeUnknownError:
-        response.status_code, status = 202, "it may be on its way"  # the callback will tell
+        response.status_code, status = 202, "may arrive"  # a callback will say whether it was delivered
     except NxOtpError as error:
         log.warning("code %s was not sent: %s", message_id, error)
         raise HTTPException(503, "the code could not be sent") from None
-    wait = asyncio.create_task(see_it_arrive(message.to, message_id))
-    waits.add(wait)  # the event loop by itself keeps no task alive
+    wait = asyncio.create_task(wait_for_delivery(message.to, message_id))
+    waits.add(wait)  # the event loop keeps only weak references to tasks
     wait.add_done_callback(waits.discard)
     return {"login": logins.begin(message.to, code), "status": status}
 
@@ -107,11 +107,11 @@ async def verify_code(answer: CodeAnswer) -> dict[str, str]:
     number = logins.verify(answer.login, answer.code)
     if number is None:
         raise HTTPException(401, "wrong or expired code")
-    return {"status": "logged in"}  # here begins the session of the person with this number
+    return {"status": "logged in"}  # start the session of the user with this number here
 
 
-async def see_it_arrive(number: str, message_id: str) -> None:
-    """Wait until the message is delivered, and fall back where it is not."""
+async def wait_for_delivery(number: str, message_id: str) -> None:
+    """Wait until the message is delivered, and fall back if it is not."""
     try:
         state = await tracker.wait(message_id, "delivered", timeout=DELIVERY_TIMEOUT)
     except TimeoutError:
@@ -122,4 +122,4 @@ async def see_it_arrive(number: str, message_id: str) -> None:
 
 
 async def fall_back(number: str) -> None:
-    """Reach the person in another way: a text message, a call. Here is the place for it."""
+    """Reach the user in another way, for example with an SMS or a call. Add your code here."""

@@ -1,6 +1,6 @@
-"""The logins that are under way, in memory: what the login programs here share.
+"""Pending logins, in memory: shared by the login programs in this folder.
 
-Put this into your database, or a cache, where several processes serve the logins.
+If several processes serve the logins, store them in your database or a cache.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ ATTEMPTS = 5
 
 @dataclass
 class Login:
-    """One login. The code itself is not kept, only its keyed hash."""
+    """One login. Only a keyed hash of the code is stored, not the code."""
 
     number: str
     digest: bytes
@@ -24,14 +24,14 @@ class Login:
 
 
 class Logins:
-    """The logins that are under way, the oldest first."""
+    """Pending logins, the oldest first."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._logins: dict[str, Login] = {}
 
     def begin(self, number: str, code: str) -> str:
-        """Keep a code's hash, and return the id of the login."""
+        """Store the hash of a code, and return the id of the login."""
         now = time.monotonic()
         while self._logins and self._logins[oldest := next(iter(self._logins))].expires_at <= now:
             del self._logins[oldest]
@@ -40,15 +40,15 @@ class Logins:
         return login_id
 
     def verify(self, login_id: str, code: str) -> str | None:
-        """Return the number where the code is the right one, once; every other code costs one of the attempts."""
+        """Return the number if the code is correct, once. Every call uses one of the login's attempts."""
         login = self._logins.get(login_id)
         if login is None or login.expires_at <= time.monotonic():
             return None
         login.attempts_left -= 1
-        is_right = hmac.compare_digest(login.digest, self._digest(login_id, code))
-        if is_right or not login.attempts_left:
+        is_correct = hmac.compare_digest(login.digest, self._digest(login_id, code))
+        if is_correct or not login.attempts_left:
             del self._logins[login_id]
-        return login.number if is_right else None
+        return login.number if is_correct else None
 
     def _digest(self, login_id: str, code: str) -> bytes:
         return hmac.digest(self._key, f"{login_id}:{code}".encode(errors="surrogatepass"), hashlib.sha256)

@@ -1,12 +1,12 @@
-"""Send one code from a script, and exit with what became of it.
+"""Send one code from a script, and exit with a status that depends on the outcome.
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
     pip install nxotp_async
     python examples/send_one.py "+999 555 0100"
 
-The exit status is 0 where the vendor accepted the code, 1 where it refused it, 2 where the number is none, 3 where a
-setting is missing or wrong, 4 where the code never left, and 6 where it may be on its way.
+The exit status is 0 if the vendor accepted the code, 1 if it rejected it, 2 if the number is not a phone number, 3 if a
+setting is missing or wrong, 4 if the code was not sent, and 6 if this is unknown.
 """
 
 import asyncio
@@ -24,41 +24,41 @@ from nxotp_async import (
 
 
 async def send_code(to: str, message_id: str) -> int:
-    """Send a code, tell what became of it, and return the exit status that says so."""
-    code = f"{secrets.randbelow(1_000_000):06}"  # keep a keyed hash of it: see logins.py
+    """Send a code, print the outcome, and return the exit status."""
+    code = f"{secrets.randbelow(1_000_000):06}"  # store a keyed hash of it: see logins.py
     try:
         async with OtpClient() as client:
             result = await client.send_otp(to, f"Your code is {code}", cus_message_id=message_id)
     except ConfigurationError as error:
-        return told(f"nothing was sent, a setting is wrong: {error}", 3)
+        return fail(f"nothing was sent, a setting is wrong: {error}", 3)
     except InvalidMessageError as error:
-        return told(f"nothing was sent: {error}", 2)
+        return fail(f"nothing was sent: {error}", 2)
     except NotSentError as error:
-        return told(f"it never left, send another as soon as you like: {error}", 4)
+        return fail(f"not sent; you can send another code at once: {error}", 4)
     except OutcomeUnknownError as error:
-        return told(f"it may be on its way, do not send another at once: {error}", 6)
+        return fail(f"unknown; the code may arrive, so do not send another one yet: {error}", 6)
     except NxOtpError as error:
-        return told(f"the vendor refused it: {error}", 1)
+        return fail(f"rejected by the vendor: {error}", 1)
     print(f"accepted as {result.message_id} after {result.elapsed:.2f} s")
     return 0
 
 
-def told(what: str, status: int) -> int:
-    """Tell what went wrong, and return the status."""
-    print(what, file=sys.stderr)
-    return status
+def fail(text: str, exit_status: int) -> int:
+    """Print an error, and return the exit status."""
+    print(text, file=sys.stderr)
+    return exit_status
 
 
 def main() -> int:
     """Send a code to the number on the command line."""
     if len(sys.argv) != 2:
-        return told('usage: python send_one.py "+999 555 0100"', 2)
+        return fail('usage: python send_one.py "+999 555 0100"', 2)
     message_id = secrets.token_hex(16)
-    print(f"sending {message_id}", flush=True)  # status callbacks name it, whatever happens from here on
+    print(f"sending {message_id}", flush=True)  # before the send, because status callbacks contain this id in any case
     try:
         return asyncio.run(send_code(sys.argv[1], message_id))
     except KeyboardInterrupt:
-        return told("interrupted: it may be on its way", 130)
+        return fail("interrupted: the code may arrive", 130)
 
 
 if __name__ == "__main__":

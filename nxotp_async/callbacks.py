@@ -1,4 +1,4 @@
-"""The vendor's status callbacks, without I/O: is it the vendor's, what does it say, and does that say anything new."""
+"""The vendor's status callbacks, without I/O: verify one, parse it, and decide whether its status is new."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MAX_CALLBACK_BYTES: Final = 256 * 1024
-"""A callback has a kilobyte or two."""
+"""A usual callback has one or two kilobytes."""
 
 _SIGNED_HEADERS: Final = ("accesskey", "action", "biztype", "ts", "algorithm", "sign")
 
@@ -39,19 +39,19 @@ def verify_callback(
     window: float = 300.0,
     require_sha256: bool = False,
 ) -> None:
-    """Check that a callback is the vendor's ("whatsapp callback verify").
+    """Check that a status callback was signed by the vendor ("whatsapp callback verify").
 
     Args:
-        headers: The request's headers, in any letter case.
+        headers: The request's headers; names in any letter case.
         body: Its raw body, byte for byte.
         credentials: The account's keys.
-        now: Seconds since the epoch; by default the time.
-        window: Seconds that ``ts`` may be away from ``now``, to either side.
-        require_sha256: Whether to refuse MD5, which the vendor uses unless ``algorithm`` says ``sha256``.
+        now: Seconds since the epoch. Default: the current time.
+        window: Seconds that ``ts`` may be before or after ``now``.
+        require_sha256: Whether to refuse MD5, which the vendor uses unless ``algorithm`` is ``sha256``.
 
     Raises:
-        CallbackVerificationError: It is not, or cannot be told to be: a header is missing, the signature or the access
-            key is another one, ``ts`` is out of the window, or the body is longer than `MAX_CALLBACK_BYTES`.
+        CallbackVerificationError: A header is missing, the access key or the signature is wrong, ``ts`` is outside the
+            window, or the body is longer than `MAX_CALLBACK_BYTES`.
     """
     if len(body) > MAX_CALLBACK_BYTES:
         raise CallbackVerificationError(f"the body is longer than {MAX_CALLBACK_BYTES} bytes")
@@ -65,22 +65,24 @@ def verify_callback(
         raise CallbackVerificationError("a header is not ASCII")
     ts = given["ts"]
     if not (ts.isdigit() and len(ts) <= 15):
-        raise CallbackVerificationError("the header ts is no number of milliseconds")
+        raise CallbackVerificationError("the header ts is not a number of milliseconds")
     is_sha256 = given["algorithm"].lower() == "sha256"
     if require_sha256 and not is_sha256:
         raise CallbackVerificationError("the callback is not signed with SHA-256")
-    if not _same(given["accesskey"], credentials.access_key):
-        raise CallbackVerificationError("the access key is another one")
+    if not _are_equal(given["accesskey"], credentials.access_key):
+        raise CallbackVerificationError("the access key is that of another account")
     text = signed_text(body, ts=ts, credentials=credentials, action=given["action"], biz_type=given["biztype"])
     digest = hashlib.sha256(text) if is_sha256 else hashlib.md5(text, usedforsecurity=False)
-    if not _same(given["sign"].lower(), digest.hexdigest()):
+    if not _are_equal(given["sign"].lower(), digest.hexdigest()):
         raise CallbackVerificationError("the signature is wrong")
-    # Last, so that only the vendor learns how far this machine's clock is off.
+    # Last, so that only the vendor learns whether this machine's clock is wrong.
     if not abs(int(ts) / 1000 - (time.time() if now is None else now)) <= window:
-        raise CallbackVerificationError(f"the callback's ts is more than {window:g} s away", hint="set the clock (NTP)")
+        raise CallbackVerificationError(
+            f"the callback's ts differs from this machine's clock by more than {window:g} s", hint="set the clock (NTP)"
+        )
 
 
-def _same(given: str, expected: str) -> bool:
+def _are_equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
@@ -89,15 +91,14 @@ class StatusEvent:
     """One status of one message ("WhatsApp API webhook").
 
     Attributes:
-        message_id: The vendor's id of the message, which is its ``cus_message_id`` where it was sent with one.
-        status: ``sent``, ``delivered``, ``read``, ``failed``, ``deleted``, or one that was not known when this was
-            written.
-        timestamp: When it came to be, by the vendor's clock, or ``None`` where the vendor does not say.
-        recipient: The recipient's number, or an empty text.
-        errors: What went wrong, as the vendor tells it: ``code`` and ``title``.
-        conversation: WhatsApp's conversation, as the vendor tells it, or ``None``: ``id``, ``origin``...
-        cost: What it costs, as the vendor tells it, or ``None``: ``currency``, ``foreign_price``...
-        raw: All of the status, as it came.
+        message_id: The vendor's id of the message, which is its ``cus_message_id`` if it was sent with one.
+        status: ``sent``, ``delivered``, ``read``, ``failed``, ``deleted``, or one that this library does not know.
+        timestamp: When the message got this status, by the vendor's clock, or ``None`` if the vendor does not say.
+        recipient: The recipient's number, or an empty str.
+        errors: The vendor's errors, with ``code`` and ``title``, if the message failed.
+        conversation: WhatsApp's conversation, as the vendor sends it (``id``, ``origin``...), or ``None``.
+        cost: What the message costs, as the vendor sends it (``currency``, ``foreign_price``...), or ``None``.
+        raw: The whole status, as the vendor sends it.
     """
 
     message_id: str
@@ -111,17 +112,17 @@ class StatusEvent:
 
 
 def parse_callback(body: bytes) -> list[StatusEvent]:
-    """Read the body of a callback. One that holds no statuses, a button click for example, has no events.
+    """Return the events of a callback's body. A body without statuses, for example a button click, has none.
 
     Raises:
-        CallbackVerificationError: It is no JSON object.
+        CallbackVerificationError: The body is not a JSON object.
     """
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         fields = None
     if not isinstance(fields, dict):
-        raise CallbackVerificationError("the callback's body is no JSON object")
+        raise CallbackVerificationError("the callback's body is not a JSON object")
     statuses = fields.get("statuses")
     if not isinstance(statuses, list):
         return []
@@ -135,14 +136,14 @@ def _event(status: object, body: Mapping[str, Any]) -> StatusEvent | None:
     if not (isinstance(message_id, str) and message_id and isinstance(name, str)):
         return None
     recipient, errors, message = status.get("recipient_id"), status.get("errors"), status.get("message")
-    # The vendor does not say where in the body the cost stands.
+    # The vendor does not document where in the body the cost is.
     conversation, cost = status.get("conversation"), status.get("cost", body.get("cost"))
-    if recipient is None and isinstance(message, dict):  # as it is with ``deleted``
+    if recipient is None and isinstance(message, dict):  # in a status ``deleted``
         recipient = message.get("recipient_id")
     return StatusEvent(
         message_id,
         name.lower(),
-        _moment(status.get("timestamp")),
+        _timestamp(status.get("timestamp")),
         recipient if isinstance(recipient, str) else "",
         tuple(error for error in errors if isinstance(error, dict)) if isinstance(errors, list) else (),
         conversation if isinstance(conversation, dict) else None,
@@ -151,8 +152,8 @@ def _event(status: object, body: Mapping[str, Any]) -> StatusEvent | None:
     )
 
 
-def _moment(seconds: object) -> datetime | None:
-    """Read epoch seconds, which the vendor writes as a string."""
+def _timestamp(seconds: object) -> datetime | None:
+    """Parse seconds since the epoch, which the vendor sends as a string."""
     if not isinstance(seconds, str | int | float) or isinstance(seconds, bool):
         return None
     try:
@@ -163,14 +164,14 @@ def _moment(seconds: object) -> datetime | None:
 
 _PROGRESS: Final = {"queued": 0, "sent": 1, "delivered": 2, "read": 3}
 TERMINAL_STATUSES: Final = frozenset({"failed", "deleted"})
-"""Statuses that no other follows."""
+"""Statuses that no other status follows."""
 
 
 def advances(status: str, to: str) -> bool:
-    """Return whether a message's status goes on to another one, as WhatsApp means them.
+    """Return whether a message that has one status can change to the other.
 
-    The vendor promises no order and may repeat itself, so that a status may be old news when it comes. ``failed`` does
-    not follow ``delivered``; nothing follows ``failed`` and ``deleted``. One that is not known changes nothing.
+    The vendor's callbacks are unordered and may be repeated, so a status may be older than the known one. ``failed``
+    does not follow ``delivered``; nothing follows ``failed`` and ``deleted``. An unknown status follows none.
     """
     if status in TERMINAL_STATUSES:
         return False
@@ -182,5 +183,5 @@ def advances(status: str, to: str) -> bool:
 
 
 def reaches(status: str, wanted: str) -> bool:
-    """Return whether a message in this status has come as far as wanted, or will come no further."""
+    """Return whether a message with this status has reached the wanted one, or can no longer reach it."""
     return status in TERMINAL_STATUSES or status == wanted or _PROGRESS.get(status, -1) >= _PROGRESS.get(wanted, 4)

@@ -1,4 +1,4 @@
-"""What the sends of a client share: all of them, and those of one event loop."""
+"""The state that the sends of a client share: one for the client, and one for each event loop."""
 
 import asyncio
 from collections import OrderedDict
@@ -18,10 +18,7 @@ __all__ = ["AcceptedIds", "ClientState", "LoopState"]
 
 
 class AcceptedIds:
-    """The message ids of the latest messages that were accepted, and whose they are.
-
-    An answer with another message's id was not meant for this one.
-    """
+    """The message ids of the latest accepted messages, each with the message that it belongs to."""
 
     CAPACITY: Final = 10_000
 
@@ -29,7 +26,7 @@ class AcceptedIds:
         self._owners: OrderedDict[str, str] = OrderedDict()
 
     def owner(self, message_id: str, cus_message_id: str) -> str:
-        """Return the ``cus_message_id`` of the message that this id was given to first."""
+        """Return the ``cus_message_id`` of the first message with this message id."""
         owner = self._owners.setdefault(message_id, cus_message_id)
         if len(self._owners) > self.CAPACITY:
             self._owners.popitem(last=False)
@@ -37,12 +34,12 @@ class AcceptedIds:
 
 
 class LoopState:
-    """What the sends of one event loop share.
+    """The state that the sends of one event loop share.
 
     Attributes:
-        permits: One for each request in flight.
+        permits: The semaphore that limits the requests in flight.
         limiter: The rate limit, if there is one.
-        backing_off: How many sends are between two attempts.
+        backing_off: The number of sends that wait for a retry.
         streams: The open `send_many` and `send_batch`.
     """
 
@@ -54,20 +51,20 @@ class LoopState:
 
 
 class ClientState:
-    """What all sends of a client and of its views share.
+    """The state that all sends of a client and of its views share.
 
     Attributes:
         transport: Makes the POSTs.
-        clock: The sources of time and chance.
+        clock: The sources of time and randomness.
         quota: Limits the retries.
-        skew: The vendor's clock.
-        in_flight: The ``cus_message_id`` of every message on its way, with a mark of whose it is.
+        skew: The correction of timestamps.
+        in_flight: The ``cus_message_id`` of every message in flight, each with an object that identifies its send.
         accepted_ids: The message ids of the latest accepted messages.
-        hooks: Who is told of attempts and results.
+        hooks: The hooks for attempts and results.
     """
 
     def __init__(self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: float | None) -> None:
-        _import_what_sending_needs(rate_limit)
+        _import_dependencies(rate_limit)
         self.transport = transport
         self.clock = clock
         self.quota = RetryQuota()
@@ -80,7 +77,7 @@ class ClientState:
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
     def of_running_loop(self) -> LoopState:
-        """Return what the running event loop's sends share."""
+        """Return the state of the running event loop."""
         loop = asyncio.get_running_loop()
         state = self._loops.get(loop)
         if state is None:
@@ -90,9 +87,9 @@ class ClientState:
         return state
 
 
-def _import_what_sending_needs(rate_limit: float | None) -> None:
-    # These take too long for ``import nxotp_async``. But a program that has no file descriptors left cannot import
-    # anything, and must still be told what became of its messages: so it is not left to the first retry, either.
+def _import_dependencies(rate_limit: float | None) -> None:
+    # Importing these takes too long for ``import nxotp_async``. The first retry would be too late: a program without
+    # free file descriptors cannot import anything, but its messages must still get the correct status.
     import tenacity  # noqa: F401, PLC0415
 
     if rate_limit is not None:
@@ -102,7 +99,7 @@ def _import_what_sending_needs(rate_limit: float | None) -> None:
 def _smooth_limiter(rate: float) -> "AsyncLimiter":
     from aiolimiter import AsyncLimiter  # noqa: PLC0415 - see above
 
-    # The bucket starts full, and all of it may go out at once: a hundredth of a second's worth keeps the first
-    # second smooth, and is still enough to make up for timers that fire late.
+    # The bucket starts full, and all of it may be used at once. A capacity of a hundredth of a second avoids a burst in
+    # the first second, and is enough to compensate for timers that fire late.
     burst = max(1.0, rate / 100)
     return AsyncLimiter(burst, burst / rate)

@@ -1,4 +1,4 @@
-"""How far the vendor's clock is ahead of this machine's."""
+"""The difference between the vendor's clock and this machine's."""
 
 import logging
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from .protocol import server_time
 __all__ = ["TIMESTAMP_WINDOW", "ClockOffset", "ClockSkew"]
 
 TIMESTAMP_WINDOW: Final = 60.0
-"""Seconds a timestamp may be away from the vendor's clock ("API Interface Invocation Convention")."""
+"""Seconds that a timestamp may differ from the vendor's clock ("API Interface Invocation Convention")."""
 
 _log = logging.getLogger("nxotp_async")
 
 
 @attrs.frozen
 class ClockOffset:
-    """What an answer's ``Date`` says of the two clocks.
+    """The difference of the two clocks, according to the ``Date`` of an answer.
 
     Attributes:
-        seconds: How far the server's clock is ahead of this machine's.
-        uncertainty: How many seconds that may be wrong.
+        seconds: How many seconds the server's clock is ahead of this machine's.
+        uncertainty: How many seconds the true value may differ from this.
     """
 
     seconds: float
@@ -30,22 +30,22 @@ class ClockOffset:
 
     @classmethod
     def measure(cls, headers: Mapping[str, str], *, sent: float, elapsed: float) -> "ClockOffset | None":
-        """Compare the clocks; ``None`` without a usable ``Date``.
+        """Compare the clocks; return ``None`` without a valid ``Date``.
 
         Args:
             headers: The answer's headers.
             sent: This machine's clock when the request was sent, in seconds since the epoch.
-            elapsed: Seconds until the answer came.
+            elapsed: Seconds from then to the answer.
         """
         date = server_time(headers)
         if date is None:
             return None
-        # The header was cut to a whole second, and was written at some time between request and answer.
+        # The header is truncated to a whole second, and was written at some time between request and answer.
         return cls(date + 0.5 - (sent + elapsed / 2), 0.5 + elapsed / 2)
 
 
 class ClockSkew:
-    """The correction of a client's timestamps, as far as the vendor's refusals have shown that one is needed.
+    """The correction of a client's timestamps, measured when the vendor rejects one.
 
     Attributes:
         offset: Seconds to add to this machine's clock.
@@ -55,13 +55,13 @@ class ClockSkew:
         self.offset: float = 0.0
 
     def explains_refusal(self, *, timestamp: float, sent: float, elapsed: float, headers: Mapping[str, str]) -> bool:
-        """Learn from a refused timestamp, and return whether the two clocks explain the refusal.
+        """Return whether the difference of the clocks explains why a timestamp was rejected. If so, set `offset`.
 
         Args:
-            timestamp: The refused timestamp, in seconds since the epoch.
-            sent: This machine's clock before the request, in the same seconds.
-            elapsed: Seconds until the answer came.
-            headers: The answer's headers; without a usable ``Date`` nothing is explained.
+            timestamp: The rejected timestamp, in seconds since the epoch.
+            sent: This machine's clock when the request was sent, in seconds since the epoch.
+            elapsed: Seconds from then to the answer.
+            headers: The answer's headers; without a valid ``Date``, the result is ``False``.
         """
         measured = ClockOffset.measure(headers, sent=sent, elapsed=elapsed)
         if measured is None:

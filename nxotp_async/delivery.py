@@ -1,4 +1,4 @@
-"""One message's way to the vendor: permit, rate, clock, signature, POST, outcome, and perhaps again."""
+"""The send of one message: permit, rate limit, clock, signature, POST, outcome, and retries."""
 
 import asyncio
 import copy
@@ -24,7 +24,7 @@ _log = logging.getLogger("nxotp_async")
 
 
 class Delivery:
-    """The attempts for one message. Its identity, the ``cus_message_id`` and the body's bytes, never changes."""
+    """The attempts for one message. All of them have the same ``cus_message_id`` and body."""
 
     __slots__ = (
         "_attempts",
@@ -48,11 +48,11 @@ class Delivery:
         self._started_at = client.clock.monotonic()
         self._deadline_at = self._started_at + settings.deadline
         self._attempts = 0
-        self._errors: list[NxOtpError] = []  # one for each attempt that failed
+        self._errors: list[NxOtpError] = []  # one for each failed attempt
         self._tokens = 0  # taken from the retry quota
 
     async def run(self) -> SendResult:
-        """Send the message, and return what became of it. Raises for cancellation only."""
+        """Send the message, and return the result. Raises only `asyncio.CancelledError`."""
         quota = self._client.quota
         gave_up = ""
         try:
@@ -73,12 +73,14 @@ class Delivery:
         return result
 
     def _final_error(self, last: NxOtpError, gave_up: str) -> NxOtpError:
-        """Return the error that says most of the message: of several that say as much, the latest.
+        """Return the error of the send: of the attempts, the latest one with the status that prevails.
 
-        One that may have been accepted is not undone by a later refusal, and a message that the vendor has answered
-        about is no longer one that never left. It is a copy: a hook may have kept the error itself.
+        If any attempt may have been accepted, the message is unknown; if any was rejected, it is not one that was not
+        sent. The error is a copy, because a hook may have stored the original.
         """
-        error = copy.copy(max(reversed(self._errors), key=lambda failed: _WEIGHT[SendStatus.of(failed)], default=last))
+        error = copy.copy(
+            max(reversed(self._errors), key=lambda failed: _PRECEDENCE[SendStatus.of(failed)], default=last)
+        )
         error.cus_message_id = self._message.cus_message_id
         error.attempts = self._attempts
         if gave_up:
@@ -111,7 +113,7 @@ class Delivery:
         return outcome
 
     async def _in_time(self, waiting: Awaitable[object]) -> bool:
-        """Wait, and return whether it was over before the time was."""
+        """Wait, and return whether this ended in time."""
         try:
             async with asyncio.timeout(self._time_left()):
                 await waiting
@@ -139,10 +141,10 @@ class Delivery:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Nobody has cancelled this send: something inside the transport was, a borrowed session's for example.
-            return OutcomeUnknownError("the transport was cancelled from within")
+            # This send was not cancelled, but something inside the transport, for example in a borrowed session.
+            return OutcomeUnknownError("the request was cancelled inside the transport")
         except Exception as error:
-            return OutcomeUnknownError(f"the transport broke off with {type(error).__name__}")
+            return OutcomeUnknownError(f"the transport raised {type(error).__name__}")
         if isinstance(outcome, TimestampExpiredError):
             is_first = not any(isinstance(error, TimestampExpiredError) for error in self._errors)
             elapsed = client.clock.monotonic() - now
@@ -154,8 +156,8 @@ class Delivery:
     def _outcome_of(self, answer: Answer) -> Outcome:
         """Return the message id or the error that an answer stands for.
 
-        Only an acceptance is known by its id to be this request's own answer. After any other one the connection
-        carries no further request, which could take a second copy of that answer for its own.
+        Only the answer to an accepted message has an id, which shows that it belongs to this request. After any other
+        answer the connection is not reused, because the next request could get a copy of that answer.
         """
         message = self._message
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
@@ -177,28 +179,28 @@ class Delivery:
     # ------------------------------------------------------------------------------------------ time
 
     def _time_left(self) -> float:
-        """Seconds until the deadline, or until the code expires, whichever comes first."""
+        """Return the seconds until the deadline, or until the code expires, whichever comes first."""
         left = self._deadline_at - self._client.clock.monotonic()
         expires_at = self._message.expires_at
         return left if expires_at is None else min(left, expires_at.timestamp() - self._client.clock.time())
 
-    def _which_time(self) -> str:
-        """Name what `_time_left` counts down to."""
+    def _time_limit(self) -> str:
+        """Name the limit that `_time_left` counts down to."""
         if self._message.expires_at is not None:
             deadline_left = self._deadline_at - self._client.clock.monotonic()
             if self._message.expires_at.timestamp() - self._client.clock.time() < deadline_left:
                 return "the code's life (expires_at)"
         return f"the deadline of {self._settings.deadline:g} s"
 
-    def _out_of_time(self, where: str) -> NotSentError:
-        return NotSentError(f"{self._which_time()} ran out {where}")
+    def _out_of_time(self, when: str) -> NotSentError:
+        return NotSentError(f"{self._time_limit()} ran out {when}")
 
-    # ------------------------------------------------------------------------------------------ and perhaps again
+    # ------------------------------------------------------------------------------------------ retries
 
     async def _retry(self, first: NxOtpError) -> tuple[Outcome, str]:
         """Make further attempts for as long as there may be one. Return the last outcome, and why there is no other.
 
-        tenacity drives them. The first attempt was made without it, which takes a fifth of a whole POST.
+        The first attempt was made without tenacity, which takes a fifth of the time of a POST.
         """
         from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415 - imported when the client was made
 
@@ -207,9 +209,9 @@ class Delivery:
 
         def stop(state: "RetryCallState") -> bool:
             nonlocal gave_up
-            obstacle = self._obstacle(state)
-            gave_up = obstacle or ""
-            return obstacle is not None
+            reason = self._reason_to_stop(state)
+            gave_up = reason or ""
+            return reason is not None
 
         async for attempt in AsyncRetrying(
             retry=retry_if_result(self._is_retryable),
@@ -220,9 +222,9 @@ class Delivery:
         ):
             state = attempt.retry_state
             if state.attempt_number > 1:
-                made = self._attempts
+                before = self._attempts
                 outcome = await self._attempt()
-                if self._attempts == made:
+                if self._attempts == before:
                     return outcome, str(outcome)
             state.set_result(outcome)
         return outcome, gave_up
@@ -242,21 +244,21 @@ class Delivery:
             return 0.0
         return self._settings.retry.pause(error, state.attempt_number, self._client.clock.random())
 
-    def _obstacle(self, state: "RetryCallState") -> str | None:
-        """Return why there is no further attempt, with nothing to say where the policy's limit is reached."""
+    def _reason_to_stop(self, state: "RetryCallState") -> str | None:
+        """Return why there is no further attempt: an empty str for a limit of the policy, ``None`` if there is one."""
         policy, error, pause = self._settings.retry, self._errors[-1], state.upcoming_sleep
-        never_left = isinstance(error, NotSentError)
+        was_not_sent = isinstance(error, NotSentError)
         if sum(not isinstance(failed, NotSentError) for failed in self._errors) >= policy.max_attempts:
             return ""
-        if never_left and state.idle_for + pause > policy.reconnect_for:
+        if was_not_sent and state.idle_for + pause > policy.reconnect_for:
             return ""
         if pause >= self._time_left():
-            return f"{self._which_time()} left no time for another attempt"
-        if not never_left:
+            return f"{self._time_limit()} left no time for another attempt"
+        if not was_not_sent:
             if not self._client.quota.take():
-                return "not tried again, because too many of this client's sends fail (retry quota)"
+                return "not retried, because too many sends of this client fail (retry quota)"
             self._tokens += RetryQuota.COST
-        _log.debug("%s: %s; again in %.2f s", self._message.cus_message_id, type(error).__name__, pause)
+        _log.debug("%s: %s; retrying in %.2f s", self._message.cus_message_id, type(error).__name__, pause)
         return None
 
     async def _sleep(self, seconds: float) -> None:
@@ -267,4 +269,4 @@ class Delivery:
             self._loop.backing_off -= 1
 
 
-_WEIGHT: Final = {SendStatus.NOT_SENT: 0, SendStatus.REJECTED: 1, SendStatus.UNKNOWN: 2}
+_PRECEDENCE: Final = {SendStatus.NOT_SENT: 0, SendStatus.REJECTED: 1, SendStatus.UNKNOWN: 2}

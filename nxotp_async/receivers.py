@@ -1,4 +1,4 @@
-"""Receiving status callbacks over HTTP: a sub-application for aiohttp, and an ASGI application for everything else."""
+"""Receivers of status callbacks over HTTP: a sub-application for aiohttp, and an ASGI application for other servers."""
 
 import asyncio
 import hmac
@@ -22,16 +22,16 @@ __all__ = ["HANDLER_ARGS", "AsgiReceiver", "EventSink", "aiohttp_receiver"]
 _log = logging.getLogger("nxotp_async")
 
 _READ_TIMEOUT: Final = 10.0  # seconds for the whole body
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{16,}")  # what stands in a URL as it is
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{16,}")  # the characters that a URL does not encode
 
 
 class _ServerLog(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp's log, in which what is no good HTTP is one line, and not a traceback with a part of what was sent."""
+    """aiohttp's log, with one line for an invalid request, and not a traceback that contains a part of the request."""
 
     def log(self, level: int, msg: object, *args: object, exc_info: Any = None, **options: Any) -> None:  # noqa: ANN401 - as in LoggerAdapter
         if isinstance(exc_info, HttpProcessingError):
             level = min(level, logging.WARNING)
-            msg, args = "a request was refused, which is no good HTTP: %s", (type(exc_info).__name__,)
+            msg, args = "an invalid HTTP request was refused: %s", (type(exc_info).__name__,)
             exc_info = None
         super().log(level, msg, *args, exc_info=exc_info, **options)
 
@@ -39,25 +39,25 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
 HANDLER_ARGS: Final[Mapping[str, Any]] = MappingProxyType(
     {"keepalive_timeout": 30.0, "logger": _ServerLog(logging.getLogger("aiohttp.server"))}
 )
-"""What an aiohttp server that is open to strangers should be told, ``web.Application(handler_args=HANDLER_ARGS)``.
+"""Settings for a public aiohttp server: ``web.Application(handler_args=HANDLER_ARGS)``.
 
-It closes a connection on which no request has come with all its headers within 30 seconds, counted from when it was
-opened or from the last answer; aiohttp by itself waits an hour. And a request that is no good HTTP, with too many
-headers for example, is one line in the log. The application that `aiohttp_receiver` returns has it; one that it is
-mounted in needs it, because a server goes by its outermost application.
+The server closes a connection if no request with all its headers comes within 30 seconds after the connection was
+opened or after the last answer; aiohttp's default is an hour. And it logs one line for an invalid request, for example
+one with too many headers. The application of `aiohttp_receiver` has these settings. An application that it is mounted
+in needs them, too, because a server uses those of the outermost application.
 """
 
 
 class EventSink(Protocol):
-    """Who takes the events in: a `DeliveryTracker`, or code of yours."""
+    """What a receiver passes events to: a `DeliveryTracker`, or your own code."""
 
     async def record(self, event: StatusEvent) -> object:
-        """Take in one event. The vendor is answered when it returns, and tries again where it raises."""
+        """Store an event. The vendor gets its answer after this returns, and sends the callback again if it raises."""
         ...
 
 
 class _Receiver:
-    """What both receivers do with a request: the answer is an HTTP status."""
+    """What both receivers have in common: from a request to the HTTP status of the answer."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class _Receiver:
     ) -> None:
         if credentials is None and not allow_unsigned:
             raise ConfigurationError(
-                "credentials are missing, which verify the callbacks",
-                hint="for an account whose callbacks are not signed pass allow_unsigned=True and a token",
+                "credentials are missing: they are needed to verify callbacks",
+                hint="for an account whose callbacks are not signed, pass allow_unsigned=True and a token",
             )
         if credentials is not None and not (credentials.access_key and credentials.access_secret):
             raise ConfigurationError("credentials need an access_key and an access_secret to verify callbacks")
         if allow_unsigned and token is None:
-            raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could make callbacks up")
+            raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could forge callbacks")
         if token is not None and not _TOKEN.fullmatch(token):
             raise ConfigurationError("token must be 16 or more of the characters A-Z, a-z, 0-9, '-', '_', '.' and '~'")
         if isinstance(window, bool) or not isinstance(window, int | float) or not 0 < window < math.inf:
@@ -88,12 +88,12 @@ class _Receiver:
         self._window = window
         self._time = (clock or Clock()).time
 
-    def knows(self, path: str) -> bool:
-        """Return whether this is the path that callbacks come to."""
+    def matches(self, path: str) -> bool:
+        """Return whether this is the path of callbacks."""
         return hmac.compare_digest(path.strip("/").encode("utf-8", "replace"), (self._token or "").encode())
 
-    async def take(self, headers: Mapping[str, str], body: bytes) -> int:
-        """Verify a callback, store its events, and return the HTTP status to answer."""
+    async def handle(self, headers: Mapping[str, str], body: bytes) -> int:
+        """Verify a callback, store its events, and return the HTTP status of the answer."""
         if len(body) > MAX_CALLBACK_BYTES:
             return 413
         is_signed = any(name.lower() == "sign" for name in headers)
@@ -121,29 +121,29 @@ def aiohttp_receiver(
     window: float = 300.0,
     clock: Clock | None = None,
 ) -> web.Application:
-    """Return an aiohttp application that receives callbacks.
+    """Return an aiohttp application that receives status callbacks.
 
         app = web.Application(handler_args=HANDLER_ARGS)
         app.add_subapp("/nxcloud", aiohttp_receiver(tracker, credentials))
 
-    It answers 200 when the events are stored, also for a button click, which has none; 401 where the callback is not
-    the vendor's, 413 where it is too long, 400 where it is no JSON object, 404 for another path.
+    It answers 200 after the events are stored, also to a button click, which has none; 401 if the callback cannot be
+    verified, 413 if it is too long, 400 if it is not a JSON object, 404 for another path.
 
     Args:
-        sink: Who takes the events in, a `DeliveryTracker` for example.
-        credentials: The account's keys, which verify the callbacks.
-        token: An unguessable last part of the path, 16 characters at least.
-        allow_unsigned: Whether to take callbacks without a signature, from those who know the token.
-        window: Seconds that a callback's ``ts`` may be away from this machine's time, to either side.
-        clock: The source of time for tests.
+        sink: Stores the events, for example a `DeliveryTracker`.
+        credentials: The account's keys, to verify callbacks.
+        token: An unguessable last part of the path, at least 16 characters.
+        allow_unsigned: Whether to accept callbacks without a signature; only those who know the token can send them.
+        window: Seconds that a callback's ``ts`` may be before or after this machine's time.
+        clock: The source of time, for tests.
 
     Raises:
-        ConfigurationError: There is nothing to tell the vendor's callbacks from anybody's, or an argument is wrong.
+        ConfigurationError: Callbacks could not be verified, or an argument is wrong.
     """
     receiver = _Receiver(sink, credentials, token, allow_unsigned, window, clock)
 
-    async def handle(request: web.Request) -> web.Response:
-        if not receiver.knows(request.match_info["token"]):
+    async def post(request: web.Request) -> web.Response:
+        if not receiver.matches(request.match_info["token"]):
             return web.Response(status=404)
         try:
             async with asyncio.timeout(_READ_TIMEOUT):
@@ -153,12 +153,11 @@ def aiohttp_receiver(
         except TimeoutError:
             return web.Response(status=408)
         except (ConnectionError, web.RequestPayloadError):
-            return web.Response(status=400)  # to nobody: the sender has gone in the middle of its request
-        status = await receiver.take(request.headers, body)
-        return web.Response(status=status)
+            return web.Response(status=400)  # is not sent: the client has disconnected
+        return web.Response(status=await receiver.handle(request.headers, body))
 
     app = web.Application(client_max_size=MAX_CALLBACK_BYTES, handler_args=HANDLER_ARGS)
-    app.router.add_post("/{token:.*}", handle)
+    app.router.add_post("/{token:.*}", post)
     return app
 
 
@@ -166,9 +165,9 @@ _Message = MutableMapping[str, Any]
 
 
 class AsgiReceiver:
-    """An ASGI application that receives callbacks: mount it in FastAPI, Starlette, Litestar or Django.
+    """An ASGI application that receives status callbacks: mount it in FastAPI, Starlette, Litestar or Django.
 
-    Answers and arguments are those of `aiohttp_receiver`.
+    The answers and arguments are those of `aiohttp_receiver`.
     """
 
     def __init__(
@@ -189,14 +188,14 @@ class AsgiReceiver:
         receive: Callable[[], Awaitable[_Message]],
         send: Callable[[_Message], Awaitable[None]],
     ) -> None:
-        """Serve one connection of the ASGI server's."""
+        """Handle one request, or the lifespan, of an ASGI server."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _handle_lifespan(receive, send)
         elif scope["type"] == "http":
             await _respond(send, await self._status(scope, receive))
 
     async def _status(self, scope: _Message, receive: Callable[[], Awaitable[_Message]]) -> int:
-        if not self._receiver.knows(scope["path"].removeprefix(scope.get("root_path", ""))):
+        if not self._receiver.matches(scope["path"].removeprefix(scope.get("root_path", ""))):
             return 404
         if scope["method"] != "POST":
             return 405
@@ -206,8 +205,8 @@ class AsgiReceiver:
         except TimeoutError:
             return 408
         if body is None:
-            return 400  # to nobody: the sender has gone in the middle of its request
-        return await self._receiver.take(_headers(scope["headers"]), body)
+            return 400  # is not sent: the client has disconnected
+        return await self._receiver.handle(_headers(scope["headers"]), body)
 
 
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -215,7 +214,7 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
-    """Read the body to its end, or just past the longest that is taken; ``None`` where the sender goes away."""
+    """Return the body, or a part that is longer than `MAX_CALLBACK_BYTES`; ``None`` if the client disconnects."""
     body = bytearray()
     while len(body) <= MAX_CALLBACK_BYTES:
         message = await receive()
@@ -232,8 +231,10 @@ async def _respond(send: Callable[[_Message], Awaitable[None]], status: int) -> 
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _live(receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]) -> None:
-    """Tell the server that there is nothing to start or stop, where this is the whole application."""
+async def _handle_lifespan(
+    receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
+) -> None:
+    """Answer the lifespan events of a server for which this is the whole application: there is nothing to do."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -1,4 +1,4 @@
-"""What is tried again, when, and how often."""
+"""What is retried, after which pause, and how often."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -38,18 +38,17 @@ def _valid(check: Callable[[object], object]) -> Callable[[object, "attrs.Attrib
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """What is tried again by itself. Whatever is not listed never is.
+    """What is retried automatically, and when. Nothing else is retried.
 
     Attributes:
-        max_attempts: POSTs for one message at the most, the first included. With 1 nothing is tried again.
-        transient_codes: Vendor codes after which the message is sent again. They mean it was not accepted.
-        transient_meta_codes: The same for Meta's codes inside 9099; the defaults are those Meta documents as
-            temporary.
-        reconnect_for: Seconds of pauses, together, after which what provably never left is not tried again: after a
-            refused connection for example. Such attempts do not count as POSTs, and cost nothing of the retry quota.
-        resend_unknown: Also send again what may have been accepted. The recipient can then get two messages.
-        backoff_base: Seconds: the first pause is a random part of this, and every further one of twice as much.
-        backoff_cap: Seconds: the longest pause the backoff chooses. A ``Retry-After`` may ask for more.
+        max_attempts: The maximum number of attempts for a message, including the first. With 1, nothing is retried.
+        transient_codes: The vendor codes after which a message is retried. They mean that it was not accepted.
+        transient_meta_codes: The same for Meta codes inside 9099. Default: those that Meta documents as temporary.
+        reconnect_for: A message that was not sent, for example after a refused connection, is retried until its pauses
+            add up to this many seconds. Such attempts do not count for ``max_attempts`` or the retry quota.
+        resend_unknown: Whether to retry a message that may have been accepted. The recipient may then get two messages.
+        backoff_base: The first pause is random, up to this many seconds; the limit doubles for each further pause.
+        backoff_cap: The maximum of that limit, in seconds. A ``Retry-After`` may be longer.
 
     Raises:
         ConfigurationError: A value has the wrong type, or is out of its range.
@@ -72,7 +71,7 @@ class RetryPolicy:
     backoff_cap: float = attrs.field(default=10.0, validator=_valid(number(at_least=0)))
 
     def retries(self, error: NxOtpError) -> bool:
-        """Return whether the policy sends a message again after this error."""
+        """Return whether the policy retries a message after this error."""
         match error:
             case NotSentError():
                 return error.temporary
@@ -86,11 +85,11 @@ class RetryPolicy:
         return False
 
     def pause(self, error: NxOtpError, attempt: int, chance: float) -> float:
-        """Return the seconds to wait after the given attempt failed: full jitter under an exponential ceiling.
+        """Return the seconds to wait after an attempt that failed: full jitter with an exponential limit.
 
         Args:
-            error: What the attempt ended with.
-            attempt: The number of the attempt that failed, from 1.
+            error: The error of the attempt.
+            attempt: The number of the attempt, from 1.
             chance: A random number from 0.0 up to 1.0.
         """
         slowdown = _META_SLOWDOWN if isinstance(error, MetaError) else 1
@@ -101,11 +100,11 @@ class RetryPolicy:
 
 
 class RetryQuota:
-    """A bucket of tokens that retries draw on, shared by all sends of a client.
+    """A token bucket for retries, shared by all sends of a client.
 
-    Every retry costs 5 of its 500 tokens, and a message that is accepted puts back what its last retry cost, or 1
-    where it needed none. So an outage costs 100 retries, and not one more POST than messages after that; and where
-    up to about a third of the attempts fail, the bucket never runs dry. The figures are botocore's.
+    Each retry takes 5 of its 500 tokens. An accepted message gives back the 5 tokens of its last retry, or 1 token if
+    it had no retry. So in an outage there are 100 retries, and then one attempt for each message. If at most about a
+    third of the attempts fail, the bucket never becomes empty. The figures are botocore's.
     """
 
     CAPACITY: Final = 500
@@ -117,11 +116,11 @@ class RetryQuota:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are left."""
+        """The number of tokens left."""
         return self._tokens
 
     def take(self) -> bool:
-        """Take the cost of a retry, and return whether there was enough for it."""
+        """Take the tokens for a retry, and return whether there were enough."""
         with self._lock:
             if self._tokens < self.COST:
                 return False
@@ -129,7 +128,7 @@ class RetryQuota:
             return True
 
     def give_back(self, tokens: int) -> None:
-        """Put tokens back, up to the capacity."""
+        """Give tokens back, up to the capacity."""
         if self._tokens < self.CAPACITY:
             with self._lock:
                 self._tokens = min(self.CAPACITY, self._tokens + tokens)

@@ -1,4 +1,4 @@
-"""Concurrent work over a stream of items of any length, in bounded memory."""
+"""Concurrent work on a stream of items of any length, in constant memory."""
 
 import asyncio
 from collections import deque
@@ -21,18 +21,18 @@ async def as_completed(
     sleeping: Callable[[], int],
     open_streams: "set[Stream[Any, Any]]",
 ) -> AsyncGenerator[_Result, None]:
-    """Yield the result of the work on each item, as they complete.
+    """Yield the result of the work on each item, as soon as it is complete.
 
     At most twice ``concurrency`` items are read ahead of the results that have been yielded. Closing the generator
-    cancels the work in progress and waits for it to end. Where reading the items raises, or the work does, what is
-    in progress is finished and yielded before the error goes on to the caller.
+    cancels the work in progress and waits until it has ended. If reading the items raises, or the work does, the work
+    in progress is finished and its results are yielded; then the exception is raised.
 
     Args:
-        items: What to work on; read one at a time, in order.
-        work: Makes an item into a result.
-        concurrency: Workers at the same time, those that sleep not counted.
-        sleeping: Returns how many workers wait for a later attempt, and so leave room for others.
-        open_streams: Where the stream stands as long as it is open, for those who have to end it.
+        items: The items to work on; read one at a time, in order.
+        work: Returns the result of an item.
+        concurrency: The maximum number of workers at the same time, not counting those that sleep.
+        sleeping: Returns how many workers wait for a retry; as many others may start.
+        open_streams: Contains the stream while it is open, so that it can be cancelled.
     """
     stream = Stream(items, work, concurrency, sleeping)
     open_streams.add(stream)
@@ -52,13 +52,13 @@ async def as_completed(
 class Stream(Generic[_Item, _Result]):
     """Workers that each read an item, work on it, and read the next.
 
-    One worker at a time reads. A worker that has read an item starts another one, which reads the next, before it goes
-    to work: so there are never more workers than items. A worker that may not read on ends.
+    Only one worker reads at a time. When it has read an item, it starts another worker, which reads the next item, and
+    then works on its own: so there are never more workers than items. A worker that may not read another item ends.
 
     Attributes:
-        results: What has been completed and not been yielded.
-        workers: Their tasks.
-        failure: What ended the reading before the end of the items, or ``None``.
+        results: The results that have not been yielded.
+        workers: The tasks of the workers.
+        failure: The exception that ended the stream, or ``None``.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Stream(Generic[_Item, _Result]):
         self._waiter: asyncio.Future[None] | None = None
 
     def start_worker(self) -> bool:
-        """Start a worker, where one more may read. Return whether it was started."""
+        """Start a worker if one more may read. Return whether it was started."""
         if self._is_worker_starting or self._exceeds_concurrency(len(self.workers) + 1) or not self._may_read():
             return False
         self._is_worker_starting = True
@@ -105,7 +105,7 @@ class Stream(Generic[_Item, _Result]):
         for worker in self.workers:
             worker.cancel()
         await asyncio.gather(*self.workers, return_exceptions=True)
-        self.workers.clear()  # one that had not begun to run has not removed itself
+        self.workers.clear()  # a worker that had not begun to run has not removed itself
         self._wake()
 
     def _may_read(self) -> bool:
@@ -141,7 +141,7 @@ class Stream(Generic[_Item, _Result]):
         except (Exception, asyncio.CancelledError) as error:
             if self._cancelled:
                 raise
-            # A source may also raise a CancelledError of its own, which must not pass for the end of the items.
+            # The source may raise its own CancelledError, which is not the end of the items.
             self._exhausted = True
             self.failure = self.failure or error
         finally:

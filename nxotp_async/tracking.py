@@ -1,4 +1,4 @@
-"""What became of accepted messages: status callbacks paired with the sends they belong to."""
+"""The delivery status of messages: status callbacks matched with the sends that they are about."""
 
 import asyncio
 import logging
@@ -25,15 +25,15 @@ _MAX_UNREAD_EVENTS: Final = 10_000
 
 @attrs.frozen
 class DeliveryState:
-    """How far one message has come.
+    """What is known about one message.
 
     Attributes:
-        ids: What it is called by: its ``cus_message_id`` and the vendor's id, as far as they are known.
+        ids: Its known ids: the ``cus_message_id`` and the vendor's id.
         status: ``queued``, ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``.
-        send_status: What is known of the send, or ``None`` before its answer came. A callback makes it accepted,
-            whatever the answer was: it proves that the message went out.
-        updated_at: When the status came to be, by the vendor's clock, or ``None``.
-        errors: Why it failed, as the vendor tells it.
+        send_status: The status of the send, or ``None`` before it is known. Any callback changes it to accepted,
+            because it proves that the vendor accepted the message.
+        updated_at: When the message got this status, by the vendor's clock, or ``None``.
+        errors: The vendor's errors, if it failed.
     """
 
     ids: frozenset[str]
@@ -43,36 +43,36 @@ class DeliveryState:
     errors: tuple[Any, ...] = ()
 
     def after(self, event: StatusEvent) -> "DeliveryState":
-        """Return the state when this event is taken in."""
-        known = attrs.evolve(self, send_status=SendStatus.ACCEPTED)
+        """Return the state after this event."""
+        accepted = attrs.evolve(self, send_status=SendStatus.ACCEPTED)
         if not advances(self.status, event.status):
-            return known
-        return attrs.evolve(known, status=event.status, updated_at=event.timestamp, errors=event.errors)
+            return accepted
+        return attrs.evolve(accepted, status=event.status, updated_at=event.timestamp, errors=event.errors)
 
-    def has_come_to(self, wanted: str) -> bool:
-        """Return whether it has come as far as wanted, or will come no further."""
-        is_over = self.send_status in (SendStatus.REJECTED, SendStatus.NOT_SENT)
-        return is_over or reaches(self.status, wanted)
+    def has_reached(self, wanted: str) -> bool:
+        """Return whether the message has reached the wanted status, or can no longer reach it."""
+        was_not_accepted = self.send_status in (SendStatus.REJECTED, SendStatus.NOT_SENT)
+        return was_not_accepted or reaches(self.status, wanted)
 
 
 class StatusStore(Protocol):
-    """Where a tracker keeps its states. One that several processes share lets any of them receive the callbacks."""
+    """Where a tracker stores states. If processes share a store, each of them can receive the callbacks."""
 
     async def get(self, message_id: str) -> DeliveryState | None:
-        """Return the state of the message that is called by this id, or ``None``."""
+        """Return the state of the message with this id, or ``None``."""
         ...
 
     async def put(self, message_id: str, state: DeliveryState) -> None:
-        """Keep the state under this id."""
+        """Store the state under this id."""
         ...
 
 
 class MemoryStatusStore:
-    """States in memory, bounded: the oldest are forgotten first.
+    """Stores states in memory. Its size is limited: the oldest states are removed first.
 
     Args:
-        max_entries: How many ids are kept; a message may have two.
-        max_age: Seconds since the last news after which an id is forgotten.
+        max_entries: The maximum number of ids; a message may have two.
+        max_age: Seconds since its last change after which an id is removed.
         clock: The source of time.
     """
 
@@ -86,18 +86,18 @@ class MemoryStatusStore:
         return len(self._entries)
 
     async def get(self, message_id: str) -> DeliveryState | None:
-        """Return the state of the message that is called by this id, or ``None``."""
-        self._forget()
+        """Return the state of the message with this id, or ``None``."""
+        self._evict()
         entry = self._entries.get(message_id)
         return None if entry is None else entry[1]
 
     async def put(self, message_id: str, state: DeliveryState) -> None:
-        """Keep the state under this id."""
+        """Store the state under this id."""
         self._entries[message_id] = (self._monotonic(), state)
         self._entries.move_to_end(message_id)
-        self._forget()
+        self._evict()
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         too_old = self._monotonic() - self._max_age
         while self._entries:
             at, _ = next(iter(self._entries.values()))
@@ -107,13 +107,13 @@ class MemoryStatusStore:
 
 
 class DeliveryTracker:
-    """Pairs status callbacks with the sends they belong to, whichever comes first.
+    """Matches status callbacks with the sends that they are about, whichever comes first.
 
-    Callbacks may come repeatedly, out of order, and before the send's own answer. One tracker belongs to one event
-    loop; it needs no closing.
+    Callbacks may come more than once, out of order, and before the answer to the send. A tracker belongs to one event
+    loop; it need not be closed.
 
     Args:
-        store: Where the states are. By default in memory: 200,000 ids for a day at the most.
+        store: Where the states are stored. Default: in memory, at most 200,000 ids for a day.
     """
 
     def __init__(self, store: StatusStore | None = None) -> None:
@@ -124,7 +124,7 @@ class DeliveryTracker:
         self._subscriptions: WeakSet[_Subscription] = WeakSet()
 
     async def add(self, result: SendResult) -> DeliveryState:
-        """Take in the answer to a send, and return how far the message has come: callbacks may have overtaken it."""
+        """Add the result of a send, and return the message's state, which includes callbacks that came before."""
         ids = frozenset(filter(None, (result.message.cus_message_id, result.message_id)))
         async with self._lock:
             state = DeliveryState(ids, send_status=result.status)
@@ -137,24 +137,24 @@ class DeliveryTracker:
                     state = attrs.evolve(state, status=early.status, updated_at=early.updated_at, errors=early.errors)
                 if early.send_status is SendStatus.ACCEPTED:
                     state = attrs.evolve(state, send_status=SendStatus.ACCEPTED)
-            await self._keep(state, *ids)
+            await self._put(state, *ids)
         return state
 
     async def record(self, event: StatusEvent) -> bool:
-        """Take in a callback's event, and return whether it was news."""
+        """Add the event of a callback, and return whether it changed the message's state."""
         async with self._lock:
             before = await self._store.get(event.message_id)
             state = (before or DeliveryState(frozenset({event.message_id}))).after(event)
-            is_news = before is None or state != before
-            if is_news:
-                await self._keep(state, event.message_id)
-        if is_news:
+            is_new = before is None or state != before
+            if is_new:
+                await self._put(state, event.message_id)
+        if is_new:
             for subscription in self._subscriptions:
                 subscription.put(event)
-        return is_news
+        return is_new
 
-    async def _keep(self, state: DeliveryState, *looked_up: str) -> None:
-        # Those it was looked up by come last: where the store fails before, the next try finds it old, and is news.
+    async def _put(self, state: DeliveryState, *looked_up: str) -> None:
+        # The ids that were looked up come last. If the store fails before, the event is still new at the next try.
         for message_id in (*state.ids.difference(looked_up), *looked_up):
             await self._store.put(message_id, state)
         for message_id in state.ids:
@@ -163,22 +163,22 @@ class DeliveryTracker:
                     waiter.set_result(None)
 
     async def state(self, message_id: str) -> DeliveryState | None:
-        """Return how far a message has come, by its ``cus_message_id`` or the vendor's id; ``None`` if unheard of."""
+        """Return the state of a message, by its ``cus_message_id`` or the vendor's id; ``None`` if it is not known."""
         return await self._store.get(message_id)
 
     async def wait(self, message_id: str, status: str = "delivered", *, timeout: float | None = None) -> DeliveryState:
-        """Wait until a message has come as far as this status, or will come no further; the state tells which.
+        """Wait until a message has reached this status, or can no longer reach it; see ``status`` of the state.
 
-        With a store of your own, which other processes may write to, it is looked at every second.
+        A store of your own is polled every second, because other processes may write to it.
 
         Args:
             message_id: The message's ``cus_message_id``, or the vendor's id.
             status: ``sent``, ``delivered`` or ``read``.
-            timeout: Seconds to wait; ``None`` waits for ever.
+            timeout: Seconds to wait; ``None`` means without limit.
 
         Raises:
-            TimeoutError: It has not come so far.
-            ValueError: There is no such status to wait for.
+            TimeoutError: The message has not reached the status in time.
+            ValueError: ``status`` is none of these.
         """
         if status not in ("sent", "delivered", "read"):
             raise ValueError("status must be sent, delivered or read")
@@ -189,7 +189,7 @@ class DeliveryTracker:
             async with asyncio.timeout(timeout):
                 while True:
                     state = await self._store.get(message_id)
-                    if state is not None and state.has_come_to(status):
+                    if state is not None and state.has_reached(status):
                         return state
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_POLL_INTERVAL if self._is_shared else None):
@@ -204,14 +204,14 @@ class DeliveryTracker:
                 self._waiters.pop(message_id, None)
 
     def events(self) -> AsyncIterator[StatusEvent]:
-        """Return the events that are news, from now on. Who reads too slowly misses the oldest."""
+        """Return the events that change a state, from now on. A reader that is too slow misses the oldest."""
         subscription = _Subscription()
         self._subscriptions.add(subscription)
         return subscription
 
 
 class _Subscription:
-    """Events on their way to one reader. It ends when nobody refers to it any more."""
+    """The events that one reader has not read yet. It ends when the reader is garbage-collected."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[StatusEvent] = asyncio.Queue(_MAX_UNREAD_EVENTS)
@@ -219,7 +219,7 @@ class _Subscription:
     def put(self, event: StatusEvent) -> None:
         if self._events.full():
             self._events.get_nowait()
-            _log.warning("a reader of delivery events is too slow, and misses one")
+            _log.warning("a reader of delivery events is too slow and misses one")
         self._events.put_nowait(event)
 
     def __aiter__(self) -> Self:

@@ -271,7 +271,7 @@ async def test_a_cancellation_that_nobody_asked_for_leaves_the_outcome_unknown(c
 
     result = await outcome(sandbox_client("https://otp.example", transport=Cancelled(), clock=clock))
     assert result.status is SendStatus.UNKNOWN
-    assert "cancelled from within" in str(result.error)
+    assert "cancelled inside the transport" in str(result.error)
 
 
 # ---------------------------------------------------------------------------------------------- time runs out

@@ -452,7 +452,7 @@ async def test_a_retry_is_logged_for_debugging(
     await client.send_otp(TO, "482913", cus_message_id="order-1")
     records = [record for record in caplog.records if record.name == "nxotp_async"]
     assert [(record.levelno, record.getMessage()) for record in records] == [
-        (logging.DEBUG, "order-1: TransientApiError; again in 0.50 s"),
+        (logging.DEBUG, "order-1: TransientApiError; retrying in 0.50 s"),
         (logging.DEBUG, "order-1: accepted"),
     ]
 

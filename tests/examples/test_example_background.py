@@ -97,7 +97,7 @@ async def test_a_full_queue_refuses_and_what_cannot_be_sent_in_time_is_counted(
                 assert await status(session, message_id) == "queued"
         assert [(await queue_code(session, ACCEPTED))[0] for _ in range(3)] == [202, 202, 503]
         monkeypatch.setattr(module, "DRAIN", 0.01)
-    assert stopped(caplog) == "stopped: 2 codes were not sent, 1 may be on their way"
+    assert stopped(caplog) == "stopped: 2 codes were not sent, 1 may arrive"
     assert [request.to for request in sandbox.requests] == [HANGS]
 
 
@@ -152,5 +152,5 @@ def test_what_is_queued_is_sent_before_the_server_stops() -> None:
         sent = [message.to for message in sandbox.messages]
     assert [answer.status for answer in answers] == [202] * 20
     assert sorted(sent) == numbers
-    assert "stopped: 0 codes were not sent, 0 may be on their way" in output
+    assert "stopped: 0 codes were not sent, 0 may arrive" in output
     assert exit_status == 0

@@ -55,7 +55,7 @@ class Example:
     def ask(self, number: str = ACCEPTED) -> tuple[str, str]:
         """Ask for a code, and return the login and the code that went out."""
         status, answer = self.post("/login/code", number=number)
-        told = (202, "it may be on its way") if number == LOST else (200, "sent")
+        told = (202, "may arrive") if number == LOST else (200, "sent")
         assert (status, answer["status"]) == told
         code = self.sandbox.messages[-1].otp
         assert code is not None
@@ -112,17 +112,17 @@ def serve(plan: CallbackPlan = ALL_DELIVERED, *, delivery_timeout: float | None 
         module = load("fastapi_login")
         patch.setitem(sys.modules, module.__name__, module)
         example = Example(url, module, sandbox)
-        watch = module.see_it_arrive
+        watch = module.wait_for_delivery
 
         async def fall_back(number: str) -> None:
             example.fallbacks.append(number)
 
-        async def see_it_arrive(number: str, message_id: str) -> None:
+        async def wait_for_delivery(number: str, message_id: str) -> None:
             await watch(number, message_id)
             example.watched.put(number)
 
         patch.setattr(module, "fall_back", fall_back)
-        patch.setattr(module, "see_it_arrive", see_it_arrive)
+        patch.setattr(module, "wait_for_delivery", wait_for_delivery)
         if delivery_timeout is not None:
             patch.setattr(module, "DELIVERY_TIMEOUT", delivery_timeout)
         with _served(module, listener):

@@ -55,11 +55,11 @@ def run(*program: str, sandbox: Sandbox, **variables: str) -> "subprocess.Comple
     ("number", "variables", "exit_status", "told"),
     [
         (ACCEPTED, {}, 0, "accepted as "),
-        (REFUSED, {}, 1, "the vendor refused it: code 9003"),
+        (REFUSED, {}, 1, "rejected by the vendor: code 9003"),
         (INVALID, {}, 2, "nothing was sent: to has 2 digits"),
         (ACCEPTED, {"NXOTP_APPKEY": ""}, 3, "set NXOTP_APPKEY"),
-        (ACCEPTED, {"NXOTP_BASE_URL": "http://127.0.0.1:9", "NXOTP_DEADLINE": "0.01"}, 4, "it never left"),
-        (LOST, {}, 6, "it may be on its way, do not send another at once"),
+        (ACCEPTED, {"NXOTP_BASE_URL": "http://127.0.0.1:9", "NXOTP_DEADLINE": "0.01"}, 4, "not sent; "),
+        (LOST, {}, 6, "unknown; the code may arrive, so do not send another one yet"),
     ],
     ids=["accepted", "refused", "invalid", "misconfigured", "not-sent", "unknown"],
 )

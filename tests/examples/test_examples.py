@@ -85,7 +85,7 @@ def test_a_login_tells_the_truth_and_stops_in_order(
         answers = {number: ask(program, number) for number in (INVALID, REFUSED, LOST, ACCEPTED)}
         stopped_with, output = program.stop()
     assert [answer.status for answer in answers.values()] == [422, 503, 202, 200]
-    assert "may be on its way" in answers[LOST].text
+    assert "may arrive" in answers[LOST].text
     assert "sent" in answers[ACCEPTED].text
     assert stopped_with == exit_status
     assert_clean(output + "".join(answer.text for answer in answers.values()), sandbox)

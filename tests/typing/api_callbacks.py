@@ -56,7 +56,7 @@ def a_state(state: DeliveryState, event: StatusEvent) -> None:
     assert_type(state.updated_at, datetime | None)
     assert_type(state.errors, tuple[Any, ...])
     assert_type(state.after(event), DeliveryState)
-    assert_type(state.has_come_to("read"), bool)
+    assert_type(state.has_reached("read"), bool)
 
 
 class MyStore:
