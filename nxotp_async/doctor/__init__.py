@@ -12,7 +12,7 @@ from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..settings import Settings
 from .findings import Check, Finding, Status, milliseconds
-from .machine import examine_environment, examine_settings, resolve_way
+from .machine import examine_environment, examine_settings, resolve_endpoint
 from .network import examine_network
 
 __all__ = ["Check", "Finding", "Status", "examine", "is_local", "send_one"]
@@ -35,9 +35,9 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
     # Made as aiohttp makes the one that it verifies with, which it does not show. It reads files.
     context = await asyncio.to_thread(ssl.create_default_context)
     findings = [*examine_environment(context), *examine_settings()]
-    way = resolve_way()
-    if way is not None:
-        findings += await examine_network(way, timeout, context, clock or Clock())
+    endpoint = resolve_endpoint()
+    if endpoint is not None:
+        findings += await examine_network(endpoint, timeout, context, clock or Clock())
     examined = {Check.SEND, *(finding.check for finding in findings)}
     why = f"not examined, because of {findings[-1].check}"
     return findings + [Finding(check, Status.SKIPPED, why) for check in Check if check not in examined]
