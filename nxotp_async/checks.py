@@ -6,7 +6,7 @@ value's name: "must be a str, not int".
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["InvalidValueError", "flag", "instance_of", "integer", "integers", "number", "optional", "text", "validate"]
 
@@ -32,14 +32,8 @@ def validate(
 ) -> _T:
     """Return what the check makes of a value.
 
-    Args:
-        name: What the value is called, in the error's text.
-        check: One of this module's checks, or one like them.
-        value: The value.
-        error: The class of error to raise. It is called with its text and ``hint``.
-
     Raises:
-        Exception: ``error``: the check refuses the value.
+        Exception: The check refuses it. ``error`` is called with a text, which begins with the name, and a ``hint``.
     """
     try:
         return check(value)
@@ -47,33 +41,19 @@ def validate(
         raise error(f"{name} {refused.problem}", hint=refused.hint) from None
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def text(value: object) -> str:
-    """Check for a str."""
-    if not isinstance(value, str):
-        raise InvalidValueError(f"must be a str, not {_kind(value)}")
-    return value
-
-
-def flag(value: object) -> bool:
-    """Check for a bool."""
-    if not isinstance(value, bool):
-        raise InvalidValueError(f"must be True or False, not {_kind(value)}")
-    return value
-
-
 def instance_of(kind: type[_T]) -> Callable[[object], _T]:
     """Return a check for an object of this class."""
 
     def check(value: object) -> _T:
         if not isinstance(value, kind):
-            raise InvalidValueError(f"must be a {kind.__name__}, not {_kind(value)}")
+            raise InvalidValueError(f"must be a {kind.__name__}, not {type(value).__name__}")
         return value
 
     return check
+
+
+text = instance_of(str)
+flag = instance_of(bool)
 
 
 def number(
@@ -85,7 +65,7 @@ def number(
 
     def check(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidValueError(f"must be a number, not {_kind(value)}")
+            raise InvalidValueError(f"must be a number, not {type(value).__name__}")
         if not ((above is None or value > above) and at_least <= value <= at_most):
             raise InvalidValueError(f"must be {lowest}, and {highest}")
         return value
@@ -98,7 +78,7 @@ def integer(*, at_least: int) -> Callable[[object], int]:
 
     def check(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidValueError(f"must be an integer, not {_kind(value)}")
+            raise InvalidValueError(f"must be an integer, not {type(value).__name__}")
         if value < at_least:
             raise InvalidValueError(f"must be {at_least:,} at least")
         return value
@@ -108,10 +88,10 @@ def integer(*, at_least: int) -> Callable[[object], int]:
 
 def integers(value: object) -> frozenset[int]:
     """Check for a collection of integers."""
-    values = frozenset(value if isinstance(value, Iterable) else [None])
+    values: list[Any] = [*value] if isinstance(value, Iterable) else [None]
     if not all(type(each) is int for each in values):
         raise InvalidValueError("must be a collection of integers")
-    return values
+    return frozenset(values)
 
 
 def optional(check: Callable[[object], _T]) -> Callable[[object], _T | None]:

@@ -29,7 +29,7 @@ import functools
 import traceback
 from collections.abc import Callable
 from inspect import iscoroutinefunction
-from typing import Any, TypedDict, TypeVar, Unpack, cast
+from typing import Any, TypeVar, cast
 
 __all__ = [
     "AccountError",
@@ -61,43 +61,31 @@ _Error = TypeVar("_Error", bound="NxOtpError")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class _Context(TypedDict, total=False):
-    hint: str | None
-    cus_message_id: str | None
-    attempts: int
-
-
-class _ApiContext(_Context, total=False):
-    code: int | None
-    vendor_message: str
-    http_status: int
-    raw: str
-    retry_after: float | None
-
-
 class NxOtpError(Exception):
-    """Base of every error of this library.
+    """Base of every error of this library. It is made of a text, and of values for its attributes by name.
 
     Attributes:
+        hint: What to do next, or ``None``. It is part of ``str(error)``.
         cus_message_id: The message's own id, or ``None`` where no message was concerned.
         attempts: How many POSTs were begun for the message.
-        hint: What to do next, or ``None``. It is part of ``str(error)``.
-        code: The vendor's code, or ``None`` where none was answered.
-        meta_code: Meta's code inside the vendor's 9099, or ``None``.
+        code: The vendor's code, or ``None`` where the answer had none, or there was none.
+        meta_code: Meta's own code inside the vendor's 9099, or ``None`` where the answer had none.
         retry_after: Seconds the server asked to wait, or ``None``.
     """
 
+    hint: str | None = None
+    cus_message_id: str | None = None
+    attempts: int = 0
     code: int | None = None
     meta_code: int | None = None
     retry_after: float | None = None
 
-    def __init__(
-        self, message: str = "", *, hint: str | None = None, cus_message_id: str | None = None, attempts: int = 0
-    ) -> None:
+    def __init__(self, message: str = "", **attributes: Any) -> None:  # noqa: ANN401 - each has its own type
         super().__init__(message)
-        self.hint = hint
-        self.cus_message_id = cus_message_id
-        self.attempts = attempts
+        for name, value in attributes.items():
+            if name.startswith("_") or not hasattr(self, name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -115,39 +103,21 @@ class InvalidMessageError(NxOtpError, ValueError):
         field: The field of `OtpMessage` at fault.
     """
 
-    def __init__(self, message: str = "", *, field: str = "", **context: Unpack[_Context]) -> None:
-        super().__init__(message, **context)
-        self.field = field
+    field: str = ""
 
 
 class ApiError(NxOtpError):
     """The vendor answered, and the answer is no: the message was not accepted.
 
     Attributes:
-        code: The vendor's code, or ``None`` where the answer had none (a gateway's HTTP 4xx, for example).
         vendor_message: The vendor's own text, redacted.
         http_status: The HTTP status of the answer.
         raw: The body of the answer as text, redacted and cut to a few kilobytes.
-        retry_after: Seconds the server asked to wait, or ``None``.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        code: int | None = None,
-        vendor_message: str = "",
-        http_status: int = 0,
-        raw: str = "",
-        retry_after: float | None = None,
-        **context: Unpack[_Context],
-    ) -> None:
-        super().__init__(message, **context)
-        self.code = code
-        self.vendor_message = vendor_message
-        self.http_status = http_status
-        self.raw = raw
-        self.retry_after = retry_after
+    vendor_message: str = ""
+    http_status: int = 0
+    raw: str = ""
 
 
 class AuthenticationError(ApiError):
@@ -166,9 +136,7 @@ class TimestampExpiredError(AuthenticationError):
             may pass.
     """
 
-    def __init__(self, message: str = "", *, clock_corrected: bool = False, **context: Unpack[_ApiContext]) -> None:
-        super().__init__(message, **context)
-        self.clock_corrected = clock_corrected
+    clock_corrected: bool = False
 
 
 class PermissionDeniedError(AuthenticationError):
@@ -199,27 +167,14 @@ class MetaError(ApiError):
     """Code 9099: WhatsApp itself refused the message.
 
     Attributes:
-        meta_code: Meta's own error code, or ``None`` where the answer had none.
         meta_type: Meta's error type, ``OAuthException`` for example.
         fbtrace_id: The id to quote to Meta's support.
         details: Meta's explanation, redacted.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        meta_code: int | None = None,
-        meta_type: str = "",
-        fbtrace_id: str = "",
-        details: str = "",
-        **context: Unpack[_ApiContext],
-    ) -> None:
-        super().__init__(message, **context)
-        self.meta_code = meta_code
-        self.meta_type = meta_type
-        self.fbtrace_id = fbtrace_id
-        self.details = details
+    meta_type: str = ""
+    fbtrace_id: str = ""
+    details: str = ""
 
 
 class TransportError(NxOtpError):
@@ -233,9 +188,7 @@ class NotSentError(TransportError):
         temporary: Whether another attempt may help. It may not where a certificate is wrong or time ran out.
     """
 
-    def __init__(self, message: str = "", *, temporary: bool = False, **context: Unpack[_Context]) -> None:
-        super().__init__(message, **context)
-        self.temporary = temporary
+    temporary: bool = False
 
 
 class OutcomeUnknownError(TransportError):
@@ -244,15 +197,7 @@ class OutcomeUnknownError(TransportError):
     It is never sent again by itself. A status callback for its ``cus_message_id`` proves that it went out.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        hint: str | None = "the message may have been accepted; wait for its status callback before you send another",
-        cus_message_id: str | None = None,
-        attempts: int = 0,
-    ) -> None:
-        super().__init__(message, hint=hint, cus_message_id=cus_message_id, attempts=attempts)
+    hint = "the message may have been accepted; wait for its status callback before you send another"
 
 
 class CallbackVerificationError(NxOtpError):
@@ -266,9 +211,7 @@ class InputFileError(NxOtpError):
         line: The line at fault, from 1, or ``None`` where it is not a line's.
     """
 
-    def __init__(self, message: str = "", *, line: int | None = None, **context: Unpack[_Context]) -> None:
-        super().__init__(message, **context)
-        self.line = line
+    line: int | None = None
 
 
 class LedgerError(NxOtpError):

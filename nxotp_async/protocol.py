@@ -115,12 +115,11 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
     reply = _read_reply(body)
     if reply.code is not None and _is_private(reply.code, hide):
         reply = attrs.evolve(reply, code=None, problem=_NO_CODE)
-    known = ResponseCode.find(reply.code)
-    failure = _classify(status, reply, known)
+    failure = _classify(status, reply)
     if failure is None:
         return reply.message_id
     if issubclass(failure, ApiError):
-        return _api_error(failure, status, headers, body, reply, known, hide)
+        return _api_error(failure, status, headers, body, reply, hide)
     return OutcomeUnknownError(f"HTTP {status}: {reply.problem or _contradiction(reply)}")
 
 
@@ -140,16 +139,21 @@ class _Reply:
     meta: Mapping[str, Any] = {}
     problem: str = ""
     contradictory: bool = False
+    known: ResponseCode | None = attrs.field(init=False)
+
+    @known.default
+    def _known(self) -> ResponseCode | None:
+        return ResponseCode.find(self.code)
 
 
-def _classify(status: int, reply: _Reply, known: ResponseCode | None) -> type[NxOtpError] | None:
+def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
     """Name the error an answer stands for; ``None`` means accepted. The whole table, in the order it is read."""
     if reply.code == 0 and reply.message_id and 200 <= status < 300:
         return None
     if reply.contradictory or reply.message_id or reply.code == 0:
         return OutcomeUnknownError
-    if known is not None:
-        return known.error_class
+    if reply.known is not None:
+        return reply.known.error_class
     if status == 429:
         return TransientApiError
     if status == 408:
@@ -178,8 +182,6 @@ def _read_reply(body: bytes) -> _Reply:
     code = answer.get("code")
     if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
         return _Reply(None, message_id, problem=_NO_CODE)
-    if code == 0 and message_id:
-        return _Reply(code, message_id)
     text = _text(answer.get("message")) or _text(answer.get("msg"))
     meta = data.get("error") if isinstance(data, dict) else None
     return _Reply(
@@ -187,7 +189,7 @@ def _read_reply(body: bytes) -> _Reply:
         message_id,
         text,
         meta if isinstance(meta, dict) else {},
-        problem="" if code else "code 0, but without a message id",
+        problem="" if code or message_id else "code 0, but without a message id",
     )
 
 
@@ -227,45 +229,42 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _api_error(
-    failure: type[ApiError],
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    reply: _Reply,
-    known: ResponseCode | None,
-    hide: tuple[str, ...],
+    failure: type[ApiError], status: int, headers: Mapping[str, str], body: bytes, reply: _Reply, hide: tuple[str, ...]
 ) -> ApiError:
-    vendor_message = redact(reply.text, hide)[:500]
-    facts: dict[str, Any] = {
-        "code": reply.code,
-        "vendor_message": vendor_message,
-        "http_status": status,
-        "raw": redact(body.decode(errors="replace"), hide)[:_MAX_RAW_CHARS],
-        "retry_after": _retry_after(headers),
-    }
+    vendor_message, known = redact(reply.text, hide)[:500], reply.known
+    meta = _meta_facts(reply.meta, hide) if issubclass(failure, MetaError) else {}
+    hint = known.advice if known else None
     if reply.code is None:
-        return failure(f"HTTP {status} without a vendor code", hint=_status_advice(status), **facts)
-    if known is None:
-        return failure(f"code {reply.code}, which the vendor has not documented: {vendor_message}", **facts)
-    summary = f"code {known.value}, {known.meaning}"
-    if not issubclass(failure, MetaError):
-        # The vendor's text often only repeats the meaning.
-        adds_something = vendor_message and vendor_message.lower() not in summary.lower()
-        return failure(f"{summary}: {vendor_message}" if adds_something else summary, hint=known.advice, **facts)
-    meta_code = _integer(reply.meta.get("code"))
-    if meta_code is not None and _is_private(meta_code, hide):
-        meta_code = None
-    meta_text = redact(_text(reply.meta.get("message")), hide)[:500]
-    error_data = reply.meta.get("error_data")
+        text, hint = f"HTTP {status} without a vendor code", _status_advice(status)
+    elif known is None:
+        text = f"code {reply.code}, which the vendor has not documented: {vendor_message}"
+    else:
+        text = f"code {known.value}, {known.meaning}"
+        if meta:
+            text += f": Meta {meta['meta_code']}, {redact(_text(reply.meta.get('message')), hide)[:500]}"
+        elif vendor_message.lower() not in text.lower():  # it often only repeats the meaning
+            text += f": {vendor_message}"
     return failure(
-        f"{summary}: Meta {meta_code}, {meta_text}",
-        hint=known.advice,
-        meta_code=meta_code,
-        meta_type=redact(_text(reply.meta.get("type")), hide)[:100],
-        fbtrace_id=redact(_text(reply.meta.get("fbtrace_id")), hide)[:100],
-        details=redact(_text(error_data.get("details") if isinstance(error_data, dict) else None), hide)[:500],
-        **facts,
+        text,
+        hint=hint,
+        code=reply.code,
+        vendor_message=vendor_message,
+        http_status=status,
+        raw=redact(body.decode(errors="replace"), hide)[:_MAX_RAW_CHARS],
+        retry_after=_retry_after(headers),
+        **meta,
     )
+
+
+def _meta_facts(error: Mapping[str, Any], hide: tuple[str, ...]) -> dict[str, Any]:
+    """Return what Meta says, as attributes of `MetaError`."""
+    code, data = _integer(error.get("code")), error.get("error_data")
+    return {
+        "meta_code": None if code is None or _is_private(code, hide) else code,
+        "meta_type": redact(_text(error.get("type")), hide)[:100],
+        "fbtrace_id": redact(_text(error.get("fbtrace_id")), hide)[:100],
+        "details": redact(_text(data.get("details") if isinstance(data, dict) else None), hide)[:500],
+    }
 
 
 def _status_advice(status: int) -> str:

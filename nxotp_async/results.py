@@ -170,12 +170,9 @@ class ResultCollector:
         counts = Counter(result.status for result in self._results)
         return Summary(
             total=len(self._results),
-            accepted=counts[SendStatus.ACCEPTED],
-            rejected=counts[SendStatus.REJECTED],
-            not_sent=counts[SendStatus.NOT_SENT],
-            unknown=counts[SendStatus.UNKNOWN],
             retried=sum(result.attempts > 1 for result in self._results),
             attempts=sum(result.attempts for result in self._results),
+            **{status.value: counts[status] for status in SendStatus},
         )
 
 

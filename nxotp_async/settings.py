@@ -45,9 +45,9 @@ class Setting:
     is_required: bool = False
 
     @property
-    def variable(self) -> str | None:
-        """The name of its environment variable, if it may have one."""
-        return f"NXOTP_{self.name.upper()}" if self.has_variable else None
+    def variable(self) -> str:
+        """The name of its environment variable; empty where it has none."""
+        return f"NXOTP_{self.name.upper()}" if self.has_variable else ""
 
     def parse(self, value: object) -> Any:
         """Return its value, made of an argument or of the text of its variable.
@@ -103,7 +103,7 @@ def _proxy(url: str) -> str:
     return f"{mask_url(url)}{', with a user name' if URL(url).user else ''}"
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, repr=False)  # it would show secrets
 class Settings:
     """Every setting of a client, checked. `OtpClient` documents what each means.
 
@@ -145,11 +145,6 @@ class Settings:
         if sum(way is not None for way in (self.proxy, self.session, self.transport)) > 1:
             raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
 
-    def __repr__(self) -> str:
-        values = {name: getattr(self, name) for name in SETTINGS}
-        shown = (f"{name}={value and SETTINGS[name].show(value)}" for name, value in values.items())
-        return f"Settings({', '.join(shown)})"
-
     @classmethod
     @sensitive_variables
     def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -162,7 +157,7 @@ class Settings:
         Raises:
             ConfigurationError: A setting is missing or wrong. All that are missing are named together.
         """
-        variables = {name: environment.get(setting.variable or "") or None for name, setting in SETTINGS.items()}
+        variables = {name: environment.get(setting.variable) or None for name, setting in SETTINGS.items()}
         given = {name: value if arguments.get(name) is None else arguments[name] for name, value in variables.items()}
         missing = [setting for setting in SETTINGS.values() if setting.is_required and not given[setting.name]]
         if missing:

@@ -58,7 +58,7 @@ def test_integers_are_collected(values: Any) -> None:
     ("check", "value", "expected"),
     [
         (text, b"x", "must be a str, not bytes"),
-        (flag, 1, "must be True or False, not int"),
+        (flag, 1, "must be a bool, not int"),
         (instance_of(dict), [], "must be a dict, not list"),
         (integer(at_least=1), 0, "must be 1 at least"),
         (integer(at_least=1), 1.0, "must be an integer, not float"),
@@ -77,6 +77,7 @@ def test_integers_are_collected(values: Any) -> None:
         (integers, None, "must be a collection of integers"),
         (integers, "12", "must be a collection of integers"),
         (integers, [1.0], "must be a collection of integers"),
+        (integers, [[1]], "must be a collection of integers"),
         (integers, [True], "must be a collection of integers"),
         (optional(text), 5, "must be a str, not int"),
     ],

@@ -215,7 +215,7 @@ def test_the_seconds_must_be_finite_and_not_negative(name: str, value: Any) -> N
         RetryPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("value", ["9001", ["9001"], [True], [-1.0], 9001, None])
+@pytest.mark.parametrize("value", ["9001", ["9001"], [True], [-1.0], [[1]], 9001, None])
 @pytest.mark.parametrize("name", ["transient_codes", "transient_meta_codes"])
 def test_the_codes_must_be_integers(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):

@@ -12,7 +12,7 @@ from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..settings import Settings
 from .findings import Check, Finding, Status, milliseconds
-from .machine import examine_environment, examine_settings, resolve_way
+from .machine import examine_environment, examine_settings, resolve_endpoint
 from .network import examine_network
 
 __all__ = ["examine", "is_local", "send_one"]
@@ -35,9 +35,9 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
     # aiohttp creates its context, which it does not expose, in the same way. That reads files, hence the thread.
     context = await asyncio.to_thread(ssl.create_default_context)
     findings = [*examine_environment(context), *examine_settings()]
-    way = resolve_way()
-    if way is not None:
-        findings += await examine_network(way, timeout, context, clock or Clock())
+    endpoint = resolve_endpoint()
+    if endpoint is not None:
+        findings += await examine_network(endpoint, timeout, context, clock or Clock())
     examined = {Check.SEND, *(finding.check for finding in findings)}
     why = f"not checked, because of {findings[-1].check}"
     return findings + [Finding(check, Status.SKIPPED, why) for check in Check if check not in examined]
@@ -70,7 +70,7 @@ async def send_one(to: str, *, clock: Clock | None = None) -> Finding:
         (result,) = [result async for result in client.send_many([message])]
     error = result.error
     if error is not None:
-        return Finding(Check.SEND, Status.FAILED, f"{result.status}: {error.args[0]}", error.hint or "", error)
+        return Finding(Check.SEND, Status.FAILED, f"{result.status.label}: {error.args[0]}", error.hint or "", error)
     found = f"accepted for {mask_number(message.to)} in {milliseconds(result.elapsed)}, as {result.message_id}"
     advice = "accepted does not mean delivered: look at the phone; 'nxotp listen' shows the status callbacks"
     return Finding(Check.SEND, Status.OK, found, advice)

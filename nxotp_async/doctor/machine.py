@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from ..settings import CALLBACK_TOKEN, SETTINGS, Setting, Settings
 from .findings import Check, Finding, Status, printable
 
-__all__ = ["examine_environment", "examine_settings", "resolve_way"]
+__all__ = ["examine_environment", "examine_settings", "resolve_endpoint"]
 
 
 def examine_environment(context: ssl.SSLContext) -> list[Finding]:
@@ -78,10 +78,10 @@ def examine_settings() -> list[Finding]:
     """Check every variable separately, so that a wrong one does not hide the next."""
     findings = [_examine(setting, text) for name, setting in _BY_VARIABLE.items() if (text := os.environ.get(name))]
     absent = [setting for name, setting in _BY_VARIABLE.items() if not os.environ.get(name)]
-    if missing := ", ".join(f"{setting.variable}" for setting in absent if setting.is_required):
+    if missing := ", ".join(setting.variable for setting in absent if setting.is_required):
         advice = "set them to the keys in NXCloud's console; without an account, run 'nxotp sandbox', which prints keys"
         findings.append(Finding(Check.SETTINGS, Status.FAILED, f"missing: {missing}", advice))
-    if optional := ", ".join(f"{setting.variable}" for setting in absent if not setting.is_required):
+    if optional := ", ".join(setting.variable for setting in absent if not setting.is_required):
         findings.append(Finding(Check.SETTINGS, Status.OK, f"not set (optional): {optional}"))
     return findings + _misspelt()
 
@@ -98,12 +98,12 @@ def _examine(setting: Setting, text: str) -> Finding:
     return Finding(Check.SETTINGS, Status.OK, f"{setting.variable}: {setting.show(value)}")
 
 
-def resolve_way() -> Settings | None:
-    """Return settings with the variables' way to the API and made-up keys, or ``None`` where the way is wrong."""
+def resolve_endpoint() -> Settings | None:
+    """Return settings with the URLs of the variables and made-up keys, or ``None`` where a URL is wrong."""
     made_up = {name: "made-up" for name, setting in SETTINGS.items() if setting.is_required}
-    way = {name: os.environ.get(name, "") for name in ("NXOTP_BASE_URL", "NXOTP_PROXY")}
+    urls = {name: os.environ.get(name, "") for name in ("NXOTP_BASE_URL", "NXOTP_PROXY")}
     try:
-        return Settings.resolve(made_up, way)
+        return Settings.resolve(made_up, urls)
     except ConfigurationError:
         return None
 
