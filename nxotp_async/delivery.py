@@ -148,7 +148,7 @@ class Delivery:
         if isinstance(outcome, TimestampExpiredError):
             is_first = not any(isinstance(error, TimestampExpiredError) for error in self._errors)
             elapsed = client.clock.monotonic() - now
-            outcome.clock_corrected = is_first and client.skew.explains_refusal(
+            outcome.clock_corrected = is_first and client.skew.explains_rejection(
                 timestamp=ts / 1000, sent=sent, elapsed=elapsed, headers=answer.headers
             )
         return outcome
@@ -167,7 +167,7 @@ class Delivery:
                 "the answer has the message id of another message",
                 hint="the message may have been accepted; wait for its status callback before you send another",
             )
-        answer.settle(isinstance(outcome, str))
+        answer.release(isinstance(outcome, str))
         return outcome
 
     def _is_anothers(self, message_id: str) -> bool:
