@@ -162,7 +162,7 @@ class Delivery:
         message = self._message
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
         outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
-        if isinstance(outcome, str) and self._is_anothers(outcome):
+        if isinstance(outcome, str) and self._belongs_to_another(outcome):
             outcome = OutcomeUnknownError(
                 "the answer has the message id of another message",
                 hint="the message may have been accepted; wait for its status callback before you send another",
@@ -170,7 +170,7 @@ class Delivery:
         answer.release(isinstance(outcome, str))
         return outcome
 
-    def _is_anothers(self, message_id: str) -> bool:
+    def _belongs_to_another(self, message_id: str) -> bool:
         own, client = str(self._message.cus_message_id), self._client
         if message_id == own:
             return False
