@@ -54,7 +54,7 @@ class ClockSkew:
     def __init__(self) -> None:
         self.offset: float = 0.0
 
-    def explains_refusal(self, *, timestamp: float, sent: float, elapsed: float, headers: Mapping[str, str]) -> bool:
+    def explains_rejection(self, *, timestamp: float, sent: float, elapsed: float, headers: Mapping[str, str]) -> bool:
         """Return whether the difference of the clocks explains why a timestamp was rejected. If so, set `offset`.
 
         Args:

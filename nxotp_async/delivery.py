@@ -148,7 +148,7 @@ class Delivery:
         if isinstance(outcome, TimestampExpiredError):
             is_first = not any(isinstance(error, TimestampExpiredError) for error in self._errors)
             elapsed = client.clock.monotonic() - now
-            outcome.clock_corrected = is_first and client.skew.explains_refusal(
+            outcome.clock_corrected = is_first and client.skew.explains_rejection(
                 timestamp=ts / 1000, sent=sent, elapsed=elapsed, headers=answer.headers
             )
         return outcome
@@ -162,15 +162,15 @@ class Delivery:
         message = self._message
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
         outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
-        if isinstance(outcome, str) and self._is_anothers(outcome):
+        if isinstance(outcome, str) and self._belongs_to_another(outcome):
             outcome = OutcomeUnknownError(
                 "the answer has the message id of another message",
                 hint="the message may have been accepted; wait for its status callback before you send another",
             )
-        answer.settle(isinstance(outcome, str))
+        answer.release(isinstance(outcome, str))
         return outcome
 
-    def _is_anothers(self, message_id: str) -> bool:
+    def _belongs_to_another(self, message_id: str) -> bool:
         own, client = str(self._message.cus_message_id), self._client
         if message_id != own and message_id in client.in_flight:
             return True

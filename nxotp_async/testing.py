@@ -196,7 +196,7 @@ class MemoryTransport:
 
 
 def _lost(what: str) -> OutcomeUnknownError:
-    return OutcomeUnknownError(f"{what}, after the request was on its way")
+    return OutcomeUnknownError(f"{what}, after the request was sent")
 
 
 # ---------------------------------------------------------------------------------------------- assertions

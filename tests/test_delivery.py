@@ -182,17 +182,17 @@ def test_a_restart_of_the_vendor_loses_no_message_of_a_stream() -> None:
 
 
 async def test_an_answer_with_another_messages_id_is_unknown(clock: FakeClock) -> None:
-    settled: list[bool] = []
+    released: list[bool] = []
 
     class SameId(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
-            return Answer(200, {}, ACCEPTED, settled.append)
+            return Answer(200, {}, ACCEPTED, released.append)
 
     async with sandbox_client("https://otp.example", transport=SameId(), clock=clock) as client:
         results = [await outcome_on(client) for _ in range(2)]
     assert [result.status for result in results] == [SendStatus.ACCEPTED, SendStatus.UNKNOWN]
     assert str(results[1].error).startswith("the answer has the message id of another message")
-    assert settled == [True, False]
+    assert released == [True, False]
 
 
 async def test_where_the_vendor_answers_with_the_cus_message_id_a_second_copy_is_noticed_too(clock: FakeClock) -> None:
@@ -241,17 +241,17 @@ async def test_only_the_latest_ids_are_kept(clock: FakeClock) -> None:
 
 
 async def test_after_anything_but_an_acceptance_the_connection_is_given_up(clock: FakeClock) -> None:
-    settled: list[bool] = []
+    released: list[bool] = []
     answers = [FAILED, Answer(503, {}, b""), Answer(200, {}, b"{}"), OK]
 
     class Recording(ScriptedTransport):
         async def post(self, *args: Any) -> Answer:
-            return answers.pop(0)._replace(settle=settled.append)
+            return answers.pop(0)._replace(release=released.append)
 
     policy = RetryPolicy(resend_unknown=True, max_attempts=4)
     result = await outcome(sandbox_client("https://otp.example", transport=Recording(), clock=clock, retry=policy))
     assert result.status is SendStatus.ACCEPTED
-    assert settled == [False, False, False, True]
+    assert released == [False, False, False, True]
 
 
 async def test_the_quota_recovers_with_what_is_accepted(sandbox: Sandbox, clock: FakeClock) -> None:

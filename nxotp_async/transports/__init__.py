@@ -1,4 +1,4 @@
-"""How requests reach the vendor: what the client needs of an HTTP library, and aiohttp's sessions behind it."""
+"""Sending requests over HTTP: the interface that the client needs, and its implementation with aiohttp's sessions."""
 
 from .base import Answer, Transport
 from .sessions import SessionPool

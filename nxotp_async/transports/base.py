@@ -1,4 +1,4 @@
-"""What the client needs of an HTTP library."""
+"""The interface between the client and an HTTP library."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -6,48 +6,48 @@ from typing import NamedTuple, Protocol
 __all__ = ["Answer", "Transport"]
 
 
-def _has_no_connection(reuse: bool) -> None:
-    """Do nothing: the default of a transport whose connections are not kept."""
+def _do_nothing(reuse: bool) -> None:
+    """Do nothing: for transports that do not reuse connections."""
 
 
 class Answer(NamedTuple):
-    """An HTTP answer, read whole.
+    """The HTTP response to a request, with its whole body.
 
     Attributes:
         status: The HTTP status.
         headers: The headers; names in any letter case.
-        body: The body, or what was read of one that is too long.
-        settle: To be called once the answer is understood, with whether its connection may carry another request. A
-            connection that was never settled is not used again.
+        body: The body, or its beginning if it is too long.
+        release: Releases the connection. The client calls it after it has decoded the answer, with whether the
+            connection may be reused. A connection that is never released is not reused.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    settle: Callable[[bool], None] = _has_no_connection
+    release: Callable[[bool], None] = _do_nothing
 
 
 class Transport(Protocol):
-    """What the client needs of an HTTP library. `SessionPool` is the one for aiohttp."""
+    """The interface between the client and an HTTP library. `SessionPool` implements it with aiohttp."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """POST exactly these bytes, once, and return the answer.
 
-        Redirects must not be followed, and of the body not much more than 64 KiB may be read. Whatever escapes but
-        the two errors below, and cancellation, counts as `OutcomeUnknownError`.
+        It must not follow redirects, nor read much more than 64 KiB of the answer's body. The client treats any other
+        exception than these two, except a cancellation, as `OutcomeUnknownError`.
 
         Args:
-            url: Where to.
-            body: The bytes to send, unaltered.
+            url: The URL.
+            body: The body, to be sent unchanged.
             headers: The headers to send.
-            timeout: Seconds for all of it, connecting included.
+            timeout: Seconds for everything, connecting included.
 
         Raises:
-            NotSentError: Provably no byte of the request left.
-            OutcomeUnknownError: It may have left.
+            NotSentError: No byte of the request has left this machine.
+            OutcomeUnknownError: Bytes may have left.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close what the running event loop has open."""
+        """Close the connections of the running event loop."""
         ...

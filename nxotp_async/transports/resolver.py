@@ -1,4 +1,4 @@
-"""Looking names up without holding up the end of the program."""
+"""Host name resolution that does not delay the end of the program."""
 
 import asyncio
 import socket
@@ -11,10 +11,10 @@ __all__ = ["Resolver"]
 
 
 class Resolver(AbstractResolver):
-    """Asks the system's resolver, each time in a daemon thread of its own.
+    """Calls the system's resolver, each time in a new daemon thread.
 
-    A thread of asyncio's own executor would be waited for when the loop closes and when Python ends, which takes as
-    long as a DNS server that does not answer: many seconds after the deadline, or after Ctrl-C.
+    asyncio and Python wait for the threads of the default executor when the event loop closes, and at exit. If a DNS
+    server does not answer, that takes many seconds after the deadline, or after Ctrl-C.
     """
 
     async def resolve(
@@ -23,13 +23,13 @@ class Resolver(AbstractResolver):
         """Return the addresses of a host.
 
         Raises:
-            OSError: There are none, or the resolver cannot be asked.
+            OSError: There are none, or the resolver cannot be called.
         """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[ResolveResult]] = loop.create_future()
 
-        def settle(addresses: list[ResolveResult] | None, error: OSError | None) -> None:
-            if found.done():  # nobody waits any more
+        def set_result(addresses: list[ResolveResult] | None, error: OSError | None) -> None:
+            if found.done():  # it was cancelled
                 return
             if error is None:
                 found.set_result(addresses or [])
@@ -44,17 +44,17 @@ class Resolver(AbstractResolver):
                 error = failure
             except Exception as failure:  # a name that IDNA cannot encode
                 error = OSError(None, f"{type(failure).__name__}: {failure}")
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(settle, addresses, error)
+            with suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(set_result, addresses, error)
 
         try:
             threading.Thread(target=look_up, name=f"nxotp_async: look up {host}", daemon=True).start()
         except RuntimeError as error:
-            raise OSError(None, str(error)) from None  # no more threads
+            raise OSError(None, str(error)) from None  # no thread can be started
         return await found
 
     async def close(self) -> None:
-        """Do nothing: a thread that still waits ends by itself."""
+        """Do nothing: threads that still wait are daemons, and end automatically."""
 
 
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:

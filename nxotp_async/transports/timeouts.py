@@ -1,4 +1,4 @@
-"""A timeout that a frozen process does not run into."""
+"""A timeout that takes into account that a process can be suspended."""
 
 import asyncio
 from types import TracebackType
@@ -6,18 +6,18 @@ from typing import Final, Self
 
 __all__ = ["LenientTimeout"]
 
-_LATE: Final = 0.02  # seconds: a loop that is merely busy is less late than that, most of the time
+_LATE: Final = 0.02  # seconds; a busy event loop is usually less late than this
 _GRACE: Final = 0.1  # seconds
 
 
 class LenientTimeout:
-    """Like `asyncio.timeout`, but where its timer fires late, it first gives what has arrived 0.1 s to be read.
+    """Like `asyncio.timeout`, but if its timer fires late, it first allows 0.1 s to read what has arrived.
 
-    A process that was stopped, or whose machine was paused, finds all its timers due when it goes on. The answers it
-    waited for may lie in the sockets' buffers by then.
+    If a process or its machine was suspended, all its timers are due when it continues. The answers that it waits for
+    may already be in the buffers of the sockets.
 
     Args:
-        seconds: After how many the block is ended with `TimeoutError`.
+        seconds: The time after which `TimeoutError` is raised, in seconds.
     """
 
     __slots__ = ("_due", "_scope", "_seconds", "_timer")

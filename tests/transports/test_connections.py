@@ -217,18 +217,18 @@ def keep_alive() -> tuple[KeepAlive, FakeClock]:
 )
 def test_the_servers_own_word_shortens_the_time(header: str, limit: float) -> None:
     keep, clock = keep_alive()
-    keep.heed(header)
+    keep.apply_header(header)
     assert keep.limit(clock.monotonic()) == limit
 
 
 def test_a_connection_that_the_server_closed_shortens_the_time_for_a_minute() -> None:
     keep, clock = keep_alive()
-    keep.closed(4.0)
+    keep.record_close(4.0)
     assert keep.limit(clock.monotonic()) == 2.0
-    keep.closed(6.0)  # says no more than the one before, but that it still holds
+    keep.record_close(6.0)  # says no more than the one before, but that it still holds
     assert keep.limit(clock.monotonic()) == 2.0
     clock.advance(59)
-    keep.closed(1.0)
+    keep.record_close(1.0)
     assert keep.limit(clock.monotonic()) == 0.5
     clock.advance(60)
     assert keep.limit(clock.monotonic()) == 15.0
@@ -236,7 +236,7 @@ def test_a_connection_that_the_server_closed_shortens_the_time_for_a_minute() ->
 
 def test_a_connection_that_idled_for_all_its_time_teaches_nothing() -> None:
     keep, clock = keep_alive()
-    keep.closed(15.0)
+    keep.record_close(15.0)
     assert keep.limit(clock.monotonic()) == 15.0
 
 

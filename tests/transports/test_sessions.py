@@ -92,7 +92,7 @@ async def test_a_reset_instead_of_an_answer_is_unknown() -> None:
         writer.transport.abort()
 
     async with raw_server(reset) as server, sandbox_client(server.url) as client:
-        with pytest.raises(OutcomeUnknownError, match="after the request was on its way"):
+        with pytest.raises(OutcomeUnknownError, match="after the request was sent"):
             await client.send_otp(TO, "482913")
     assert len(server.requests) == 1
 

@@ -94,7 +94,7 @@ async def a_transport(transport: Transport) -> None:
     answer = await transport.post("https://you.example/", b"{}", {}, timeout=10)
     assert_type(answer, Answer)
     assert_type((answer.status, answer.headers, answer.body), tuple[int, Mapping[str, str], bytes])
-    assert_type(answer.settle(True), None)
+    assert_type(answer.release(True), None)
     assert_type(await transport.aclose(), None)
     await a_transport(MyTransport())
 
