@@ -17,7 +17,7 @@ from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
 from .transports import Transport
-from .urls import is_http_url, is_loopback, mask_url, parse_url
+from .urls import is_http_url, is_loopback, mask_proxy, mask_url, parse_url
 
 __all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "Setting", "Settings"]
 
@@ -99,10 +99,6 @@ def _length(secret: str) -> str:
     return f"set, {len(secret)} characters"
 
 
-def _proxy(url: str) -> str:
-    return f"{mask_url(url)}{', with a user name' if URL(url).user else ''}"
-
-
 @attrs.frozen(kw_only=True, repr=False)  # it would show secrets
 class Settings:
     """Every setting of a client, checked. `OtpClient` documents what each means.
@@ -125,7 +121,7 @@ class Settings:
     deadline: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 30.0
     retry: Annotated[RetryPolicy, Setting(instance_of(RetryPolicy), has_variable=False, in_views=True)] = RetryPolicy()
     keepalive_timeout: Annotated[float, Setting(_from_text(number(above=0)))] = 15.0
-    proxy: Annotated[str | None, Setting(parse_url, show=_proxy)] = None
+    proxy: Annotated[str | None, Setting(parse_url, show=mask_proxy)] = None
     session: Annotated[ClientSession | None, Setting(instance_of(ClientSession), has_variable=False)] = None
     transport: Annotated[Transport | None, Setting(_transport, has_variable=False)] = None
     clock: Annotated[Clock, Setting(instance_of(Clock), has_variable=False)] = Clock()

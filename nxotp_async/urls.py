@@ -6,7 +6,7 @@ from yarl import URL
 
 from .checks import InvalidValueError
 
-__all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_url", "parse_url"]
+__all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_proxy", "mask_url", "parse_url"]
 
 
 def is_http_url(text: str) -> bool:
@@ -49,3 +49,8 @@ def mask_url(url: str) -> str:
     parts = URL(url)
     rest = parts.raw_path_qs.strip("/") or parts.raw_fragment
     return f"{parts.origin()}/..." if rest else str(parts.origin())
+
+
+def mask_proxy(url: str) -> str:
+    """Return a proxy's valid URL as `mask_url` does, and say whether it has a user name."""
+    return f"{mask_url(url)}, with a user name" if URL(url).user else mask_url(url)

@@ -1,5 +1,8 @@
+import asyncio
 import copy
+import inspect
 import pickle
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +33,7 @@ from nxotp_async import (
     TransportError,
     errors,
 )
+from nxotp_async.errors import sensitive_variables
 
 TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
     NxOtpError: (Exception,),
@@ -192,3 +196,69 @@ def test_an_error_passes_through_a_context_manager(kind: type[NxOtpError]) -> No
 def test_an_invalid_message_is_also_a_value_error() -> None:
     with pytest.raises(ValueError, match="it went wrong"):
         raise InvalidMessageError("it went wrong", field="to")
+
+
+# ---------------------------------------------------------------------------------------------- tracebacks
+
+
+@sensitive_variables
+def _fail(secret: str, error: type[Exception]) -> None:
+    copied = secret.upper()
+    raise error(len(copied))
+
+
+@sensitive_variables
+async def _fail_later(secret: str, error: type[Exception]) -> None:
+    """A docstring."""
+    copied = secret.upper()
+    await asyncio.sleep(0)
+    raise error(len(copied))
+
+
+@sensitive_variables
+class _Fragile:
+    def __init__(self, secret: str, error: type[Exception]) -> None:
+        _fail(secret, error)
+
+
+def _fail_in_a_loop(secret: str, error: type[Exception]) -> None:
+    asyncio.run(_fail_later(secret, error))
+
+
+def _frames(error: BaseException) -> dict[str, dict[str, Any]]:
+    """Return the local variables of the frames that an error came through, those of this test left out."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = ("test_", "_fail_in_a_loop", "run")
+    return {f.f_code.co_name: f.f_locals for f in frames if not f.f_code.co_name.startswith(own)}
+
+
+every_kind_of_function = pytest.mark.parametrize("function", [_fail, _fail_in_a_loop, _Fragile])
+
+
+@every_kind_of_function
+def test_an_error_of_the_librarys_own_leaves_a_function_as_if_its_caller_had_raised_it(function: Any) -> None:
+    with pytest.raises(NxOtpError) as caught:
+        function("secret", NxOtpError)
+    assert _frames(caught.value) == {}
+    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
+
+
+@every_kind_of_function
+def test_any_other_error_leaves_it_with_its_frames_but_without_their_variables(function: Any) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        function("secret", ZeroDivisionError)
+    frames = _frames(caught.value)
+    assert frames
+    assert all(variables == {} for variables in frames.values())
+
+
+def test_a_wrong_call_shows_no_arguments() -> None:
+    with pytest.raises(TypeError) as caught:
+        _fail("secret", wrong=1)  # type: ignore[call-arg]
+    assert _frames(caught.value) == {}
+
+
+def test_a_decorated_function_is_still_the_same_to_look_at() -> None:
+    assert inspect.iscoroutinefunction(_fail_later)
+    assert (_fail_later.__name__, _fail_later.__doc__) == ("_fail_later", "A docstring.")
+    assert [*inspect.signature(_fail_later).parameters] == ["secret", "error"]

@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from nxotp_async.checks import InvalidValueError
-from nxotp_async.urls import host_and_port, is_http_url, is_loopback, mask_url, parse_url
+from nxotp_async.urls import host_and_port, is_http_url, is_loopback, mask_proxy, mask_url, parse_url
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,14 @@ def test_an_ipv6_address_has_brackets_before_a_port(host: str, text: str) -> Non
 )
 def test_a_masked_url_shows_where_it_leads_only(url: str, shown: str) -> None:
     assert mask_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("http://user:PASSWORD@proxy.example:3128/", "http://proxy.example:3128, with a user name"),
+    ],
+)
+def test_a_masked_proxy_tells_whether_it_has_a_user_name(url: str, shown: str) -> None:
+    assert mask_proxy(url) == shown
