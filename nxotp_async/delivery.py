@@ -163,10 +163,7 @@ class Delivery:
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
         outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
         if isinstance(outcome, str) and self._belongs_to_another(outcome):
-            outcome = OutcomeUnknownError(
-                "the answer has the message id of another message",
-                hint="the message may have been accepted; wait for its status callback before you send another",
-            )
+            outcome = OutcomeUnknownError("the answer has the message id of another message")
         answer.release(isinstance(outcome, str))
         return outcome
 

@@ -1,4 +1,4 @@
-"""Kill a bulk run again and again, and let the sandbox judge what became of every message.
+"""Kill a bulk run again and again, and compare what the ledger says of every message with what the sandbox has seen.
 
     python tests/kills.py --messages 10000 --kills 100
 
@@ -30,7 +30,7 @@ CONCURRENCY = 50
 
 
 @attrs.define
-class Verdict:
+class Findings:
     """What the kills have done.
 
     Attributes:
@@ -79,7 +79,7 @@ def write_messages(path: Path, count: int) -> None:
             file.write(f"9995{number:07},Your code is {number % 1_000_000:06},{own_id}\n")
 
 
-def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: int, at_start: float) -> Verdict:
+def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: int, at_start: float) -> Findings:
     """Run, and kill, until the number of kills is reached; then let it finish.
 
     Args:
@@ -90,12 +90,12 @@ def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: in
         at_start: The share of the kills at a random moment of the start, before the first request is due.
     """
     chance = random.Random(seed)
-    verdict = Verdict()
+    found = Findings()
     source, path = directory / "otps.csv", directory / "run.ledger"
     write_messages(source, messages)
     killer = _Killer()
     with serve_in_thread(Sandbox(clock=Clock(time=killer), fault_rate=0.05, seed=seed, keep=4 * messages)) as sandbox:
-        while verdict.kills < kills:
+        while found.kills < kills:
             killer.requests_left = chance.randint(1, max(1, 2 * messages // kills - 1))
             early = chance.random() < at_start
             killer.process = start(sandbox, source, path, chance)
@@ -105,14 +105,14 @@ def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: in
             code = killer.process.wait()
             if code != -signal.SIGKILL:
                 break  # it was done before the moment came
-            verdict.kills += 1
+            found.kills += 1
             if path.exists():
-                verdict.in_flight.append(count_in_flight(path))
+                found.in_flight.append(count_in_flight(path))
         killer.process = None
         last = start(sandbox, source, path, chance, resume=False)
         assert last.wait() in (0, 6)
-        judge(verdict, sandbox, path, messages)
-    return verdict
+        compare(found, sandbox, path, messages)
+    return found
 
 
 def start(
@@ -147,17 +147,17 @@ def count_in_flight(path: Path) -> int:
     return int(count)
 
 
-def judge(verdict: Verdict, sandbox: Sandbox, path: Path, messages: int) -> None:
+def compare(found: Findings, sandbox: Sandbox, path: Path, messages: int) -> None:
     """Compare what the ledger says with what the sandbox has seen."""
     arrived = Counter(request.cus_message_id for request in sandbox.messages)
     with Ledger(path, create=False) as ledger:
         results = list(ledger.results())
-        verdict.counts = ledger.counts()
+        found.counts = ledger.counts()
     unknown = {row["cus_message_id"] for row in results if row["status"] == MessageState.UNKNOWN}
     accepted = {row["cus_message_id"] for row in results if row["status"] == MessageState.ACCEPTED}
-    verdict.lost = messages - len(accepted | unknown) + len(accepted - set(arrived))
-    verdict.twice = sum(times > 1 for times in arrived.values())
-    verdict.arrived_unknown = len(unknown & set(arrived))
+    found.lost = messages - len(accepted | unknown) + len(accepted - set(arrived))
+    found.twice = sum(times > 1 for times in arrived.values())
+    found.arrived_unknown = len(unknown & set(arrived))
 
 
 def main() -> int:
@@ -168,18 +168,18 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        verdict = kill_again_and_again(
+        found = kill_again_and_again(
             Path(directory), messages=arguments.messages, kills=arguments.kills, seed=arguments.seed, at_start=0.1
         )
-    counts = verdict.counts
-    print(f"{arguments.messages} messages, {verdict.kills} kills, {time.monotonic() - began:.0f} s")
-    print(f"in flight at the kills: {sum(verdict.in_flight)}, at most {max(verdict.in_flight, default=0)} at one")
+    counts = found.counts
+    print(f"{arguments.messages} messages, {found.kills} kills, {time.monotonic() - began:.0f} s")
+    print(f"in flight at the kills: {sum(found.in_flight)}, at most {max(found.in_flight, default=0)} at one")
     print(
         f"accepted {counts[MessageState.ACCEPTED]}, unknown {counts[MessageState.UNKNOWN]}, "
-        f"{verdict.arrived_unknown} of which arrived"
+        f"{found.arrived_unknown} of which arrived"
     )
-    print(f"lost {verdict.lost}, sent twice {verdict.twice}")
-    return 0 if verdict.is_good and verdict.kills == arguments.kills else 1
+    print(f"lost {found.lost}, sent twice {found.twice}")
+    return 0 if found.is_good and found.kills == arguments.kills else 1
 
 
 if __name__ == "__main__":

@@ -11,24 +11,13 @@ import attrs
 from ..errors import InvalidMessageError
 from ..messages import OtpMessage
 
-__all__ = ["RESULTS_ARE_NO_INPUT", "Row", "fields_of", "holds_results", "parse_message", "row_of"]
+__all__ = ["Row", "fields_of", "holds_results", "row_of"]
 
-_FIELDS: Final = tuple(field.name for field in attrs.fields(OtpMessage))
-_ALIASES: Final[Mapping[str, str]] = {
-    "phone": "to",
-    "phone_number": "to",
-    "number": "to",
-    "mobile": "to",
-    "msisdn": "to",
-    "recipient": "to",
-    "code": "content",
-    "otp": "content",
-    "message": "content",
-    "text": "content",
-    "language": "language_code",
-    "lang": "language_code",
-    "expires": "expires_at",
-    "expiry": "expires_at",
+_ALIASES: Final = {
+    "to": ("phone", "phone_number", "number", "mobile", "msisdn", "recipient"),
+    "content": ("code", "otp", "message", "text"),
+    "language_code": ("language", "lang"),
+    "expires_at": ("expires", "expiry"),
 }
 
 
@@ -37,12 +26,12 @@ def _fold(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-_BY_FOLDED_NAME: Final = {_fold(name): name for name in _FIELDS} | {_fold(k): field for k, field in _ALIASES.items()}
+_FIELDS: Final = {
+    _fold(name): field.name
+    for field in attrs.fields(OtpMessage)
+    for name in (field.name, *_ALIASES.get(field.name, ()))
+}
 _RESULT: Final = {_fold(name) for name in ("status", "code", "meta_code")}
-RESULTS_ARE_NO_INPUT: Final = (
-    "is a file of results: its codes are the vendor's, no OTPs",
-    "run the file of messages, or resume its ledger",
-)
 
 
 @attrs.frozen
@@ -77,7 +66,7 @@ def fields_of(names: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        field = _BY_FOLDED_NAME.get(_fold(name))
+        field = _FIELDS.get(_fold(name))
         if field is not None:
             if field in found.values():
                 raise ValueError(f"two columns are the message's {field!r}; rename one of them")
@@ -89,31 +78,23 @@ def row_of(line: int, values: Mapping[str, Any], fields: Mapping[str, str], raw:
     """Make the row of its cells by column name, given what `fields_of` returned for these names."""
     extra = {name: value for name, value in values.items() if name not in fields}
     try:
-        return Row(line, parse_message(values, fields), extra, "", raw)
+        return Row(line, _message(values, fields), extra, "", raw)
     except InvalidMessageError as error:
         return Row(line, None, extra, str(error), raw)
 
 
-def parse_message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage:
-    """Make a message of the cells that are its fields. Empty cells are absent.
-
-    Args:
-        values: The cells by column name.
-        fields: What `fields_of` returned for these names.
-
-    Raises:
-        InvalidMessageError: A value cannot be sent; the text names the field.
-    """
+def _message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage:
     given: dict[str, Any] = {
         field: cell for name, field in fields.items() if (cell := _cell(values[name], field)) is not None
     }
     for field in ("to", "content"):
         if field not in given:
             raise InvalidMessageError(f"{field} is missing", field=field)
-    return OtpMessage(given.pop("to"), given.pop("content"), **given)
+    return OtpMessage(**given)
 
 
 def _cell(value: object, field: str) -> object:
+    """Return the value of a field, or ``None`` for an empty cell."""
     if isinstance(value, str):
         if field != "content":
             value = value.strip()

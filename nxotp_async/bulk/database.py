@@ -32,12 +32,8 @@ _IN_LOG: Final = 2
 class Database:
     """An SQLite file of this process alone. Threads may share it, and wait for one another.
 
-    Args:
-        path: The file; ``None`` makes a temporary one that goes away when it is closed.
-        create: Whether to make it, with mode 0600, where it does not exist.
-
-    Raises:
-        LedgerError: It cannot be used; the text says why, and what to do. So do the methods.
+    Without a path it is temporary, and goes away when it is closed. The constructor and the methods raise `LedgerError`
+    where it cannot be used; the text says why, and what to do.
     """
 
     def __init__(self, path: Path | None, *, create: bool) -> None:
@@ -151,14 +147,10 @@ class Database:
             return self._connection.executemany(statement, rows).rowcount
 
     def checkpoint(self, *, rebuild: bool = False) -> None:
-        """Put the log into the file.
-
-        Args:
-            rebuild: Whether to write the file anew before. Erased text is overwritten, but not in the gaps that remain
-                where SQLite has divided a page.
-        """
+        """Put the log into the file, which may be written anew before."""
         with self._lock, self._explaining():
             if rebuild:
+                # Erased text is overwritten, but not in the gaps that remain where SQLite has divided a page.
                 self._connection.execute("VACUUM")
             self._commits_in_log = 0
             self._mark(_IN_FILE)

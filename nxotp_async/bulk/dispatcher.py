@@ -27,7 +27,7 @@ class Report:
 
     Attributes:
         counts: How many messages of the ledger are in which state.
-        paused: What has to be mended before it can go on, or ``None``.
+        paused: What has to be put right before it can go on, or ``None``.
         stopped: Whether it was stopped before its end.
     """
 

@@ -22,29 +22,19 @@ _MAX_ROUNDS: Final = 20  # of looking for messages in one exchange, so that none
 
 @attrs.frozen
 class Batch:
-    """What an exchange has brought.
+    """What an exchange has brought."""
 
-    Attributes:
-        recorded: How many transitions are durable now.
-        messages: What to send now.
-        next_due: When the first message that waits may be sent, in seconds of the run's clock that never jumps;
-            ``None`` where none waits.
-        exhausted: Whether nothing is left in the queue but what waits; ``None`` where nothing was wanted.
-    """
-
-    recorded: int
-    messages: list[StoredMessage]
-    next_due: float | None
-    exhausted: bool | None
+    recorded: int  # so many transitions are durable now
+    messages: list[StoredMessage]  # what to send now
+    next_due: float | None  # by the run's clock that never jumps; None where no message waits
+    exhausted: bool | None  # whether nothing is left in the queue but what waits; None where nothing was wanted
 
 
 class LedgerExchange:
     """The transactions of one run. One thread calls them, one after the other.
 
-    Args:
-        ledger: The ledger.
-        per_recipient: Seconds between two messages to one recipient; 0.0 for those only that Meta has throttled.
-        max_per_recipient: How many messages of the ledger one recipient may get.
+    ``now`` is in seconds since the epoch, and judges ``expires_at``; ``monotonic`` is in seconds of the run's clock
+    that never jumps, and judges what waits.
     """
 
     def __init__(self, ledger: Ledger, per_recipient: float = 0.0, max_per_recipient: int | None = None) -> None:
@@ -55,12 +45,7 @@ class LedgerExchange:
         self._position = 0  # the queue has been looked through up to this key
 
     def begin(self, now: float, monotonic: float) -> Counter[MessageState]:
-        """Begin the run, and return how many messages are in which state.
-
-        Args:
-            now: Seconds since the epoch.
-            monotonic: Seconds of the run's clock that never jumps.
-        """
+        """Begin the run, and return how many messages are in which state."""
         self._ledger.begin_run(now, max_per_recipient=self._max_per_recipient)
         sent = self._ledger.sent_since(now - self._per_recipient) if self._per_recipient else {}
         # What seems to have been sent in the future was sent before the clock was set back.
@@ -69,14 +54,7 @@ class LedgerExchange:
         return self._ledger.counts()
 
     def exchange(self, transitions: Iterable[Transition], wanted: int, now: float, monotonic: float) -> Batch:
-        """Record transitions and claim further messages, in one durable transaction.
-
-        Args:
-            transitions: Where messages have gone that were claimed before.
-            wanted: How many messages to claim at the most.
-            now: Seconds since the epoch; judges ``expires_at``.
-            monotonic: Seconds of the run's clock that never jumps; judges ``not_before``.
-        """
+        """Record transitions, and claim as many messages as wanted at the most, in one durable transaction."""
         recorded = list(self._paced(transitions, monotonic))
         messages: list[StoredMessage] = []
         exhausted = False if wanted else None

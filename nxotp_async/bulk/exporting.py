@@ -9,8 +9,8 @@ from typing import IO, Any, Final
 
 import orjson
 
-from .csv_files import csv_line
 from .files import FileFormat
+from .formats import csv_line
 from .ledger import Ledger
 from .schema import RESULT_COLUMNS
 
@@ -36,20 +36,16 @@ def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_num
         OSError: The output cannot be written.
     """
     extra_names = _extra_names(ledger.extra_columns())
-    write = (
-        _csv_writer(output, [*RESULT_COLUMNS, *extra_names.values()])
-        if file_format is FileFormat.CSV
-        else _ndjson(output)
-    )
+    columns = [*RESULT_COLUMNS, *extra_names.values()]
+    write = _csv_writer(output, columns) if file_format is FileFormat.CSV else _ndjson_writer(output)
     count = 0
     for result in ledger.results():
         count += 1
         extra = result.pop("extra")
         result["to"] = result["to"] and show_number(result["to"])
-        for moment in ("sent_at", "finished_at"):
-            result[moment] = result[moment] and datetime.fromtimestamp(result[moment], UTC).isoformat(
-                "T", "milliseconds"
-            )
+        for name in ("sent_at", "finished_at"):
+            seconds = result[name]
+            result[name] = seconds and datetime.fromtimestamp(seconds, UTC).isoformat("T", "milliseconds")
         write({**result, **{extra_names[name]: value for name, value in extra.items()}})
     return count
 
@@ -97,5 +93,5 @@ def _cell(value: object) -> object:
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _ndjson(output: IO[str]) -> Callable[[dict[str, Any]], object]:
+def _ndjson_writer(output: IO[str]) -> Callable[[dict[str, Any]], object]:
     return lambda row: output.write(orjson.dumps(row).decode() + "\n")

@@ -45,14 +45,9 @@ class FailureKind(Enum):
     def of(  # noqa: C901 - a table of cases
         cls, error: NxOtpError, *, expired: bool, policy: RetryPolicy, reject_on: Collection[int]
     ) -> "FailureKind":
-        """Return what an error means.
+        """Return what the error of an attempt means, given whether the message's code has expired.
 
-        Args:
-            error: What the one attempt ended with.
-            expired: Whether the message's code has expired.
-            policy: What may be sent again.
-            reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although
-                they look like the whole account's.
+        Codes of the vendor's, and HTTP statuses without one, that are in ``reject_on`` refuse their message only.
         """
         match error:
             case OutcomeUnknownError():

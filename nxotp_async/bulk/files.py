@@ -14,9 +14,7 @@ import attrs
 
 from ..errors import InputFileError, without_frames
 from .columns import Row
-from .csv_files import read_csv
-from .lines import Lines
-from .ndjson_files import read_ndjson
+from .formats import Lines, read_csv, read_ndjson
 
 __all__ = ["FileFormat", "MessageFile", "open_messages", "read_messages"]
 

@@ -29,12 +29,7 @@ _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
 class FlowControl:
     """The rate, the pauses and the end of a run, as its results ask for. It belongs to the event loop.
 
-    Args:
-        rate: Messages a second at the most; ``None`` for no limit.
-        policy: What is sent again.
-        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only.
-        concurrency: How many messages are in flight at the most.
-        clock: Sources of time and chance.
+    The arguments are those of `Dispatcher`.
 
     Attributes:
         rate: How fast it goes at present.
@@ -54,12 +49,7 @@ class FlowControl:
         self._held_until = -math.inf  # what was sent before this fails for the reason that is known already
 
     def transition(self, claimed: StoredMessage, result: SendResult) -> Transition:
-        """Take a result in, and return where its message goes.
-
-        Args:
-            claimed: The message.
-            result: What became of it.
-        """
+        """Take the result of a claimed message in, and return where it goes."""
         if result.error is None:
             self._health.accepted()
             self._holds = 0

@@ -51,9 +51,7 @@ class Health:
     def not_processed(self, now: float, *, tried_again: bool) -> None:
         """Note that the vendor did not process a message: something else answered, or its timestamp was wrong.
 
-        Args:
-            now: The time.
-            tried_again: Whether it was sent when that was known already, and not together with others that fared alike.
+        What was not tried again since the last one was sent together with it, and fails for the same reason.
         """
         self._count_failure(now)
         if tried_again or not self._rounds:

@@ -114,9 +114,7 @@ class Ledger:
     def add(self, source: int, entries: Sequence[Entry], now: float) -> dict[str, tuple[int, int]]:
         """Within a transaction, take rows in as queued, or as not sent where they are not valid messages.
 
-        Returns:
-            The identities that the ledger held before, each with the source and the line it has there. These rows
-            were not taken in.
+        Rows whose identity the ledger holds already are left out, and returned: the source and the line of each there.
         """
         rows = [_encoded(source, entry, now) for entry in entries]
         if self._database.insert(schema.INSERT, rows) == len(entries):
@@ -128,12 +126,7 @@ class Ledger:
     # ------------------------------------------------------------------------------------------ a run
 
     def begin_run(self, now: float, *, max_per_recipient: int | None = None) -> None:
-        """Let everything that is queued be sent at any time, but for what has expired or is over the cap.
-
-        Args:
-            now: The time.
-            max_per_recipient: How many messages of the ledger one recipient may get.
-        """
+        """Let everything that is queued be sent at any time, but for what has expired or is over the cap."""
         self._database.checkpoint()  # all of a file may have just been loaded
         with self.transaction():
             self._database.change(schema.RESET_TIMES)
@@ -142,14 +135,9 @@ class Ledger:
                 self._database.change(schema.CAP, (now, max_per_recipient, max_per_recipient))
 
     def expire(self, now: float, *, monotonic: float | None = None) -> Counter[MessageState]:
-        """Take messages out of the queue whose codes have expired, and erase those codes.
+        """Take out of the queue what has expired, erase those codes, and return how many are in which state now.
 
-        Args:
-            now: The time.
-            monotonic: The time by the run's clock, to take those, too, that will have expired when they are due.
-
-        Returns:
-            How many are in which state now.
+        Given the run's time, too, what will have expired when it is due is taken as well.
         """
         with self.transaction():
             return self._expire(now, monotonic)

@@ -30,12 +30,6 @@ class LedgerQueue:
 
     It belongs to the event loop, and calls the ledger in a thread. What is claimed is never more than ``concurrency``.
 
-    Args:
-        exchange: The transactions with the ledger.
-        rate: How fast messages may go.
-        concurrency: How many messages may be in flight.
-        clock: Sources of time.
-
     Attributes:
         counts: How many messages are in which state. In flight counts as queued.
         in_flight: Messages that are claimed, by their ``cus_message_id``.
@@ -62,11 +56,7 @@ class LedgerQueue:
         self._batches: SimpleQueue[Batch] = SimpleQueue()
 
     async def begin(self) -> None:
-        """Begin the run.
-
-        Raises:
-            LedgerError: The ledger cannot be written.
-        """
+        """Begin the run."""
         self._swept_at = self._clock.monotonic()
         self.counts = await self._in_thread(self._exchange.begin, *self._now())
 
@@ -88,11 +78,7 @@ class LedgerQueue:
             self._wakeup.set()
 
     async def messages(self) -> AsyncIterator[OtpMessage]:
-        """Yield messages as they are claimed, and have transitions written, until the run is over.
-
-        Raises:
-            LedgerError: The ledger cannot be written.
-        """
+        """Yield messages as they are claimed, and have transitions written, until the run is over."""
         while await self._refill():
             while self._ready and not self.is_stopping:
                 yield self._ready.popleft().message
@@ -102,19 +88,16 @@ class LedgerQueue:
         """Write what is known of the messages that are still in flight. To be called once, in the end.
 
         It blocks the event loop, so that no cancellation can come in between.
-
-        Raises:
-            LedgerError: The ledger cannot be written.
         """
         with self._thread:
             self._thread.submit(lambda: None).result()  # until an exchange that is still under way has ended
             self._take_batches()
             self._give_back()
             reason = "given up while it was in flight, because the run was stopped"
-            for claimed in self.in_flight.values():
-                self._transitions.append(
-                    Transition(claimed.key, MessageState.UNKNOWN, attempts=1, error="Interrupted", reason=reason)
-                )
+            self._transitions += [
+                Transition(claimed.key, MessageState.UNKNOWN, attempts=1, error="Interrupted", reason=reason)
+                for claimed in self.in_flight.values()
+            ]
             self.in_flight.clear()
             self.counts = self._thread.submit(self._exchange.finish, self._transitions, *self._now()).result()
 
@@ -128,11 +111,11 @@ class LedgerQueue:
 
     def _give_back(self) -> None:
         """Give back what was claimed and is not on its way."""
-        for claimed in self._ready:
+        while self._ready:
+            claimed = self._ready.popleft()
             del self.in_flight[str(claimed.message.cus_message_id)]
-            not_before = self._clock.monotonic()
-            self._transitions.append(Transition(claimed.key, MessageState.QUEUED, not_before=not_before))
-        self._ready.clear()
+            now = self._clock.monotonic()
+            self._transitions.append(Transition(claimed.key, MessageState.QUEUED, not_before=now))
 
     async def _refill(self) -> bool:
         """Write transitions and claim messages until some are ready. Return whether some are; else the run is over."""

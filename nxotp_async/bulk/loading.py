@@ -112,7 +112,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[int, Row]]]:
     size = 0
     for number, row in enumerate(rows, start=1):
         batch.append((number, row))
-        size += sum(map(len, row.raw))
+        size += sum(map(len, _cells(row)))
         if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -130,5 +130,8 @@ def _entry(ledger: Ledger, number: int, row: Row) -> Entry:
 
 def _invalid(ledger: Ledger, number: int, row: Row, problem: str) -> Entry:
     # Its own cus_message_id stays free for the row that comes in its place.
-    cells = [row.raw] if isinstance(row.raw, str) else row.raw
-    return Entry(row.line, ledger.identify(number, *cells), None, row.extra, problem)
+    return Entry(row.line, ledger.identify(number, *_cells(row)), None, row.extra, problem)
+
+
+def _cells(row: Row) -> list[str]:
+    return [row.raw] if isinstance(row.raw, str) else row.raw

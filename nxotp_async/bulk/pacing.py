@@ -75,15 +75,7 @@ class SendRate:
         self._held_until = max(self._held_until, until)
 
     def throttled(self, sent_at: float, now: float) -> bool:
-        """Halve the rate, unless it was lowered after the message that was throttled had gone.
-
-        Args:
-            sent_at: When that message went.
-            now: The time.
-
-        Returns:
-            Whether the rate is markedly lower now.
-        """
+        """Halve the rate, unless it was lowered after the throttled message was sent. Return whether it fell much."""
         self._advance(now)
         if sent_at <= self._lowered_at:
             return False
@@ -125,10 +117,7 @@ class RecipientPacing:
     ) -> tuple[list[StoredMessage], list[tuple[int, float]]]:
         """Part messages into those that may go now, and the keys of the others, each with when it may go.
 
-        Args:
-            rows: The messages.
-            now: The time.
-            waited: Whether they have waited for slots of their own, and are not sent behind those that came later.
+        Those that have waited have had slots of their own, and do not go behind those that came later.
         """
         ready, later = [], []
         for row in rows:
@@ -149,13 +138,7 @@ class RecipientPacing:
         return earliest if waited else max(earliest, self._next_slot.get(recipient, -math.inf))
 
     def throttled(self, recipient: str, earliest: float, now: float) -> float:
-        """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it.
-
-        Args:
-            recipient: The recipient's number.
-            earliest: When it may be sent again at the earliest.
-            now: The time.
-        """
+        """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it."""
         slot = max(earliest, self._next_slot.get(recipient, -math.inf))
         self._next_slot[recipient] = slot + (self._interval or PAIR_INTERVAL)
         self._forget(now)

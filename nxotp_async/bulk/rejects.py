@@ -10,9 +10,8 @@ import orjson
 
 from ..errors import InputFileError
 from .columns import Row
-from .csv_files import csv_line
 from .files import FileFormat, MessageFile
-from .ndjson_files import json_object
+from .formats import csv_line, json_object
 
 __all__ = ["RejectsFile"]
 

@@ -82,67 +82,39 @@ class MessageState(StrEnum):
 
 @attrs.frozen
 class Entry:
-    """A row on its way into the ledger.
+    """A row on its way into the ledger."""
 
-    Attributes:
-        line: The line of its file.
-        identity: Its ``cus_message_id``, or what stands for it.
-        message: The message, or ``None`` where the row is not a valid one.
-        extra: The columns that are no field of a message.
-        problem: What is wrong with it.
-    """
-
-    line: int
-    identity: str
-    message: OtpMessage | None
-    extra: Mapping[str, Any] = attrs.field(repr=False)
-    problem: str
+    line: int  # of its file
+    identity: str  # its cus_message_id, or what stands for it
+    message: OtpMessage | None  # None where the row is not a valid one
+    extra: Mapping[str, Any] = attrs.field(repr=False)  # the columns that are no field of a message
+    problem: str  # what is wrong with it
 
 
 @attrs.frozen
 class StoredMessage:
-    """A message of the ledger, on its way out.
+    """A message on its way out of the ledger."""
 
-    Attributes:
-        key: Its place in the ledger.
-        message: The message.
-        refusals: How many attempts have counted against the retry policy's ``max_attempts``.
-    """
-
-    key: int
+    key: int  # its place in the ledger
     message: OtpMessage
-    refusals: int
+    refusals: int  # how many attempts have counted against the retry policy's max_attempts
 
 
 @attrs.frozen
 class Transition:
-    """Where a claimed message goes from ``sending``.
-
-    Attributes:
-        key: Its place in the ledger.
-        state: Its new state.
-        attempts: POSTs begun for it since it was claimed.
-        refusals: How many of them count against ``max_attempts``.
-        not_before: When it may be sent again, in seconds of the run's clock that never jumps; 0.0 for any time.
-        message_id: The vendor's id, where it was accepted.
-        code: The vendor's code.
-        meta_code: Meta's code.
-        error: The name of the error's class.
-        reason: The error's text.
-        throttled: Its recipient, where Meta has throttled that one: what follows to it waits, too.
-    """
+    """Where a claimed message goes from ``sending``."""
 
     key: int
     state: MessageState
-    attempts: int = 0
-    refusals: int = 0
-    not_before: float = 0.0
+    attempts: int = 0  # POSTs begun for it since it was claimed
+    refusals: int = 0  # how many of them count against max_attempts
+    not_before: float = 0.0  # in seconds of the run's clock that never jumps; 0.0 for any time
     message_id: str | None = None
     code: int | None = None
     meta_code: int | None = None
     error: str | None = None
     reason: str | None = None
-    throttled: str | None = attrs.field(default=None, repr=False)
+    throttled: str | None = attrs.field(default=None, repr=False)  # its recipient, where Meta has throttled that one
 
 
 TRANSITION_COLUMNS: Final = tuple(field.name for field in attrs.fields(Transition))

@@ -316,10 +316,7 @@ def _classify(error: Exception, may_have_left: bool, url: str, timeout: float, p
     """Return the error of a failed attempt: whether a byte may have left, and if not, whether a retry may help."""
     if may_have_left:
         what = f"no answer within {timeout:.3g} s" if isinstance(error, TimeoutError) else _reason(error)
-        return OutcomeUnknownError(
-            f"{what}, after the request was sent",
-            hint="the message may have been accepted; wait for its status callback before you send another",
-        )
+        return OutcomeUnknownError(f"{what}, after the request was sent")
     peer = _parsed(url).host_port_subcomponent or ""
     if proxy is not None:
         peer += f" through the proxy {_parsed(proxy).host}"

@@ -18,7 +18,7 @@ from nxotp_async import (
 )
 from nxotp_async.bulk.failures import FailureKind
 
-# ---------------------------------------------------------------------------------------------- verdicts
+# ---------------------------------------------------------------------------------------------- kinds of failures
 
 
 def kind_of(
@@ -150,4 +150,4 @@ def test_what_it_means_that_a_message_did_not_leave(
 
 
 def test_a_message_that_the_client_refuses_is_done() -> None:
-    assert kind_of(InvalidMessageError("twin", field="cus_message_id")) is FailureKind.FINAL
+    assert kind_of(InvalidMessageError("in flight already", field="cus_message_id")) is FailureKind.FINAL

@@ -76,8 +76,8 @@ def test_a_row_that_the_ledger_holds_is_not_taken_in_again(ledger: ProbedLedger)
 
 
 def test_of_two_rows_of_one_file_with_one_id_the_first_is_taken_in(ledger: ProbedLedger) -> None:
-    twin = attrs.evolve(entry(1, "739155"), line=9)
-    assert take(ledger, entry(1), entry(2), twin) == {"id-1": (1, 2)}
+    duplicate = attrs.evolve(entry(1, "739155"), line=9)
+    assert take(ledger, entry(1), entry(2), duplicate) == {"id-1": (1, 2)}
     assert contents(ledger) == [CODE, CODE]
 
 

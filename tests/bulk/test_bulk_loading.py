@@ -73,7 +73,7 @@ def with_ids(ids: Iterable[str]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("ids", "twins"),
+    ("ids", "duplicates"),
     [
         (["a", "b", "a"], {4: 2}),
         (["a", "a", "a", "b", "b"], {3: 2, 4: 2, 6: 5}),
@@ -85,18 +85,18 @@ def with_ids(ids: Iterable[str]) -> bytes:
     ids=["apart", "many", "among rows without", "in another batch", "around the edge of a batch", "both"],
 )
 def test_a_row_with_the_id_of_a_row_before_it_is_set_aside(
-    ledger: Ledger, ids: list[str], twins: dict[int, int]
+    ledger: Ledger, ids: list[str], duplicates: dict[int, int]
 ) -> None:
     problems: dict[int, str] = {}
     loaded = take_bytes(ledger, with_ids(ids), on_reject=lambda row, problem: problems.update({row.line: problem}))
-    assert problems == {line: f"cus_message_id is that of line {first}" for line, first in twins.items()}
-    assert loaded == Loaded(rows=len(ids), queued=len(ids) - len(twins), known=0, rejected=len(twins))
+    assert problems == {line: f"cus_message_id is that of line {first}" for line, first in duplicates.items()}
+    assert loaded == Loaded(rows=len(ids), queued=len(ids) - len(duplicates), known=0, rejected=len(duplicates))
     not_sent = {row["line"]: row["reason"] for row in ledger.results() if row["status"] == "not_sent"}
     assert not_sent == problems
-    assert ledger.counts() == {MessageState.QUEUED: len(ids) - len(twins), MessageState.NOT_SENT: len(twins)}
+    assert ledger.counts() == {MessageState.QUEUED: len(ids) - len(duplicates), MessageState.NOT_SENT: len(duplicates)}
 
 
-def test_a_file_with_twins_taken_twice_is_known(ledger: Ledger) -> None:
+def test_a_file_with_duplicates_taken_twice_is_known(ledger: Ledger) -> None:
     take_bytes(ledger, with_ids(["a", "b", "a"]))
     before = list(ledger.results())
     assert take_bytes(ledger, with_ids(["a", "b", "a"])) == Loaded(rows=3, queued=0, known=3, rejected=0)
@@ -143,7 +143,7 @@ def test_a_strict_load_refuses_a_file_with_a_bad_row_and_leaves_nothing(ledger: 
     assert take_bytes(ledger, HEADER + GOOD, strict=True).queued == 1
 
 
-def test_a_strict_load_refuses_twins(ledger: Ledger) -> None:
+def test_a_strict_load_refuses_duplicates(ledger: Ledger) -> None:
     error = refusal(lambda: take_bytes(ledger, with_ids(["a", "a"]), strict=True))
     assert str(error) == "a file: 1 of 2 rows are invalid (nothing was loaded or sent)"
     assert_empty(ledger)
