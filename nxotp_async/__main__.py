@@ -11,7 +11,8 @@ def main() -> None:
         import click  # noqa: PLC0415 - the extra may not be installed
 
         from .cli import nxotp  # noqa: PLC0415
-        from .cli.common import EXIT_INTERRUPTED  # noqa: PLC0415
+        from .cli.exit_codes import ExitCode  # noqa: PLC0415
+        from .cli.output import print_data  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
@@ -22,7 +23,11 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:  # Ctrl-C at a prompt
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
+    except OSError:
+        if print_data(""):  # it was not click, which could not print a help text or the version
+            raise
+        sys.exit(ExitCode.USAGE)
 
 
 def _open_closed_streams() -> None:

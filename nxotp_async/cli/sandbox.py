@@ -1,44 +1,26 @@
 """``nxotp sandbox``."""
 
 import asyncio
-import contextlib
-import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import click
 import orjson
 
 from ..sandbox import MAGIC_RECIPIENTS, CallbackPlan, Fault, FaultKind, Sandbox
-from .common import EXIT_CONFIGURATION, fail, run, stderr
+from .event_loop import on_stop_signal, run
+from .exit_codes import ExitCode
+from .output import print_data, print_note
+from .parameters import HTTP_URL, SHARE, FiniteRange, ParsedText, json_option, listening_options, seed_option
+from .serving import listening_on
 
-__all__ = ["FiniteRange", "sandbox"]
+__all__ = ["command"]
 
+_SECONDS: Final = FiniteRange(0, 60)
 _YEAR: Final = 31_536_000  # seconds
-
-
-class FiniteRange(click.FloatRange):
-    """A number in a range, neither infinite nor "nan"."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in FloatRange
-        """Return the number, as `FloatRange` does."""
-        if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return float(super().convert(value, param, ctx))
-
-
-def _parse_fault(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[Fault]:
-    try:
-        return [_fault(value) for value in values]
-    except ValueError:
-        raise click.BadParameter(
-            "expected one of the vendor's codes (-1), meta:CODE, http:STATUS, or one of " + ", ".join(sorted(_WITHOUT)),
-            param=option,
-        ) from None
-
 
 _WITH_NUMBER: Final[Mapping[str, Callable[[int], Fault]]] = {"meta": Fault.meta, "http": Fault.http}
 _WITHOUT: Final = {kind.replace("_", "-"): kind for kind in FaultKind if kind not in ("none", "code", *_WITH_NUMBER)}
@@ -46,59 +28,51 @@ _WITHOUT: Final = {kind.replace("_", "-"): kind for kind in FaultKind if kind no
 
 def _fault(text: str) -> Fault:
     kind, _, number = text.partition(":")
-    if kind in _WITH_NUMBER:
-        return _WITH_NUMBER[kind](int(number))
-    if text in _WITHOUT:
-        fault: Fault = getattr(Fault, _WITHOUT[text])()
+    try:
+        if kind in _WITH_NUMBER:
+            return _WITH_NUMBER[kind](int(number))
+        fault: Fault = getattr(Fault, _WITHOUT[text])() if text in _WITHOUT else Fault.answer(int(text))
         return fault
-    return Fault.answer(int(text))
+    except ValueError:
+        choices = ", ".join(sorted(_WITHOUT))
+        raise ValueError(
+            f"expected one of the vendor's codes (-1), meta:CODE, http:STATUS, or one of {choices}"
+        ) from None
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8099,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option(
-    "--fault-rate", type=FiniteRange(0, 1), default=0.0, show_default=True, help="Share of requests with a fault."
-)
+@click.command("sandbox")
+@listening_options(port=8099)
+@click.option("--fault-rate", type=SHARE, default=0.0, help="Share of requests with a fault.")
 @click.option(
     "--fault",
     "faults",
+    type=ParsedText("fault", _fault),
     multiple=True,
-    callback=_parse_fault,
     help="A fault to draw from, may be repeated: -1, 9001, meta:131056, http:503, disconnect-after-reading, "
     "truncated, hang... Default: -1 and 9001.",
 )
-@click.option("--seed", type=int, help="Makes the faults repeatable: a number for the random generator.")
-@click.option(
-    "--latency", type=FiniteRange(0, 60), default=0.0, show_default=True, help="Seconds every answer takes at least."
-)
+@seed_option()
+@click.option("--latency", type=_SECONDS, default=0.0, help="Seconds every answer takes at least.")
 @click.option(
     "--clock-offset",
     type=FiniteRange(-_YEAR, _YEAR),
     default=0.0,
-    show_default=True,
     help="Seconds the sandbox's clock is ahead.",
 )
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
-@click.option("--webhook", help="Push the callbacks of messages without a dr_webhook to this URL; implies --callbacks.")
 @click.option(
-    "--callback-delay", type=FiniteRange(0, 60), default=0.5, show_default=True, help="Seconds before each callback."
+    "--webhook",
+    type=HTTP_URL,
+    help="Push the callbacks of messages without a dr_webhook to this URL; implies --callbacks.",
 )
-@click.option(
-    "--failed-rate", type=FiniteRange(0, 1), default=0.0, show_default=True, help="Share of deliveries that fail."
-)
+@click.option("--callback-delay", type=_SECONDS, default=0.5, help="Seconds before each callback.")
+@click.option("--failed-rate", type=SHARE, default=0.0, help="Share of deliveries that fail.")
 @click.option("--unsigned-callbacks", is_flag=True, help="Push callbacks without a signature.")
-@click.option("--json", "as_json", is_flag=True, help="Print only the URL, as JSON.")
+@json_option(help="Print only the URL, as JSON.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends.")
-def sandbox(
-    faults: list[Fault],
+def command(
+    faults: tuple[Fault, ...],
     made_up_ids: bool,
     callbacks: bool,
     webhook: str | None,
@@ -122,35 +96,32 @@ def sandbox(
             webhook=webhook, delay=callback_delay, failed=failed_rate, signed=not unsigned_callbacks
         )
     server = Sandbox(**options, echo_message_id=not made_up_ids)
-    try:
-        run(_serve(server, as_json=as_json, until_eof=until_eof))
-    except OSError as error:
-        fail(f"cannot listen on {options['host']}:{options['port']}: {error.strerror}", EXIT_CONFIGURATION)
+    address = (options["host"], options["port"])
+    sys.exit(run(_serve(server, address, as_json=as_json, until_eof=until_eof)))
 
 
-async def _serve(server: Sandbox, *, as_json: bool, until_eof: bool) -> None:
+async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, until_eof: bool) -> ExitCode:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-    async with server:
-        if as_json:
-            click.echo(orjson.dumps({"url": server.url}))
-        else:
-            click.echo(f"listening on {server.url}")
-            stderr.print(_environment(server), markup=False, soft_wrap=True)
+    on_stop_signal(stop.set)
+    async with AsyncExitStack() as stack:
+        with listening_on(*address):
+            await stack.enter_async_context(server)
+        if not print_data(orjson.dumps({"url": server.url}) if as_json else f"listening on {server.url}"):
+            return ExitCode.USAGE
+        if not as_json:
+            print_note(_environment(server))
         if until_eof:
             try:
-                loop.add_reader(sys.stdin, _read_on, stop)
+                asyncio.get_running_loop().add_reader(sys.stdin, _stop_at_eof, stop)
             except PermissionError:  # a file or /dev/null, which cannot be waited for: it has ended already
                 stop.set()
         await stop.wait()
     if not as_json:
-        stderr.print(f"stopped; requests: {server.counts['requests']}, accepted: {server.counts['messages']}")
+        print_note(f"stopped; requests: {server.counts['requests']}, accepted: {server.counts['messages']}")
+    return ExitCode.SUCCESS
 
 
-def _read_on(stop: asyncio.Event) -> None:
+def _stop_at_eof(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         stop.set()
 

@@ -7,47 +7,36 @@ from typing import Any
 import click
 
 from ..client import OtpClient
-from ..errors import (
-    AccountError,
-    ApiError,
-    AuthenticationError,
-    ConfigurationError,
-    InvalidMessageError,
-    NxOtpError,
-    OutcomeUnknownError,
-)
+from ..errors import InvalidMessageError
 from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..results import SendResult
-from ..settings import DEFAULT_BASE_URL
-from .common import (
-    EXIT_CONFIGURATION,
-    EXIT_REJECTED,
-    EXIT_UNKNOWN,
-    EXIT_USAGE,
-    ask_content,
-    ask_key,
-    fail,
-    print_data,
-    print_json,
-    run,
-    stderr,
-)
+from .account import account_client, ask, ask_credentials
+from .event_loop import run
+from .exit_codes import ExitCode
+from .output import print_data, print_json, print_note
+from .parameters import PHONE_NUMBER, base_url_option, json_option
 
-__all__ = ["send"]
+__all__ = ["command"]
 
 
-@click.command()
-@click.argument("to")
+@click.command("send")
+@click.argument("to", type=PHONE_NUMBER)
 @click.argument("content", nargs=-1, metavar="")
 @click.option("--language", "language_code", help="The template's language, such as en or pt_BR.")
 @click.option("--category", help="AUTHENTICATION (the vendor's default) or UTILITY.")
-@click.option("--cus-message-id", help="Your own id for the message; made up when absent.")
-@click.option("--dr-webhook", help="Where the vendor sends this message's status callbacks.")
-@click.option("--business-phone", help="The sending number.")
-@click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def send(to: str, content: tuple[str, ...], base_url: str | None, as_json: bool, **fields: Any) -> None:  # noqa: ANN401 - OtpMessage checks them
+@click.option("--cus-message-id", help="Your own id for the message. Default: a random one.")
+@click.option("--dr-webhook", help="URL that the vendor pushes this message's status callbacks to.")
+@click.option("--business-phone", type=PHONE_NUMBER, help="The sending number.")
+@base_url_option
+@json_option(help="Print the result as JSON.")
+def command(
+    to: str,
+    content: tuple[str, ...],
+    base_url: str | None,
+    as_json: bool,
+    **fields: Any,  # noqa: ANN401 - OtpMessage checks them
+) -> None:
     """Send one OTP to the number TO.
 
     The content, text that holds the code, is read from standard input, or asked for without echo; it is never
@@ -57,37 +46,53 @@ def send(to: str, content: tuple[str, ...], base_url: str | None, as_json: bool,
     echo "Your code is 482913" | nxotp send "+999 555 0100"
     """  # noqa: D301 - click wants the backspace character itself
     if content:
-        fail("one argument is expected, the number; the content is read from standard input", EXIT_USAGE)
+        raise click.UsageError("one argument is expected, the number; the content is read from standard input")
     if fields["cus_message_id"] is None:
         fields["cus_message_id"] = token_hex(16)
-    access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
-    try:
-        message = OtpMessage(to, ask_content(), **fields)
-        client = OtpClient(access_key=access_key, access_secret=access_secret, appkey=appkey, base_url=base_url)
-    except InvalidMessageError as error:
-        fail(error, EXIT_USAGE)
-    except ConfigurationError as error:
-        fail(error, EXIT_CONFIGURATION)
+    credentials = ask_credentials()
+    message = _message(to, _read_content(), fields)
+    client = account_client(credentials, base_url=base_url)
     lost = f"interrupted; message {message.cus_message_id} may have been accepted: wait for its status callback"
-    result = run(_send_one(client, message), interrupted=lost)
+    result = run(_send(client, message), interrupted=lost)
     if as_json:
-        print_json(_result_fields(result))
+        print_json(_masked(result))
     elif result.error is None:
         print_data(f"accepted: {result.message_id}")
-    if result.error is None:
-        return
-    if not as_json:
-        stderr.print(f"{result.status}: {result.error}", markup=False, soft_wrap=True)
-    sys.exit(_exit_code(result.error))
+    else:
+        print_note(f"{result.status}: {result.error}")
+    if result.error is not None:
+        sys.exit(ExitCode.of(result.error))
 
 
-async def _send_one(client: OtpClient, message: OtpMessage) -> SendResult:
+def _read_content() -> str:
+    content = ask("Content")
+    if content is None:
+        try:
+            content = sys.stdin.read(10_000).strip() if sys.stdin else ""
+        except UnicodeDecodeError:
+            raise click.UsageError("the content on standard input is not UTF-8") from None
+    if not content:
+        raise click.UsageError("the content is expected on standard input, which is empty")
+    return content
+
+
+def _message(to: str, content: str, fields: dict[str, Any]) -> OtpMessage:
+    try:
+        return OtpMessage(to, content, **fields)
+    except InvalidMessageError as error:
+        field, problem = error.field, str(error).removeprefix(f"{error.field} ")
+    options = {parameter.name: parameter.opts[-1] for parameter in click.get_current_context().command.params}
+    raise click.BadParameter(problem, param_hint=f"'{options[field]}'")
+
+
+async def _send(client: OtpClient, message: OtpMessage) -> SendResult:
     async with client:
         (result,) = [result async for result in client.send_many([message])]
     return result
 
 
-def _result_fields(result: SendResult) -> dict[str, Any]:
+def _masked(result: SendResult) -> dict[str, Any]:
+    """Return the result without the code, and with the number masked."""
     error = result.error
     return {
         "status": result.status,
@@ -96,19 +101,5 @@ def _result_fields(result: SendResult) -> dict[str, Any]:
         "message_id": result.message_id,
         "attempts": result.attempts,
         "elapsed_ms": round(result.elapsed * 1000, 1),
-        "error": error
-        and {
-            "type": type(error).__name__,
-            "code": error.code if isinstance(error, ApiError) else None,
-            "message": str(error),
-        },
+        "error": error and {"type": type(error).__name__, "code": error.code, "message": str(error)},
     }
-
-
-def _exit_code(error: NxOtpError) -> int:
-    match error:
-        case OutcomeUnknownError():
-            return EXIT_UNKNOWN
-        case AccountError() | AuthenticationError():
-            return EXIT_CONFIGURATION
-    return EXIT_REJECTED

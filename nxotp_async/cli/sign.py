@@ -12,40 +12,39 @@ from .. import signing
 from ..protocol import OTP_PATH
 from ..settings import DEFAULT_BASE_URL
 from ..signing import Credentials
-from .common import EXIT_CONFIGURATION, ask_key, fail, print_data, print_json, printable, stderr
+from .account import ask_credentials
+from .output import print_data, print_json, print_note, printable
+from .parameters import base_url_option, json_option
 
-__all__ = ["sign"]
+__all__ = ["command"]
 
 
 @click.command("sign")
 @click.argument("body", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--ts", type=click.IntRange(min=0), help="Milliseconds since the epoch. Default: now.")
-@click.option("--action", default="mt", show_default=True, help="The action header.")
-@click.option("--biz-type", default="2", show_default=True, help="The bizType header.")
-@click.option("--base-url", help=f"The API's base URL. Default: {DEFAULT_BASE_URL}, or NXOTP_BASE_URL.")
+@click.option("--action", default="mt", help="The action header.")
+@click.option("--biz-type", default="2", help="The bizType header.")
+@base_url_option
 @click.option("--reveal", is_flag=True, help="Show the body's digits too: the number and the live code.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def sign(
+@json_option(help="Print everything as JSON.")
+def command(
     body: str, ts: int | None, action: str, biz_type: str, base_url: str | None, reveal: bool, as_json: bool
 ) -> None:
-    """Sign the exact bytes of the file BODY (- is standard input): what one needs when the vendor says 1003.
+    """Sign the exact bytes of the file BODY (- is standard input), to debug the vendor's code 1003.
 
     Prints the text that is signed, with the access secret masked and the body's digits starred; the sign; and a
     curl line that sends that body with it. The sign is good for 60 seconds.
     """
     with click.open_file(body, "rb") as file:
         raw = file.read()
-    access_key, access_secret = ask_key("access_key"), ask_key("access_secret")
-    if not (access_key and access_secret):
-        fail("set NXOTP_ACCESS_KEY and NXOTP_ACCESS_SECRET", EXIT_CONFIGURATION)
+    account = ask_credentials(appkey=False)
     ts = int(time.time() * 1000) if ts is None else ts
-    account = Credentials(access_key, access_secret)
     signature = signing.sign(raw, ts=ts, credentials=account, action=action, biz_type=biz_type)
-    masked = Credentials(access_key, "***")
+    masked = Credentials(account.access_key, "***")
     shown = _shown(raw, reveal=reveal).encode()
     text = signing.signed_text(shown, ts=ts, credentials=masked, action=action, biz_type=biz_type).decode()
     headers = {
-        "accessKey": access_key,
+        "accessKey": account.access_key,
         "ts": str(ts),
         "bizType": biz_type,
         "action": action,
@@ -58,7 +57,7 @@ def sign(
         + [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     )
     if raw.endswith(b"\n"):
-        stderr.print("note: the body ends with a newline, which is signed, and has to be sent, like any other byte")
+        print_note("note: the body ends with a newline, which is signed and must be sent, like any other byte")
     if as_json:
         print_json({"signed_text": text, "sign": signature, "ts": ts, "headers": headers, "curl": curl})
     else:
@@ -69,7 +68,7 @@ _DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){3,}")
 
 
 def _shown(body: bytes, *, reveal: bool) -> str:
-    """Return the body as one line of text, with what is no letter made visible, and digits starred unless revealed."""
+    """Return the body as one line of text, with control characters escaped, and digits starred unless revealed."""
     text = body.decode(errors="replace")
     if not reveal:
         text = _DIGITS.sub(lambda run: re.sub(r"\d", "*", run.group()), text)

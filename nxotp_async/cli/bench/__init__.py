@@ -1,6 +1,5 @@
 """``nxotp bench``. Its extra is imported when the command runs, not before."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +8,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..common import EXIT_CONFIGURATION, fail
-from ..sandbox import FiniteRange
+from ..exit_codes import ExitCode, exit_codes
+from ..output import fail
+from ..parameters import CONCURRENCY, COUNT, EXISTING_FILE, SHARE, FiniteRange, recipients_option, seed_option
 
-__all__ = ["bench"]
+__all__ = ["command"]
+
+_DAY = 86_400  # seconds
 
 
 @contextmanager
@@ -22,41 +24,45 @@ def _with_the_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("hdrh", "matplotlib"):
             raise
-        fail(error, EXIT_CONFIGURATION)
+        fail(error, ExitCode.CONFIGURATION)
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[compare A.json B.json]")
-@click.option(
-    "--concurrency", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Requests in flight."
+@click.group(
+    "bench",
+    invoke_without_command=True,
+    subcommand_metavar="[compare A.json B.json]",
+    epilog=exit_codes(
+        success="measured",
+        failure="no message was accepted",
+        usage="wrong usage",
+        configuration="configuration, sandbox or output",
+        unknown=None,
+        interrupted="interrupted; what was measured until then is reported",
+    ),
 )
+@click.option("--concurrency", type=CONCURRENCY, default=64, help="Requests in flight.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0.001, 100_000),
+    type=FiniteRange(0.001, 100_000),
     help="Messages that begin each second, independent of the answers: the open loop. Default: the closed loop.",
 )
-@click.option("--duration", type=click.FloatRange(0, 86_400, min_open=True), help="Seconds to measure. Default: 10.")
-@click.option("--count", type=click.IntRange(1), help="Messages to measure, instead of --duration.")
+@click.option("--duration", type=FiniteRange(0, _DAY, min_open=True), help="Seconds to measure. Default: 10.")
+@click.option("--count", type=COUNT, help="Messages to measure, instead of --duration.")
 @click.option(
     "--warm-up",
-    type=click.FloatRange(0, 86_400),
+    type=FiniteRange(0, _DAY),
     help="Seconds of the same load before, which are not measured. Default: 2; 0 with real messages.",
 )
 @click.option(
     "--max-pending",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Drop further messages while this many have no outcome, and count them. Default: 10,000.",
 )
 @click.option("--latency", type=FiniteRange(0, 60), help="Seconds the sandbox takes for an answer.")
-@click.option(
-    "--fault-rate", type=FiniteRange(0, 1), help="Share of requests that the sandbox answers with -1 or 9001."
-)
-@click.option("--seed", type=int, help="Makes the sandbox's faults repeatable: a number for the random generator.")
+@click.option("--fault-rate", type=SHARE, help="Share of requests that the sandbox answers with -1 or 9001.")
+@seed_option()
 @click.option("--base-url", help="URL of a server on loopback to load instead of a sandbox.")
-@click.option(
-    "--recipients",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A CSV file with the columns to, content, language_code and category. Default: made-up messages.",
-)
+@recipients_option
 @click.option(
     "--yes-send-real-messages",
     "real",
@@ -66,7 +72,7 @@ def _with_the_extra() -> Iterator[None]:
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - prints it instead of the table.")
 @click.option("--html", "html_file", metavar="FILE", help="Write the report as a page with charts.")
 @click.pass_context
-def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - options of several types, each checked by click
+def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - options of several types, each checked by click
     """Measure throughput and latency of sending, by default to a sandbox in a process of its own.
 
     \b
@@ -77,10 +83,6 @@ def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
 
     A closed loop waits for the server: while that stalls, it sends nothing and measures nothing. Use its throughput,
     and the latencies of the open loop, which are measured from when each message was due.
-
-    \b
-    Exit codes: 0 measured, 1 no message was accepted, 2 wrong usage, 3 configuration, sandbox or output,
-    130 interrupted; what was measured until then is reported.
     """  # noqa: D301 - click wants the backspace character itself
     if context.invoked_subcommand is None:
         with _with_the_extra():
@@ -92,9 +94,9 @@ def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - 
         raise click.UsageError(f"{names}: not an option of {context.invoked_subcommand}")
 
 
-@bench.command()
-@click.argument("first", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("second", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@command.command()
+@click.argument("first", type=EXISTING_FILE)
+@click.argument("second", type=EXISTING_FILE)
 def compare(first: Path, second: Path) -> None:
     """Compare the figures of the reports FIRST and SECOND, which `nxotp bench --json` has written.
 
@@ -103,5 +105,4 @@ def compare(first: Path, second: Path) -> None:
     with _with_the_extra():
         from .tables import print_comparison, read_report  # noqa: PLC0415 - an extra
 
-        if not print_comparison(read_report(first), read_report(second)):
-            sys.exit(EXIT_CONFIGURATION)
+        print_comparison(read_report(first), read_report(second))

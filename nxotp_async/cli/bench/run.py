@@ -1,9 +1,8 @@
 """A run of the benchmark on the command line."""
 
 import asyncio
-import signal
 import sys
-from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,16 @@ from typing import Any
 import click
 
 from ...bench import Benchmark, BenchmarkReport, Plan
-from ...errors import ConfigurationError
-from ..common import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_REJECTED, fail, print_data, run, stderr
-from .tables import print_report, say_caveats
+from ...messages import OtpMessage
+from ..event_loop import on_stop_signal, run
+from ..exit_codes import ExitCode
+from ..output import fail, print_error, print_note
+from ..progress import run_progress
+from .progress import INTERVAL, look_at
+from .tables import print_report
 from .target import Target, choose_target
-from .view import BenchView
 
 __all__ = ["run_bench"]
-
-_DEFAULT_WARM_UP = 2.0  # seconds
 
 
 def run_bench(
@@ -30,54 +30,51 @@ def run_bench(
     count: int | None,
     warm_up: float | None,
     max_pending: int | None,
-    latency: float | None,
-    fault_rate: float | None,
-    seed: int | None,
     base_url: str | None,
-    recipients: Path | None,
+    recipients: list[OtpMessage] | None,
     real: bool,
     json_file: str | None,
     html_file: str | None,
+    **sandbox: object,
 ) -> None:
     """Run the benchmark, print and write its report, and exit. All options are checked before."""
-    if max_pending is not None and rate is None:
-        raise click.UsageError("--max-pending requires --rate: a closed loop drops no messages")
-    given: dict[str, Any] = {"duration": duration, "max_pending": max_pending}
-    try:
-        plan = Plan(
-            rate=rate,
-            count=count,
-            warm_up=(0.0 if real else _DEFAULT_WARM_UP) if warm_up is None else warm_up,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    plan = _plan(
+        rate, count, duration=duration, warm_up=0.0 if real and warm_up is None else warm_up, max_pending=max_pending
+    )
     _check_files(json_file, html_file)
-    try:
-        target = choose_target(
-            plan,
-            concurrency=concurrency,
-            base_url=base_url,
-            real=real,
-            recipients=recipients,
-            sandbox={"latency": latency, "fault_rate": fault_rate, "seed": seed},
-        )
-    except ConfigurationError as error:
-        fail(error, EXIT_CONFIGURATION)
+    target = choose_target(
+        plan, concurrency=concurrency, base_url=base_url, real=real, recipients=recipients, sandbox=sandbox
+    )
     if real:
-        stderr.print(f"sending {plan.count:,} real messages to {target.name}", markup=False, soft_wrap=True)
+        print_note(f"sending {plan.count:,} real messages to {target.name}")
     try:
         report = run(_measure(target, plan), interrupted="interrupted; nothing was measured")
     except ChildProcessError as error:
-        fail(error, EXIT_CONFIGURATION)
-    written = _hand_over(report, json_file, html_file)
+        fail(error, ExitCode.CONFIGURATION)
+    is_printed = print_report(report, as_json=json_file == "-")
+    if json_file is not None and json_file != "-":
+        _write(json_file, report.to_json() + b"\n")
+    if html_file is not None:
+        from ...bench.page import html_page  # noqa: PLC0415 - matplotlib takes its time to load, and is an extra
+
+        _write(html_file, html_page(report).encode())
     if base_url is not None and report.completed and not report.accepted:
-        stderr.print("nxotp: nothing was accepted: try  nxotp doctor", markup=False)
-    if not written:
-        sys.exit(EXIT_CONFIGURATION)
+        print_error("nothing was accepted: try  nxotp doctor")
+    if not is_printed:
+        sys.exit(ExitCode.CONFIGURATION)
     if report.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(0 if report.accepted else EXIT_REJECTED)
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(ExitCode.SUCCESS if report.accepted else ExitCode.FAILURE)
+
+
+def _plan(rate: float | None, count: int | None, **given: float | None) -> Plan:
+    """Return the plan that the options name, with its own defaults for those that are not given."""
+    if given["max_pending"] is not None and rate is None:
+        raise click.UsageError("--max-pending requires --rate: a closed loop drops no messages")
+    if count is not None and given["duration"] is not None:
+        raise click.UsageError("--count and --duration cannot be used together")
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return Plan(rate=rate, count=count, **options)
 
 
 def _check_files(json_file: str | None, html_file: str | None) -> None:
@@ -90,11 +87,11 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
     if json_file is not None and html_file is not None and Path(json_file).resolve() == Path(html_file).resolve():
         raise click.UsageError("--json and --html name the same file: one would overwrite the other")
     for option, file in (("--json", json_file), ("--html", html_file)):
-        if file is None or (file == "-" and option == "--json"):
+        if file in (None, "-"):
             continue
-        path = Path(file)
-        existed = path.exists()
+        path = Path(str(file))
         try:
+            existed = path.exists()
             path.open("ab").close()
         except OSError as error:
             raise click.UsageError(f"{option}: {file} cannot be written: {error.strerror}") from None
@@ -103,42 +100,20 @@ def _check_files(json_file: str | None, html_file: str | None) -> None:
 
 
 async def _measure(target: Target, plan: Plan) -> BenchmarkReport:
-    """Run until the end, or until SIGINT, SIGTERM or SIGHUP, and return the report."""
+    """Run until the end, or until a signal to stop, and return the report."""
     async with target.client as client:
         benchmark = Benchmark(client, target.messages, plan, target=target.name)
         running = asyncio.create_task(benchmark.run())
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            # Windows has no SIGHUP, and no signal handlers in the loop: there Ctrl-C cancels this coroutine.
-            with suppress(NotImplementedError, AttributeError):
-                asyncio.get_running_loop().add_signal_handler(getattr(signal, name), running.cancel)
-        with BenchView(benchmark) as view:
-            following = asyncio.create_task(view.follow())
+        on_stop_signal(running.cancel)
+        async with run_progress(partial(look_at, benchmark), interval=INTERVAL):
             try:
                 return await running
             except asyncio.CancelledError:
                 return benchmark.report()
-            finally:
-                following.cancel()
-
-
-def _hand_over(report: BenchmarkReport, json_file: str | None, html_file: str | None) -> bool:
-    """Print and write the report. Return false if standard output cannot be written."""
-    if json_file == "-":
-        written = print_data(report.to_json())
-        say_caveats(report)
-    else:
-        written = print_report(report)
-    if json_file not in (None, "-"):
-        _write(str(json_file), report.to_json() + b"\n")
-    if html_file is not None:
-        from ...bench.page import html_page  # noqa: PLC0415 - matplotlib takes its time to load, and is an extra
-
-        _write(html_file, html_page(report).encode())
-    return written
 
 
 def _write(file: str, data: bytes) -> None:
     try:
         Path(file).write_bytes(data)
     except OSError as error:
-        fail(f"{file} cannot be written: {error.strerror}", EXIT_CONFIGURATION)
+        fail(f"{file} cannot be written: {error.strerror}", ExitCode.CONFIGURATION)

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -13,14 +12,13 @@ from yarl import URL
 
 from ...bench import Plan, made_up_messages
 from ...client import OtpClient
-from ...errors import ConfigurationError, InputFileError
+from ...errors import ConfigurationError
 from ...messages import OtpMessage
 from ...phone_numbers import mask_number
-from ...recipients import read_recipients
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
 from ...urls import is_loopback, mask_url
-from ..common import ask_key
+from ..account import account_client, ask_credentials, named_as_given
 
 __all__ = ["Target", "choose_target"]
 
@@ -59,17 +57,12 @@ def choose_target(
     concurrency: int,
     base_url: str | None,
     real: bool,
-    recipients: Path | None,
-    sandbox: dict[str, object],
+    recipients: list[OtpMessage] | None,
+    sandbox: Mapping[str, object],
 ) -> Target:
-    """Return the target that the options name.
-
-    Raises:
-        click.UsageError: They contradict each other, or would send real messages that were not asked for.
-        ConfigurationError: The account of a real host is missing or wrong.
-    """
-    given = {name: value for name, value in sandbox.items() if value is not None}
-    messages = made_up_messages() if recipients is None else _read(recipients)
+    """Return the target that the options name, if they do not contradict each other."""
+    given = {name: value for name, value in sorted(sandbox.items()) if value is not None}
+    messages = recipients or made_up_messages()
     if base_url is None:
         if real:
             raise click.UsageError("--yes-send-real-messages requires a --base-url that is not loopback")
@@ -77,27 +70,19 @@ def choose_target(
         name = f"sandbox ({settings})" if settings else "sandbox"
         return Target(name=name, messages=messages, client=_sandbox(concurrency, given))
     if given:
-        raise click.UsageError(
-            f"--{next(iter(given)).replace('_', '-')} is an option of the sandbox, which --base-url replaces"
-        )
+        option = next(iter(given)).replace("_", "-")
+        raise click.UsageError(f"--{option} is an option of the sandbox, which --base-url replaces")
     host = _host(base_url)
     if is_loopback(host):
         if real:
             raise click.UsageError(
                 f"--yes-send-real-messages requires a --base-url that is not loopback, unlike {host}"
             )
-        client = _checked_local_client(base_url, concurrency)
+        client = _local_client(base_url, concurrency)
     else:
-        _check_real(host, plan, real=real, messages=None if recipients is None else messages)
-        client = _real_client(base_url, concurrency)
+        _check_real(host, plan, real=real, messages=recipients)
+        client = account_client(ask_credentials(), base_url=base_url, max_concurrency=concurrency)
     return Target(name=mask_url(base_url), messages=messages, client=client)
-
-
-def _read(recipients: Path) -> list[OtpMessage]:
-    try:
-        return read_recipients(recipients)
-    except InputFileError as error:
-        raise click.UsageError(f"--recipients: {error}") from None
 
 
 def _host(base_url: str) -> str:
@@ -131,28 +116,13 @@ def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage]
         )
 
 
-def _real_client(base_url: str, concurrency: int) -> OtpClient:
-    access_key, access_secret, appkey = map(ask_key, ("access_key", "access_secret", "appkey"))
-    return OtpClient(
-        access_key=access_key,
-        access_secret=access_secret,
-        appkey=appkey,
-        base_url=base_url,
-        max_concurrency=concurrency,
-    )
-
-
-def _checked_local_client(base_url: str, concurrency: int) -> OtpClient:
-    try:
-        return _local_client(base_url, concurrency)
-    except ConfigurationError as error:
-        raise click.UsageError(f"--base-url: {error}") from None
-
-
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
     """Return a client with the sandbox's account: the keys of a real one are not sent to a local server."""
-    with _without_settings():
-        return sandbox_client(base_url, max_concurrency=concurrency)
+    try:
+        with _without_settings():
+            return sandbox_client(base_url, max_concurrency=concurrency)
+    except ConfigurationError as error:
+        raise click.UsageError(named_as_given(error, "base_url")) from None
 
 
 @contextmanager

@@ -1,88 +1,35 @@
-"""``nxotp bench``."""
+"""``nxotp bench``: runs, signals, comparisons, and what is refused."""
 
-import asyncio
 import contextlib
-import importlib
-import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import click
 import pytest
-from click.testing import CliRunner, Result
-from rich.console import Console
+from bench_commands import ACCOUNT, NUMBERS, REAL, assert_clean_file, bench, load, write_recipients
+from commands import (
+    OTP,
+    Start,
+    assert_clean,
+    full_device,
+    posix,
+)
 
-from nxotp_async import Clock, NotSentError, OtpClient
-from nxotp_async.bench import Benchmark, BenchmarkReport, Plan
-from nxotp_async.bench.recorder import Recorder
-from nxotp_async.cli import nxotp
-from nxotp_async.cli.bench import bench, view
-from nxotp_async.cli.bench.target import choose_target
-from nxotp_async.sandbox import Sandbox
+from nxotp_async import Clock
+from nxotp_async.bench import BenchmarkReport, Plan
+from nxotp_async.cli.bench import command as group
+from nxotp_async.sandbox import (
+    Sandbox,
+)
 from nxotp_async.testing import serve_in_thread
 
-# The package of the command line has a command of the same name.
-run_module = importlib.import_module("nxotp_async.cli.bench.run")
-target_module = importlib.import_module("nxotp_async.cli.bench.target")
-
-OTP = "73915508"
-SECRET = "s3cr3t-c4n4ry"
-NUMBERS = ("999555017342", "999555017343")
-HEADER = "to,content,language_code,category\n"
-REAL = "https://api2.nxcloud.com"
-ACCOUNT = {"NXOTP_ACCESS_KEY": "key", "NXOTP_ACCESS_SECRET": SECRET, "NXOTP_APPKEY": "appkey"}
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def live() -> Iterator[Sandbox]:
-    """A sandbox beside the test, for commands that run a loop of their own."""
-    with serve_in_thread(Sandbox()) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def recipients() -> str:
-    rows = "".join(f"{number},Your code is {OTP},en,\n" for number in NUMBERS)
-    Path("people.csv").write_text(HEADER + rows, encoding="utf-8")
-    return "people.csv"
-
-
-def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
-    """Run the command in this process, and check that nothing it prints holds what must not be seen."""
-    result = CliRunner().invoke(nxotp, ["bench", *arguments], env=env, prog_name="nxotp")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert_clean(result.output)
-    return result
-
-
-def assert_clean(text: str) -> None:
-    assert OTP not in text
-    assert SECRET not in text
-    assert not any(number in text for number in NUMBERS)
-    assert not re.search(r"\b999555\d+", text)
-
-
-def load(sandbox: Sandbox, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
-    """Load the sandbox with a few messages, without a warm-up."""
-    return invoke("--base-url", sandbox.url, "--warm-up", "0", *arguments, env=env)
+pytest_plugins = ["command_fixtures"]
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 
 # ---------------------------------------------------------------------------------------------- help
@@ -90,13 +37,13 @@ def load(sandbox: Sandbox, *arguments: str, env: Mapping[str, str] | None = None
 
 @pytest.mark.parametrize("command", [(), ("compare",)])
 def test_help_is_to_be_had_everywhere(command: tuple[str, ...]) -> None:
-    result = invoke(*command, "--help")
+    result = bench(*command, "--help")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(f"Usage: {' '.join(('nxotp', 'bench', *command))} ")
 
 
 def test_every_option_explains_itself() -> None:
-    for command in (bench, *bench.commands.values()):
+    for command in (group, *group.commands.values()):
         assert command.help
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
@@ -125,14 +72,12 @@ def test_an_open_loop_writes_both_files_and_prints_its_arrivals(live: Sandbox) -
     report = BenchmarkReport.from_json(Path("a.json").read_bytes())
     assert (report.accepted, report.interrupted, report.concurrency) == (20, False, 64)
     assert report.plan == Plan(rate=1000, count=20, warm_up=0)
-    page = Path("a.html").read_text(encoding="utf-8")
-    assert "open loop, 1,000 arrivals a second" in page
-    assert_clean(Path("a.json").read_text(encoding="utf-8"))
-    assert_clean(page)
+    assert "open loop, 1,000 arrivals a second" in assert_clean_file("a.html")
+    assert_clean_file("a.json")
 
 
 def test_the_warm_up_and_the_duration_are_those_asked_for(live: Sandbox) -> None:
-    result = invoke("--base-url", live.url, "--warm-up", "0.1", "--duration", "0.2", "--rate", "100", "--json", "-")
+    result = bench("--base-url", live.url, "--warm-up", "0.1", "--duration", "0.2", "--rate", "100", "--json", "-")
     report = BenchmarkReport.from_json(result.stdout_bytes)
     assert report.accepted == 20
     assert live.counts["messages"] == 30
@@ -145,13 +90,13 @@ def test_json_on_standard_output_takes_the_tables_place(live: Sandbox) -> None:
 
 
 def test_the_sandbox_of_its_own_gets_its_options() -> None:
-    result = invoke(
+    result = bench(
         *("--count", "20", "--warm-up", "0", "--fault-rate", "1", "--seed", "-3", "--latency", "0.02"),
         *("--json", "a.json"),
         env={"NXOTP_DEADLINE": "0.001", "NXOTP_BASE_URL": REAL},
     )
     report = BenchmarkReport.from_json(Path("a.json").read_bytes())
-    assert report.target == "sandbox (latency 0.02, fault rate 1.0, seed -3)"
+    assert report.target == "sandbox (fault rate 1.0, latency 0.02, seed -3)"
     assert report.failures.keys() <= {"-1", "9001"}
     assert (report.completed, report.rejected) == (20, 20)
     assert report.latency is not None
@@ -165,17 +110,19 @@ def test_loopback_gets_nothing_of_a_real_account_and_its_settings_are_not_measur
     result = load(live, "--count", "10", env=env)
     assert result.exit_code == 0
     assert live.counts["messages"] == 10
-    assert not any(SECRET in str(request.headers) + request.body.decode() for request in live.requests)
+    assert not any(
+        ACCOUNT["NXOTP_ACCESS_SECRET"] in str(request.headers) + request.body.decode() for request in live.requests
+    )
 
 
-def test_recipients_of_ones_own_are_sent_to_and_shown_nowhere(live: Sandbox, recipients: str) -> None:
+def test_recipients_of_ones_own_are_sent_to_and_shown_nowhere(live: Sandbox) -> None:
     files = ("--json", "a.json", "--html", "a.html")
-    result = load(live, "--count", "5", "--recipients", recipients, *files)
+    result = load(live, "--count", "5", "--recipients", write_recipients(), *files)
     assert result.exit_code == 0
     assert [message.to for message in live.messages].count(NUMBERS[0]) == 3
     assert {message.otp for message in live.messages} == {OTP}
     for file in ("a.json", "a.html"):
-        assert_clean(Path(file).read_text(encoding="utf-8"))
+        assert_clean_file(file)
 
 
 def test_dropped_arrivals_are_told_loudly(live: Sandbox) -> None:
@@ -191,7 +138,7 @@ def test_dropped_arrivals_are_told_loudly(live: Sandbox) -> None:
 
 
 def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
-    result = invoke("--base-url", "http://127.0.0.1:1", "--count", "1", "--warm-up", "0")
+    result = bench("--base-url", "http://127.0.0.1:1", "--count", "1", "--warm-up", "0")
     assert result.exit_code == 1
     assert re.search(r"^failed with NotSentError +1$", result.stdout, re.MULTILINE)
     assert "nxotp: NotSentError, first error: " in result.stderr
@@ -204,15 +151,17 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--count", "5", "--duration", "5"), "count and duration exclude each other"),
+        (("--count", "5", "--duration", "5"), "--count and --duration cannot be used together"),
         (("--count", "0"), "'--count'"),
         (("--duration", "0"), "'--duration'"),
-        (("--duration", "nan"), "duration must be more than 0"),
+        (("--duration", "nan"), "'--duration': nan is not a finite number"),
         (("--rate", "0"), "'--rate'"),
-        (("--rate", "nan"), "rate must be 0.001 to 100,000"),
+        (("--rate", "nan"), "'--rate': nan is not a finite number"),
         (("--rate", "fast"), "'--rate'"),
         (("--concurrency", "0"), "'--concurrency'"),
         (("--warm-up", "-1"), "'--warm-up'"),
+        (("--warm-up", "nan"), "'--warm-up': nan is not a finite number"),
+        (("--count", "1" * 20), "'--count'"),
         (("--max-pending", "0"), "'--max-pending'"),
         (("--max-pending", "5"), "--max-pending requires --rate"),
         (("--fault-rate", "2"), "'--fault-rate'"),
@@ -223,15 +172,19 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
         (("--json", "x", "--html", "./x"), "--json and --html name the same file"),
         (("--json", "no/such/a.json"), "--json: no/such/a.json cannot be written: No such file or directory"),
         (("--json", "."), "--json: . cannot be written: Is a directory"),
+        (("--json", "x" * 300), "cannot be written: File name too long"),
         (("--html", "no/such/a.html"), "--html: no/such/a.html cannot be written: No such file or directory"),
-        (("--recipients", "nobody.csv"), "'nobody.csv' does not exist"),
+        (("--recipients", "nobody.csv"), "'--recipients': nobody.csv cannot be opened"),
         (("--base-url", "nonsense"), "--base-url must be a plain URL"),
         (("--base-url", ""), "--base-url must be a plain URL"),
         (("--base-url", "http://[::1"), "--base-url must be a plain URL"),
-        (("--base-url", f"http://me:{SECRET}@127.0.0.1"), "http://127.0.0.1:8099 for example"),
-        (("--base-url", f"http://127.0.0.1/?key={SECRET}"), "http://127.0.0.1:8099 for example"),
+        (("--base-url", f"http://me:{ACCOUNT['NXOTP_ACCESS_SECRET']}@127.0.0.1"), "http://127.0.0.1:8099 for example"),
+        (
+            ("--base-url", f"http://127.0.0.1/?key={ACCOUNT['NXOTP_ACCESS_SECRET']}"),
+            "http://127.0.0.1:8099 for example",
+        ),
         (("--base-url", "ftp://127.0.0.1"), "--base-url must be a plain URL"),
-        (("--base-url", "http://127.0.0.1/a b"), "--base-url: base_url"),
+        (("--base-url", "http://127.0.0.1/a b"), "--base-url must be a plain https URL"),
         (
             ("--base-url", "http://127.0.0.1", "--latency", "1"),
             "--latency is an option of the sandbox, which --base-url replaces",
@@ -249,32 +202,23 @@ def test_a_server_that_is_not_there_is_reported_as_not_sent() -> None:
 def test_what_makes_no_sense_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], problem: str
 ) -> None:
-    monkeypatch.setattr(run_module, "run", None)
+    monkeypatch.setattr("nxotp_async.cli.bench.run.run", None)
     Path("a").touch()
     Path("b").touch()
-    result = invoke(*arguments)
+    result = bench(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert problem in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
 
 
-@pytest.mark.parametrize("option", ["--latency", "--fault-rate", "--callback-delay", "--failed-rate", "--clock-offset"])
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_the_sandbox_refuses_what_is_no_finite_number(monkeypatch: pytest.MonkeyPatch, option: str, value: str) -> None:
-    monkeypatch.setattr(importlib.import_module("nxotp_async.cli.sandbox"), "run", None)
-    result = CliRunner().invoke(nxotp, ["sandbox", option, value])
-    assert result.exit_code == 2
-    assert f"Invalid value for '{option}': {value} is n" in result.stderr
-
-
 def test_checking_a_file_leaves_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "run", None)
+    monkeypatch.setattr("nxotp_async.cli.bench.run.run", None)
     Path("a.json").write_text("an earlier run", encoding="utf-8")
-    assert invoke("--json", "a.json", "--base-url", "nonsense").exit_code == 2
+    assert bench("--json", "a.json", "--base-url", "nonsense").exit_code == 2
     assert Path("a.json").read_text(encoding="utf-8") == "an earlier run"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@full_device
 def test_a_file_that_fails_in_the_end_is_named(live: Sandbox) -> None:
     result = load(live, "--count", "5", "--json", "/dev/full")
     assert result.exit_code == 3
@@ -282,7 +226,7 @@ def test_a_file_that_fails_in_the_end_is_named(live: Sandbox) -> None:
     assert "accepted" in result.stdout
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@full_device
 @pytest.mark.parametrize("arguments", [("--json", "-"), ("--html", "a.html")], ids=" ".join)
 def test_a_standard_output_that_is_full_fails_the_run(live: Sandbox, arguments: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "nxotp_async", "bench", "--base-url", live.url, "--warm-up", "0", "--count", "5"]
@@ -294,10 +238,10 @@ def test_a_standard_output_that_is_full_fails_the_run(live: Sandbox, arguments: 
 
 
 def test_recipients_that_are_no_messages_are_refused() -> None:
-    Path("people.csv").write_text(f"{HEADER}{NUMBERS[0]},{OTP}9,en,\n", encoding="utf-8")
-    result = invoke("--recipients", "people.csv")
+    Path("people.csv").write_text(f"to,content\n{NUMBERS[0]},{OTP}9\n", encoding="utf-8")
+    result = bench("--recipients", "people.csv")
     assert result.exit_code == 2
-    assert "--recipients: people.csv, line 2: content holds a run of more than 8 digits" in result.stderr
+    assert "'--recipients': people.csv, line 2: content holds a run of more than 8 digits" in result.stderr
 
 
 @pytest.mark.parametrize(("module", "name"), [("hdrh", "hdrhistogram"), ("matplotlib", "matplotlib")])
@@ -321,9 +265,9 @@ def test_another_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.M
     def fail(**_: object) -> None:
         raise ModuleNotFoundError("No module named 'nonsense'", name="nonsense")
 
-    monkeypatch.setattr(run_module, "run_bench", fail)
+    monkeypatch.setattr("nxotp_async.cli.bench.run.run_bench", fail)
     with pytest.raises(ModuleNotFoundError, match="nonsense"):
-        invoke("--count", "1")
+        bench("--count", "1")
 
 
 def test_no_warning_is_shown() -> None:
@@ -336,7 +280,7 @@ def test_no_warning_is_shown() -> None:
 
 def test_a_sandbox_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    result = invoke("--count", "1")
+    result = bench("--count", "1")
     assert (result.exit_code, result.stdout) == (3, "")
     assert "nxotp: the sandbox process did not start" in result.stderr
 
@@ -345,104 +289,6 @@ def test_the_command_line_loads_nothing_of_the_benchmark_before_it_is_used() -> 
     probe = "import sys, nxotp_async.cli; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
     assert not {"hdrh", "matplotlib", "nxotp_async.bench"} & set(loaded)
-
-
-# ---------------------------------------------------------------------------------------------- real hosts
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        REAL,
-        "https://127.0.0.1.example.com",
-        "http://example.com",
-        "https://localhost.example.com",
-        "https://0x7f.1",
-        "https://10.0.0.1",
-    ],
-)
-def test_a_real_host_is_refused_with_what_would_happen(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setattr(run_module, "run", None)
-    result = invoke("--base-url", url, "--count", "5", env=ACCOUNT)
-    assert (result.exit_code, result.stdout) == (2, "")
-    said = " ".join(result.stderr.split())
-    for words in ("is not loopback", "real WhatsApp message to a real person", "cost money"):
-        assert words in said
-    for option in ("--yes-send-real-messages", "--recipients FILE", "--count", "--rate"):
-        assert option in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (("--count", "2", "--rate", "1"), "require --recipients FILE, --count and --rate"),
-        (("--recipients", "people.csv", "--rate", "1"), "real messages require"),
-        (("--recipients", "people.csv", "--rate", "1", "--duration", "2"), "real messages require"),
-        (("--recipients", "people.csv", "--count", "2"), "real messages require"),
-        (("--recipients", "people.csv", "--count", "2", "--rate", "1", "--warm-up", "1"), "omit it"),
-        (("--recipients", "people.csv", "--count", "3", "--rate", "1"), "contains 2: real messages are sent once"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_real_messages_need_to_know_who_gets_how_many(
-    monkeypatch: pytest.MonkeyPatch, recipients: str, arguments: tuple[str, ...], problem: str
-) -> None:
-    monkeypatch.setattr(run_module, "run", None)
-    result = invoke("--base-url", REAL, "--yes-send-real-messages", *arguments, env=ACCOUNT)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert problem in result.stderr
-
-
-def test_nobody_gets_a_real_message_twice(monkeypatch: pytest.MonkeyPatch, recipients: str) -> None:
-    monkeypatch.setattr(run_module, "run", None)
-    with Path(recipients).open("a", encoding="utf-8") as file:
-        file.write(f"+{NUMBERS[0][:3]} {NUMBERS[0][3:]},Your code is {OTP},en,\n")
-    asked = ("--recipients", recipients, "--count", "1", "--rate", "1", "--yes-send-real-messages")
-    result = invoke("--base-url", REAL, *asked, env=ACCOUNT)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "--recipients repeats numbers (1, 99********42 for example): real messages are sent once" in " ".join(
-        result.stderr.split()
-    )
-
-
-def test_real_messages_need_an_account(monkeypatch: pytest.MonkeyPatch, recipients: str) -> None:
-    monkeypatch.setattr(run_module, "run", None)
-    asked = ("--recipients", recipients, "--count", "2", "--rate", "1", "--yes-send-real-messages")
-    result = invoke("--base-url", REAL, *asked)
-    assert (result.exit_code, result.stdout) == (3, "")
-    assert "access_key is missing" in result.stderr
-
-
-def test_with_all_that_real_messages_go_to_the_recipients_of_the_file(
-    monkeypatch: pytest.MonkeyPatch, recipients: str
-) -> None:
-    for name, value in ACCOUNT.items():
-        monkeypatch.setenv(name, value)
-    plan = Plan(rate=1, count=2, warm_up=0)
-    target = choose_target(
-        plan, concurrency=3, base_url=f"{REAL}/", real=True, recipients=Path(recipients), sandbox={"latency": None}
-    )
-    assert isinstance(target.client, OtpClient)
-    assert (repr(target.client), target.client.max_concurrency) == (f"<OtpClient {REAL}/api/wa/otp>", 3)
-    assert tuple(message.to for message in target.messages) == NUMBERS
-    assert target.name == REAL
-    assert_clean(repr(target))
-
-
-def test_real_messages_are_announced_and_not_preceded_by_a_warm_up(
-    monkeypatch: pytest.MonkeyPatch, recipients: str, live: Sandbox
-) -> None:
-    monkeypatch.setattr(target_module, "is_loopback", lambda _: False)
-    env = {
-        "NXOTP_ACCESS_KEY": live.credentials.access_key,
-        "NXOTP_ACCESS_SECRET": live.credentials.access_secret,
-        "NXOTP_APPKEY": live.credentials.appkey,
-    }
-    asked = ("--recipients", recipients, "--count", "2", "--rate", "100", "--yes-send-real-messages")
-    result = invoke("--base-url", live.url, *asked, env=env)
-    assert result.exit_code == 0
-    assert f"sending 2 real messages to {live.url}\n" in result.stderr
-    assert tuple(sorted(message.to for message in live.messages)) == NUMBERS
 
 
 # ---------------------------------------------------------------------------------------------- comparing
@@ -455,14 +301,14 @@ def write_report(name: str, sandbox: Sandbox, *arguments: str) -> None:
 def test_two_runs_are_compared_and_what_differs_is_said(live: Sandbox) -> None:
     write_report("a.json", live)
     write_report("b.json", live, "--concurrency", "2")
-    result = invoke("compare", "a.json", "b.json")
+    result = bench("compare", "a.json", "b.json")
     assert result.exit_code == 0
     heading, *rows = result.stdout.splitlines()
     assert heading.split() == ["first", "second", "change"]
     assert re.fullmatch(r"latency p50 +[\d.,]+ ms +[\d.,]+ ms +([+-][\d.]+ %|x [\d.,]+)", rows[0])
     assert [re.split(r"\s{2,}", row)[1:] for row in rows if row.startswith("accepted ")] == [["10", "10", "+0.0 %"]]
     assert result.stderr == "nxotp: different conditions: concurrency: 64 in the first, 2 in the second\n"
-    assert invoke("compare", "a.json", "a.json").stderr == ""
+    assert bench("compare", "a.json", "a.json").stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -477,41 +323,12 @@ def test_what_is_no_report_is_not_compared(live: Sandbox, text: str, problem: st
     write_report("a.json", live)
     Path("other.json").write_text(text, encoding="utf-8")
     for order in (("a.json", "other.json"), ("other.json", "a.json")):
-        result = invoke("compare", *order)
+        result = bench("compare", *order)
         assert (result.exit_code, result.stdout) == (2, "")
         assert problem in result.stderr
 
 
 # ---------------------------------------------------------------------------------------------- being interrupted
-
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start the command as a process of its own, and leave none behind."""
-    with contextlib.ExitStack() as stack:
-        # A shell has its background jobs ignore Ctrl-C, and what they start would ignore it too.
-        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
-
-        def start(*arguments: str) -> Any:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "nxotp_async", "bench", *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                )
-            )
-            watchdog = threading.Timer(60, process.kill)
-            watchdog.start()
-            stack.callback(watchdog.cancel)
-            stack.callback(process.kill)
-            return process
-
-        yield start
 
 
 @posix
@@ -529,7 +346,9 @@ def test_a_signal_ends_the_run_and_reports_it(start: Start, name: str, load: tup
 
     with serve_in_thread(Sandbox(clock=Clock(time=due))) as sandbox:
         files = ("--json", "a.json", "--html", "a.html")
-        processes.append(start("--base-url", sandbox.url, "--warm-up", "0", "--duration", "3600", *load, *files))
+        processes.append(
+            start("bench", "--base-url", sandbox.url, "--warm-up", "0", "--duration", "3600", *load, *files)
+        )
         out, err = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 130
     report = BenchmarkReport.from_json(Path("a.json").read_bytes())
@@ -556,7 +375,9 @@ def test_a_signal_in_the_warm_up_says_that_nothing_was_measured(start: Start) ->
         return time.time()
 
     with serve_in_thread(Sandbox(clock=Clock(time=due))) as sandbox:
-        processes.append(start("--base-url", sandbox.url, "--warm-up", "3600", "--rate", "100", "--json", "a.json"))
+        processes.append(
+            start("bench", "--base-url", sandbox.url, "--warm-up", "3600", "--rate", "100", "--json", "a.json")
+        )
         out, err = processes[0].communicate(timeout=60)
     assert (processes[0].returncode, out) == (130, "")
     assert err == "nxotp: interrupted in the warm-up: nothing was measured\n"
@@ -566,7 +387,7 @@ def test_a_signal_in_the_warm_up_says_that_nothing_was_measured(start: Start) ->
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_signal_leaves_no_sandbox_behind(start: Start) -> None:
-    process = start("--duration", "3600")
+    process = start("bench", "--duration", "3600")
     while not (sandboxes := children(process.pid)):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -584,72 +405,3 @@ def children(parent: int) -> set[str]:
             if after_name.split()[1] == str(parent):
                 found.add(stat.parent.name)
     return found
-
-
-# ---------------------------------------------------------------------------------------------- the live view
-
-
-class FakeRun:
-    """A benchmark whose seconds pass as the view sleeps. Each step: messages, their latency, failures, drops."""
-
-    def __init__(self, plan: Plan, steps: list[tuple[int, float, int, int]]) -> None:
-        self.plan = plan
-        self.recorder: Recorder | None = None
-        self.now = 1000.0
-        self._clock = Clock(monotonic=self.monotonic)
-        self._steps = iter(steps)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        if self.recorder is None and self.now > 1000:  # one second of warming up
-            self.recorder = Recorder(self._clock, self.plan.window)
-        step = next(self._steps, None) if self.recorder or self.now > 1000 else (0, 0.0, 0, 0)
-        if step is None:
-            raise asyncio.CancelledError
-        if self.recorder is not None:
-            completed, latency, failed, self.recorder.dropped = step
-            self.recorder.begun += completed + 1
-            for place in range(completed):
-                self.recorder.add(latency, 1, NotSentError() if place < failed else None)
-        self.now += seconds
-
-
-async def shown_by(monkeypatch: pytest.MonkeyPatch, run: FakeRun, *, terminal: bool) -> str:
-    shown = io.StringIO()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(view, "stderr", Console(file=shown, width=150, force_terminal=terminal, highlight=False))
-    monkeypatch.setattr(view, "monotonic", run.monotonic)
-    monkeypatch.setattr(view, "asyncio", SimpleNamespace(sleep=run.sleep))
-    with view.BenchView(cast("Benchmark", run)) as shows, pytest.raises(asyncio.CancelledError):
-        await shows.follow()
-    return shown.getvalue()
-
-
-async def test_off_a_terminal_a_line_is_shown_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = FakeRun(Plan(rate=50, duration=60), [(50, 0.25, 0, 0)] * 22)
-    lines = (await shown_by(monkeypatch, run, terminal=False)).splitlines()
-    assert lines == [
-        "9 s: 50/s  p50 250.0 ms  p99 250.0 ms  pending 9",
-        "19 s: 50/s  p50 250.0 ms  p99 250.0 ms  pending 19",
-    ]
-
-
-async def test_a_short_run_says_nothing_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = FakeRun(Plan(rate=50, duration=5), [(50, 0.25, 0, 0)] * 5)
-    assert await shown_by(monkeypatch, run, terminal=False) == ""
-
-
-@pytest.mark.parametrize("plan", [Plan(rate=50, duration=4), Plan(count=150)], ids=["open", "closed"])
-async def test_on_a_terminal_the_last_second_is_shown(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
-    run = FakeRun(plan, [(50, 0.25, 0, 0), (0, 0.0, 0, 0), (100, 0.5, 7, 3)])
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", await shown_by(monkeypatch, run, terminal=True))
-    for text in (
-        "warming up",
-        "50/s  p50 250.0 ms  p99 250.0 ms  pending 1",
-        "0/s  pending 2",
-        "100/s  p50 500.0 ms  p99 500.0 ms  pending 3  failed 7  dropped 3",
-    ):
-        assert text in shown
-    assert os.environ["TERM"] == "xterm"

@@ -1,31 +1,34 @@
-import contextlib
+"""``nxotp doctor``."""
+
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import (
+    KEYS,
+    TO,
+    Env,
+    Start,
+    invoke,
+    posix,
+)
 
-from nxotp_async.cli import nxotp
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, Sandbox
+from nxotp_async.sandbox import (
+    Sandbox,
+)
 from nxotp_async.testing import serve_in_thread
 
-TO = "+999 555 0100"
-KEYS = {
-    "NXOTP_ACCESS_KEY": SANDBOX_CREDENTIALS.access_key,
-    "NXOTP_ACCESS_SECRET": SANDBOX_CREDENTIALS.access_secret,
-    "NXOTP_APPKEY": SANDBOX_CREDENTIALS.appkey,
-}
-WAY = ("dns", "connection", "http", "clock")
+pytest_plugins = ["command_fixtures"]
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals as POSIX has them")
+
+WAY = ("dns", "connection", "http", "clock")
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +60,8 @@ def through_a_proxy(account: dict[str, str], sandbox: Sandbox) -> dict[str, str]
     return {**account, "NXOTP_PROXY": sandbox.url}
 
 
-def doctor(*arguments: str, env: dict[str, str]) -> Result:
-    result = CliRunner().invoke(nxotp, ["doctor", *arguments], env=env, prog_name="nxotp")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+def doctor(*arguments: str, env: Env) -> Result:
+    return invoke("doctor", *arguments, env=env)
 
 
 def text(result: Result) -> str:
@@ -155,8 +155,8 @@ def test_the_timeout_is_passed_on(account: dict[str, str]) -> None:
     ("arguments", "complaint"),
     [
         (["--timeout", "0"], "'--timeout': 0 is not in the range"),
-        (["--send-to", "0123456789"], "'--send-to': the number starts with 0"),
-        (["--send-to", ""], "'--send-to': the number is empty"),
+        (["--send-to", "0123456789"], "'--send-to': starts with 0"),
+        (["--send-to", ""], "'--send-to': is empty"),
         (["somewhere"], "unexpected extra argument"),
     ],
 )
@@ -226,33 +226,6 @@ def test_a_refusal_has_its_exit_code_and_advice(
 # ---------------------------------------------------------------------------------------------- at a terminal
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start the command as a process of its own, and leave none of it behind."""
-    with contextlib.ExitStack() as stack:
-        # A shell has its background jobs ignore Ctrl-C, and what they start would ignore it too.
-        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
-
-        def start(*arguments: str, env: dict[str, str], stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "nxotp_async", "doctor", *arguments],
-                    env={**os.environ, **env},
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                )
-            )
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
 @posix
 @pytest.mark.parametrize(("typed", "messages"), [("y\n", 1), ("n\n", 0), ("\n", 0)])
 def test_one_is_asked_before_a_real_message(
@@ -260,7 +233,7 @@ def test_one_is_asked_before_a_real_message(
 ) -> None:
     ours, terminal = os.openpty()
     os.write(ours, typed.encode())
-    process = start("--send-to", TO, env=through_a_proxy, stdin=terminal)
+    process = start("doctor", "--send-to", TO, env=through_a_proxy, stdin=terminal)
     out, err = process.communicate(timeout=30)
     os.close(ours)
     os.close(terminal)
@@ -273,7 +246,7 @@ def test_one_is_asked_before_a_real_message(
 @posix
 def test_ctrl_c_ends_it(account: dict[str, str], start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        process = start(env={**account, "NXOTP_BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+        process = start("doctor", env={**account, "NXOTP_BASE_URL": f"http://127.0.0.1:{listener.getsockname()[1]}"})
         with listener.accept()[0] as connection:
             assert connection.recv(65_536).startswith(b"GET / ")
             process.send_signal(signal.SIGINT)
@@ -285,7 +258,7 @@ def test_ctrl_c_ends_it(account: dict[str, str], start: Start) -> None:
 def test_ctrl_c_while_the_message_is_on_its_way(account: dict[str, str], start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        process = start("--send-to", TO, env={**account, "NXOTP_BASE_URL": url})
+        process = start("doctor", "--send-to", TO, env={**account, "NXOTP_BASE_URL": url})
         with listener.accept()[0] as connection:
             assert connection.recv(65_536).startswith(b"GET / ")
             connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")

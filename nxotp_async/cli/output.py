@@ -1,0 +1,112 @@
+"""Data on standard output, and everything else on standard error."""
+
+import io
+import os
+import sys
+from typing import IO, Any, NoReturn, TextIO, cast
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from .exit_codes import ExitCode
+
+__all__ = [
+    "discard",
+    "fail",
+    "print_data",
+    "print_error",
+    "print_json",
+    "print_note",
+    "print_tables",
+    "printable",
+    "stderr",
+]
+
+_WIDTH = 100  # characters, where a table goes to no terminal
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be closed or full: that is no reason to end a run."""
+
+    def write(self, text: str) -> int:
+        stream = self._stream()
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            discard(stream)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self._stream().isatty()
+
+    def fileno(self) -> int:
+        return self._stream().fileno()
+
+    @staticmethod
+    def _stream() -> TextIO:
+        # While rich shows progress, it has put itself in the place of sys.stderr.
+        return cast("TextIO", getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+stderr = Console(file=cast("TextIO", _Stderr()), highlight=False)
+
+
+def discard(stream: IO[Any]) -> None:
+    """Let a stream that cannot be written lead to the null device.
+
+    What is left in its buffer would fail once more when Python ends, and change the exit code.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_note(text: str, *, style: str | None = None) -> None:
+    """Print a line to standard error."""
+    stderr.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_error(error: object, *, style: str | None = None) -> None:
+    """Print an error to standard error, or a warning."""
+    print_note(f"nxotp: {error}", style=style)
+
+
+def fail(error: object, code: ExitCode) -> NoReturn:
+    """Print an error, and exit."""
+    print_error(error)
+    sys.exit(code)
+
+
+def print_data(text: str | bytes) -> bool:
+    """Print to standard output. If that fails, print the error and return false: the result stays what it is."""
+    try:
+        try:
+            click.echo(text)
+        except UnicodeEncodeError:
+            click.echo(str(text).encode(sys.stdout.encoding, "replace"))
+    except OSError as error:
+        print_error(f"cannot write to standard output: {error.strerror}")
+        discard(sys.stdout)
+        return False
+    return True
+
+
+def print_json(value: object) -> None:
+    """Print the value to standard output as indented JSON."""
+    print_data(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def print_tables(*parts: Table | str) -> bool:
+    """Print tables, and lines of text between them, as `print_data` does."""
+    text, is_terminal = io.StringIO(), sys.stdout.isatty()
+    width = None if is_terminal else _WIDTH
+    console = Console(file=text, force_terminal=is_terminal, width=width, highlight=False, markup=False)
+    for part in parts:
+        console.print(part)
+    return print_data("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def printable(text: str) -> str:
+    """Return the text as one line, in which characters that control a terminal are escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,72 @@
+"""Progress on standard error: a bar on a terminal, otherwise a line every ten seconds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from ..clocks import Clock
+from . import output
+
+__all__ = ["BAR_INTERVAL", "LINE_INTERVAL", "Snapshot", "reading_progress", "run_progress"]
+
+BAR_INTERVAL: Final = 0.25  # seconds
+LINE_INTERVAL: Final = 10.0  # seconds
+
+Snapshot = tuple[float, float, str]
+"""How far a run is: what is completed, of which total, and its figures as text."""
+
+
+@contextmanager
+def reading_progress() -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows, on a terminal, how many rows of a file have been read."""
+    console, columns = output.stderr, (SpinnerColumn(), TextColumn("reading: {task.completed:,} rows"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda rows: bar.update(task, completed=rows)
+
+
+@asynccontextmanager
+async def run_progress(
+    look: Callable[[], Snapshot | None],
+    *,
+    interval: float | None = None,
+    console: Console | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[None]:
+    """Show the progress of a run in the event loop until the block ends.
+
+    Args:
+        look: Returns how far the run is, or ``None`` if it has not begun.
+        interval: Seconds between two looks; by default `BAR_INTERVAL`.
+        console: Where to show it; by default standard error.
+        clock: The source of time.
+    """
+    console, clock = console or output.stderr, clock or Clock()
+    columns = BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
+    # Without a thread that refreshes it, which would compete with the run for the interpreter lock.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+    task = bar.add_task("", total=None, text="")
+
+    async def follow() -> None:
+        last_line = clock.monotonic()
+        while True:
+            await clock.sleep(BAR_INTERVAL if interval is None else interval)
+            if (snapshot := look()) is None:
+                continue
+            completed, total, text = snapshot
+            bar.update(task, completed=completed, total=total, text=text, refresh=True)
+            if not console.is_terminal and clock.monotonic() - last_line >= LINE_INTERVAL:
+                last_line = clock.monotonic()
+                line = f"{completed:,.0f}/{total:,.0f} ({completed / total:.0%})  {text}"
+                console.print(line, markup=False, soft_wrap=True)
+
+    with bar:
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()

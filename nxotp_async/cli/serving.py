@@ -1,0 +1,85 @@
+"""Listening on an address, and receiving status callbacks there."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import click
+from aiohttp import web
+
+from ..errors import ConfigurationError
+from ..receivers import EventSink, aiohttp_receiver
+from ..settings import CALLBACK_TOKEN
+from ..signing import Credentials
+from ..urls import host_and_port
+from .parameters import FiniteRange, options
+
+__all__ = ["SHUTDOWN_TIMEOUT", "callback_options", "listening_on", "receiving"]
+
+SHUTDOWN_TIMEOUT: Final = 1.0  # seconds that what has come is given to be taken in and answered, in the end
+
+callback_options = options(
+    click.option(
+        "--token",
+        envvar=CALLBACK_TOKEN.variable,
+        help="An unguessable last part of the callbacks' path, 16 characters at least. Made up for --unsigned.",
+    ),
+    click.option(
+        "--unsigned",
+        is_flag=True,
+        help="Accept callbacks without a signature too, for accounts that have no signed ones; needs a token.",
+    ),
+    click.option(
+        "--window",
+        type=FiniteRange(0, min_open=True),
+        default=300.0,
+        help="Seconds that a callback's ts may differ from this machine's time.",
+    ),
+)
+"""The options that say which callbacks are accepted."""
+
+
+@contextmanager
+def listening_on(host: str, port: int) -> Iterator[None]:
+    """Tell an error of the block as one of listening on this address.
+
+    Raises:
+        ConfigurationError: The block could not listen on it.
+    """
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no such host"
+        raise ConfigurationError(f"cannot listen on {host_and_port(host, port)}: {reason}") from None
+
+
+@asynccontextmanager
+async def receiving(
+    sink: EventSink,
+    credentials: Credentials | None,
+    address: tuple[str, int],
+    *,
+    token: str | None,
+    unsigned: bool,
+    window: float,
+) -> AsyncIterator[str]:
+    """Receive status callbacks for as long as the block runs, and yield the URL to push them to.
+
+    When the block ends, no connection is accepted any more; what has come is taken in and answered before it returns.
+
+    Raises:
+        ConfigurationError: The token is wrong, or the address cannot be listened on.
+    """
+    try:
+        receiver = aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned, window=window)
+    except ConfigurationError as error:
+        problem = str(error).removeprefix("token ")
+        raise ConfigurationError(f"--token (or {CALLBACK_TOKEN.variable}) {problem}") from None
+    runner = web.AppRunner(receiver, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    await runner.setup()
+    try:
+        with listening_on(*address):
+            await web.TCPSite(runner, *address).start()
+        yield f"http://{host_and_port(*runner.addresses[0][:2])}/{token or ''}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,148 @@
+"""``nxotp demo``."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import (
+    Start,
+    finish,
+    full_device,
+    invoke,
+    posix,
+    read_until,
+)
+
+pytest_plugins = ["command_fixtures"]
+
+
+def test_a_demo_as_json_is_a_report_and_nothing_else(start: Start) -> None:
+    exit_code, out, err = finish(start("demo", "--count", "50", "--json"))
+    report = json.loads(out)
+    assert (exit_code, err) == (0, "")
+    summary = report.pop("summary")
+    assert summary["total"] == summary["accepted"] + summary["rejected"] == 50
+    assert report.keys() == {"failures", "seconds", "p50", "p99", "pairs", "problems", "throughput"}
+    assert report["problems"] == []
+    assert report["throughput"] == pytest.approx(50 / report["seconds"], abs=0.1)
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Callable[..., str]:
+    def write(*numbers: str) -> str:
+        file = tmp_path / "people.csv"
+        file.write_text("to,content\n" + "".join(f"{number},482913\n" for number in numbers), "utf-8")
+        return str(file)
+
+    return write
+
+
+def test_a_demo_prints_a_report(people: Callable[..., str]) -> None:
+    recipients = people("+999 555 0100", "999000009005")
+    result = invoke("demo", "--count", "5", "--fault-rate", "0", "--recipients", recipients)
+    figures = dict(re.findall(r"│ (\S.*?) +│ +(\S+)", result.stdout))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "5 OTPs in" in result.stdout
+    assert {name: figures[name] for name in ("accepted", "rejected", "requests made", "failed with 9005")} == {
+        "accepted": "3",
+        "rejected": "2",
+        "requests made": "5",
+        "failed with 9005": "2",
+    }
+    assert len(re.findall(r"│ [0-9a-f]{32} │ wamid\.\S+ │", result.stdout)) == 3
+
+
+def test_a_demo_with_a_problem_fails(people: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nxotp_async.demo.find_problems", lambda *_: ["1 messages have no outcome"])
+    result = invoke("demo", "--count", "1", "--fault-rate", "0", "--json", "--recipients", people("+999 555 0100"))
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"] == ["1 messages have no outcome"]
+    assert result.stderr == "nxotp: 1 messages have no outcome\n"
+
+
+def test_a_demo_whose_answer_is_lost_is_no_problem(people: Callable[..., str]) -> None:
+    # The sandbox counts the message, and its outcome is truthfully unknown.
+    result = invoke("demo", "--count", "1", "--fault-rate", "0", "--json", "--recipients", people("999300000002"))
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["summary"]["unknown"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--count", "0"),
+        ("--count", "1000001"),
+        ("--count", "many"),
+        ("--concurrency", "0"),
+        ("--fault-rate", "-0.1"),
+        ("--fault-rate", "1.1"),
+        ("--fault-rate", "nan"),
+        ("--seed", "x"),
+        ("--recipients", "no-such-file.csv"),
+        ("--recipients", "."),
+        ("extra",),
+    ],
+    ids=" ".join,
+)
+def test_a_demo_refuses_wrong_usage(arguments: tuple[str, ...]) -> None:
+    result = invoke("demo", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: nxotp demo ")
+
+
+@full_device
+def test_a_demo_whose_report_cannot_be_printed_says_so(start: Start) -> None:
+    with Path("/dev/full").open("w") as full:
+        code, _, err = finish(start("demo", "--count", "1", stdout=full))
+    assert (code, err) == (0, "nxotp: cannot write to standard output: No space left on device\n")
+
+
+def test_a_demo_with_bad_recipients_names_the_line(people: Callable[..., str]) -> None:
+    result = invoke("demo", "--recipients", people("+999 555 0100", "0555 0100"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Invalid value for '--recipients': people.csv, line 3: to starts with 0" in result.stderr
+
+
+@posix
+def test_a_demo_whose_sandbox_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    result = invoke("demo", "--count", "1")
+    assert (result.exit_code != 0, result.stdout) == (True, "")
+    assert re.fullmatch("nxotp: the sandbox process did not start.*\n", result.stderr)
+
+
+def a_demo_at_work(start: Start) -> "subprocess.Popen[str]":
+    """Start a long demo, and return when it has had answers. Its progress is shown as at a terminal."""
+    process = start("demo", "--count", "1000000", "--fault-rate", "0", env={"FORCE_COLOR": "1", "COLUMNS": "100"})
+    read_until(process.stderr, "accepted [1-9]")
+    return process
+
+
+@posix
+@pytest.mark.parametrize("interrupt", [os.kill, os.killpg], ids=["itself", "its group, as a terminal does"])
+def test_ctrl_c_ends_a_demo_and_its_sandbox(start: Start, interrupt: Callable[[int, int], None]) -> None:
+    process = a_demo_at_work(start)
+    interrupt(process.pid, signal.SIGINT)
+    exit_code, out, err = finish(process)
+    assert (exit_code, out) == (130, "")
+    assert "nxotp: interrupted" in err
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):  # its group is empty
+        os.killpg(process.pid, 0)
+
+
+@posix
+def test_a_demo_that_is_killed_takes_its_sandbox_along(start: Start) -> None:
+    process = a_demo_at_work(start)
+    process.kill()
+    # The sandbox has the same stderr, which ends when the last of the two has.
+    exit_code, _, err = finish(process)
+    assert exit_code == -signal.SIGKILL
+    assert "Traceback" not in err
