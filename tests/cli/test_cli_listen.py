@@ -396,14 +396,15 @@ main()
 
 
 @posix
-def test_it_ends_where_its_reader_never_reads_and_what_was_not_printed_has_no_answer(listen: Start) -> None:
+def test_it_ends_where_its_reader_never_reads_and_what_was_not_printed_is_not_answered_200(listen: Start) -> None:
     pipe = SlowReader()
     process = listen(stdout=pipe.writing, program=("-c", IMPATIENT))
     pushed = [begin_push(url, callback(f"id-{number}", "sent")) for url in [url_of(process)] for number in range(5)]
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert (code, err) == (0, "stopped\n")
-    assert [answer(connection) for connection in pushed] == [b""] * 5
+    # None, or a 503 where the request was still being read when the first one could not be printed: the vendor repeats it.
+    assert not [reply for connection in pushed if b" 200 " in (reply := answer(connection))]
     assert pipe.read() == ""
 
 
