@@ -403,7 +403,7 @@ def test_it_ends_where_its_reader_never_reads_and_what_was_not_printed_is_not_an
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert (code, err) == (0, "stopped\n")
-    # None, or a 503 where the request was still being read when the first one could not be printed: the vendor repeats it.
+    # No answer, or 503 for a request that was still being read when the first could not be printed.
     assert not [reply for connection in pushed if b" 200 " in (reply := answer(connection))]
     assert pipe.read() == ""
 
