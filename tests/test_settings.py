@@ -67,7 +67,8 @@ def test_every_setting_is_an_argument_of_the_client_and_is_told_of() -> None:
     signature = inspect.signature(OtpClient).parameters
     assert [*signature] == [*SETTINGS, "on_attempt", "on_result"]
     assert {parameter.default for parameter in signature.values()} == {None}
-    assert re.findall(r"^        (\w+): ", OtpClient.__doc__ or "", re.MULTILINE)[: len(signature)] == [*signature]
+    told_of = re.findall(r"^    (\w+): ", inspect.getdoc(OtpClient) or "", re.MULTILINE)
+    assert told_of[: len(signature)] == [*signature]
 
 
 def test_what_a_view_may_change_are_the_arguments_of_with_options() -> None:
