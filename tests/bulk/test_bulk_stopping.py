@@ -213,10 +213,6 @@ class TurnLoop(BulkLoop):
 
         selector.select = counted
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override] # of any types
-        """Answer in a later turn, as a thread does: Python 3.14 itself answers in this one what is done at once."""
-        return self.create_task(asyncio.wait_for(super().run_in_executor(executor, func, *args), timeout=None))
-
 
 def check_interrupted(ledger: Ledger, vendor: Vendor) -> None:
     check(ledger, vendor.accepted)
