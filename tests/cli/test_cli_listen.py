@@ -404,7 +404,7 @@ def test_it_ends_where_its_reader_never_reads_and_what_was_not_printed_is_not_an
     code, _, err = finish(process)
     assert (code, err) == (0, "stopped\n")
     # No answer, or 503 for a request that was still being read when the first could not be printed.
-    assert not [reply for connection in pushed if b" 200 " in (reply := answer(connection))]
+    assert {answer(connection) for connection in pushed} <= {b"", b"503"}
     assert pipe.read() == ""
 
 
