@@ -249,6 +249,8 @@ class Delivery:
             return ""
         if was_not_sent and state.idle_for + pause > policy.reconnect_for:
             return ""
+        if was_not_sent and not pause and self._attempts >= policy.max_attempts:
+            return ""  # without pauses, that time would never be used up
         if pause >= self._time_left():
             return f"{self._time_limit()} left no time for another attempt"
         if not was_not_sent:

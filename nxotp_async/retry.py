@@ -45,7 +45,8 @@ class RetryPolicy:
         transient_codes: The vendor codes after which a message is retried. They mean that it was not accepted.
         transient_meta_codes: The same for Meta codes inside 9099. Default: those that Meta documents as temporary.
         reconnect_for: A message that was not sent, for example after a refused connection, is retried until its pauses
-            add up to this many seconds. Such attempts do not count for ``max_attempts`` or the retry quota.
+            add up to this many seconds. Such attempts do not count for ``max_attempts`` or the retry quota. Without
+            pauses (``backoff_base=0``), ``max_attempts`` limits them.
         resend_unknown: Whether to retry a message that may have been accepted. The recipient may then get two messages.
         backoff_base: The first pause is random, up to this many seconds; the limit doubles for each further pause.
         backoff_cap: The maximum of that limit, in seconds. A ``Retry-After`` may be longer.

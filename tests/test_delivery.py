@@ -72,6 +72,7 @@ def virtual_clock() -> Clock:
         # What never left is tried again for ten seconds, however many attempts that takes.
         pytest.param([REFUSED], {}, SendStatus.NOT_SENT, 5, id="refused for good"),
         pytest.param([REFUSED], {"reconnect_for": 0}, SendStatus.NOT_SENT, 1, id="refused, no patience"),
+        pytest.param([REFUSED], {"backoff_base": 0}, SendStatus.NOT_SENT, 3, id="refused, no pauses"),
         pytest.param([REFUSED], {"max_attempts": 1}, SendStatus.NOT_SENT, 1, id="refused, no retries"),
         pytest.param([NotSentError("certificate")], {}, SendStatus.NOT_SENT, 1, id="certificate"),
         pytest.param([LOST], {}, SendStatus.UNKNOWN, 1, id="lost"),

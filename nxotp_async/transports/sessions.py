@@ -189,7 +189,7 @@ class _Slot:
         except aiohttp.ClientConnectionError as error:
             if body.refused_used_connection and not request.may_have_left:
                 return None
-            if body.idle is not None and isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+            if body.idle is not None and isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
                 self._keep_alive.record_close(body.idle)
             raise
         if body.connection is None:

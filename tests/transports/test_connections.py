@@ -240,6 +240,26 @@ def test_a_connection_that_idled_for_all_its_time_teaches_nothing() -> None:
     assert keep.limit(clock.monotonic()) == 15.0
 
 
+@pytest.mark.parametrize("end", [finish, reset], ids=["closed", "reset"])
+async def test_a_connection_that_ends_under_a_request_makes_the_others_distrusted(
+    end: Callable[[socket.socket], None], clock: FakeClock
+) -> None:
+    """The server ends each connection when the second request on it has arrived."""
+
+    def end_before_the_answer(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        end(connection)
+
+    with serving(end_before_the_answer) as server:
+        pool = SessionPool(slots=1, monotonic=clock.monotonic)
+        async with sandbox_client(server.url, transport=pool) as client:
+            statuses = []
+            for _ in range(4):
+                statuses += [result.status async for result in client.send_many([OtpMessage(TO, "482913")])]
+                clock.advance(2)
+    assert statuses == [SendStatus.ACCEPTED, SendStatus.UNKNOWN, SendStatus.ACCEPTED, SendStatus.ACCEPTED]
+
+
 async def test_connections_closed_from_this_side_teach_nothing() -> None:
     with serving(lambda _: None) as server:
         pool = SessionPool(slots=1)
