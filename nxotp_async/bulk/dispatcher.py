@@ -1,13 +1,13 @@
 """Sending what a ledger has queued: at a steady rate, never twice, and so that it can stop at any moment."""
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Collection
 from contextlib import aclosing
 
 import attrs
 
+from ..checks import instance_of, integer, integers, number, optional, validate
 from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import ConfigurationError, NxOtpError
@@ -72,7 +72,14 @@ class Dispatcher:
         reject_on: Collection[int] = (),
         clock: Clock | None = None,
     ) -> None:
-        _check(rate, per_recipient, max_per_recipient, retry, reject_on)
+        for name, check, value in (
+            ("rate", optional(number(above=0)), rate),
+            ("per_recipient", optional(number(above=0)), per_recipient),
+            ("max_per_recipient", optional(integer(at_least=1)), max_per_recipient),
+            ("retry", optional(instance_of(RetryPolicy)), retry),
+            ("reject_on", integers, reject_on),
+        ):
+            validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
@@ -140,21 +147,3 @@ class Dispatcher:
             self._queue.finish()
         paused = self._flow.paused
         return Report(self.counts, paused, stopped=self.is_stopping and paused is None)
-
-
-def _check(
-    rate: float | None,
-    per_recipient: float | None,
-    max_per_recipient: int | None,
-    retry: RetryPolicy | None,
-    reject_on: Collection[int],
-) -> None:
-    for name, value in (("rate", rate), ("per_recipient", per_recipient)):
-        if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
-            raise ConfigurationError(f"{name} must be a number, more than 0, and finite")
-    if max_per_recipient is not None and not (type(max_per_recipient) is int and max_per_recipient >= 1):
-        raise ConfigurationError("max_per_recipient must be an integer, 1 at least")
-    if not isinstance(retry, RetryPolicy | None):
-        raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
-    if not {type(code) for code in reject_on} <= {int}:
-        raise ConfigurationError("reject_on must be a collection of integers")

@@ -227,6 +227,7 @@ async def test_a_file_that_is_refused_message_by_message_for_one_reason_pauses_t
         *({"max_per_recipient": value} for value in (0, 1.5, True)),
         {"retry": 3},
         {"reject_on": ["9004"]},
+        {"reject_on": None},
     ],
     ids=str,
 )
