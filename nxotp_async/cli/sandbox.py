@@ -54,10 +54,7 @@ def _fault(text: str) -> Fault:
 @seed_option()
 @click.option("--latency", type=_SECONDS, default=0.0, help="Seconds every answer takes at least.")
 @click.option(
-    "--clock-offset",
-    type=FiniteRange(-_YEAR, _YEAR),
-    default=0.0,
-    help="Seconds the sandbox's clock is ahead.",
+    "--clock-offset", type=FiniteRange(-_YEAR, _YEAR), default=0.0, help="Seconds the sandbox's clock is ahead."
 )
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
