@@ -65,14 +65,9 @@ def command(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None
         fields = [{name: getattr(finding, name) for name in names} for finding in findings]
         print_json({"ready": code is ExitCode.SUCCESS, "findings": fields})
     else:
-        print_data(_verdict(code))
+        ends = {ExitCode.SUCCESS: "ready to send", ExitCode.USAGE: "nothing was sent"}
+        print_data(ends.get(code, "not ready: fix the first FAILED check first"))
     sys.exit(code)
-
-
-def _verdict(code: ExitCode) -> str:
-    if code is ExitCode.USAGE:
-        return "nothing was sent"
-    return "ready to send" if code is ExitCode.SUCCESS else "not ready: fix the first FAILED check first"
 
 
 def _send(findings: list[Finding], to: str, yes: bool) -> Finding:

@@ -106,7 +106,8 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
         if not print_data(orjson.dumps({"url": server.url}) if as_json else f"listening on {server.url}"):
             return ExitCode.USAGE
         if not as_json:
-            print_note(_environment(server))
+            exports = "\n".join(f"  export {name}={value}" for name, value in server.environ.items())
+            print_note(f"use it with\n{exports}\n{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it.")
         if until_eof:
             try:
                 asyncio.get_running_loop().add_reader(sys.stdin, _stop_at_eof, stop)
@@ -121,8 +122,3 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
 def _stop_at_eof(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         stop.set()
-
-
-def _environment(server: Sandbox) -> str:
-    exports = "\n".join(f"  export {name}={value}" for name, value in server.environ.items())
-    return f"use it with\n{exports}\n{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it."
