@@ -25,7 +25,7 @@ def main() -> None:
     except click.Abort:  # Ctrl-C at a prompt
         sys.exit(ExitCode.INTERRUPTED)
     except OSError:
-        if print_data(""):  # it was not click, which could not print a help text or the version
+        if print_data(""):  # standard output can be written: click did not fail to print a help text or the version
             raise
         sys.exit(ExitCode.USAGE)
 

@@ -3,7 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Container
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,7 +15,7 @@ from ..errors import ConfigurationError
 from ..settings import SETTINGS
 from ..signing import Credentials
 
-__all__ = ["account_client", "ask", "ask_credentials", "named_as_given"]
+__all__ = ["account_client", "ask", "ask_credentials"]
 
 _VARIABLES = {name: str(SETTINGS[name].variable) for name in ("access_key", "access_secret", "appkey")}
 
@@ -26,11 +27,7 @@ def ask(label: str) -> str | None:
 
 
 def ask_credentials(*, appkey: bool = True, hint: str | None = None) -> Credentials:
-    """Return the account's keys, the appkey among them if it is needed.
-
-    Raises:
-        ConfigurationError: Keys are missing. The hint tells what else can be done.
-    """
+    """Return the account's keys, the appkey among them if it is needed, or name those that are missing."""
     names = [name for name in _VARIABLES if appkey or name != "appkey"]
     keys = {name: os.environ.get(_VARIABLES[name]) or ask(name.replace("_", " ").capitalize()) for name in names}
     if missing := [_VARIABLES[name] for name, key in keys.items() if not key]:
@@ -39,22 +36,14 @@ def ask_credentials(*, appkey: bool = True, hint: str | None = None) -> Credenti
 
 
 def account_client(credentials: Credentials, **settings: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
-    """Return a client with these keys, and with the settings that options gave; ``None`` leaves one to its variable.
-
-    Raises:
-        ConfigurationError: A setting is wrong.
-    """
+    """Return a client with these keys, and with the settings that options gave; ``None`` leaves one to its variable."""
     try:
         return OtpClient(**attrs.asdict(credentials), **settings)
     except ConfigurationError as error:
-        text = named_as_given(error, {name for name, value in settings.items() if value is not None})
+        text = re.sub(r"^(\w+) \(or (NXOTP_\w+)\)", partial(_source, settings), str(error))
     raise ConfigurationError(text)
 
 
-def named_as_given(error: ConfigurationError, options: Container[str]) -> str:
-    """Return the error's text, with the option or the variable that gave the setting in place of Python's argument."""
-
-    def name(setting: re.Match[str]) -> str:
-        return f"--{setting[1].replace('_', '-')}" if setting[1] in options else setting[2]
-
-    return re.sub(r"^(\w+) \(or (NXOTP_\w+)\)", name, str(error))
+def _source(settings: Mapping[str, object], found: re.Match[str]) -> str:
+    """Return the option or the variable that gave the setting, in place of Python's argument."""
+    return f"--{found[1].replace('_', '-')}" if settings.get(found[1]) is not None else found[2]

@@ -25,10 +25,7 @@ __all__ = ["command"]
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=1000, help="Messages to send.")
 @click.option("--concurrency", type=CONCURRENCY, default=64, help="Requests in flight.")
 @click.option(
-    "--fault-rate",
-    type=SHARE,
-    default=0.1,
-    help="Share of requests that the sandbox answers with -1 or 9001.",
+    "--fault-rate", type=SHARE, default=0.1, help="Share of requests that the sandbox answers with -1 or 9001."
 )
 @seed_option(default=1)
 @recipients_option

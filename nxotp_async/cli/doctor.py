@@ -34,12 +34,7 @@ __all__ = ["command"]
     "the API's server is this machine.",
 )
 @click.option("--yes", is_flag=True, help="Send the OTP without asking.")
-@click.option(
-    "--timeout",
-    type=click.IntRange(1, 60),
-    default=5,
-    help="Seconds for each step on the network.",
-)
+@click.option("--timeout", type=click.IntRange(1, 60), default=5, help="Seconds for each step on the network.")
 @json_option(help="Print the findings as JSON.")
 def command(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
     """Check why sending would fail, and say what to do.
@@ -70,14 +65,9 @@ def command(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None
         fields = [{name: getattr(finding, name) for name in names} for finding in findings]
         print_json({"ready": code is ExitCode.SUCCESS, "findings": fields})
     else:
-        print_data(_verdict(code))
+        ends = {ExitCode.SUCCESS: "ready to send", ExitCode.USAGE: "nothing was sent"}
+        print_data(ends.get(code, "not ready: fix the first FAILED check first"))
     sys.exit(code)
-
-
-def _verdict(code: ExitCode) -> str:
-    if code is ExitCode.USAGE:
-        return "nothing was sent"
-    return "ready to send" if code is ExitCode.SUCCESS else "not ready: fix the first FAILED check first"
 
 
 def _send(findings: list[Finding], to: str, yes: bool) -> Finding:
@@ -93,20 +83,17 @@ def _confirmed(to: str) -> bool:
 
 
 def _exit_code(findings: list[Finding]) -> ExitCode:
-    failed = [finding for finding in findings if finding.status is Status.FAILED]
-    if not failed:
-        # A message that was asked for and not sent is not a success.
-        skipped = any(one.check is Check.SEND and one.status is Status.SKIPPED for one in findings)
-        return ExitCode.USAGE if skipped else ExitCode.SUCCESS
-    codes = [
-        ExitCode.CONFIGURATION
-        if finding.check in (Check.SETTINGS, Check.CLOCK)
-        else ExitCode.of(finding.error)
-        if finding.error
-        else ExitCode.FAILURE
-        for finding in failed
-    ]
-    return next((code for code in codes if code is not ExitCode.FAILURE), ExitCode.FAILURE)
+    codes = [_code_of(finding) for finding in findings if finding.status is Status.FAILED]
+    if not codes and any(one.check is Check.SEND and one.status is Status.SKIPPED for one in findings):
+        return ExitCode.USAGE  # a message that was asked for and not sent is not a success
+    # The first that tells more than that something failed.
+    return next((code for code in codes if code is not ExitCode.FAILURE), codes[0] if codes else ExitCode.SUCCESS)
+
+
+def _code_of(failed: Finding) -> ExitCode:
+    if failed.check in (Check.SETTINGS, Check.CLOCK):
+        return ExitCode.CONFIGURATION
+    return ExitCode.of(failed.error) if failed.error else ExitCode.FAILURE
 
 
 _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.SKIPPED: "dim"}

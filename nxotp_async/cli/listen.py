@@ -38,8 +38,8 @@ def command(host: str, port: int, token: str | None, unsigned: bool, window: flo
     They are verified with the account's keys. The vendor must be able to reach this address: put it behind your
     reverse proxy with TLS, and give its public URL as dr_webhook.
 
-    A callback is answered when it is printed, so that the vendor pushes again what could not be: then the exit code
-    is 2. One that tells nothing new of its message has no line.
+    A callback is answered after it has been printed. If standard output cannot be written, the vendor is asked to
+    push it again, and the exit code is 2. A callback that tells nothing new of its message is not printed.
     """
     if sys.__stdout__ is None:  # sys.stdout is the null device then
         fail("standard output is closed: callbacks cannot be printed", ExitCode.USAGE)
@@ -61,10 +61,9 @@ def _credentials(unsigned: bool) -> Credentials | None:
     return ask_credentials(appkey=False, hint="or use --unsigned for an account whose callbacks are not signed")
 
 
-async def _print_callbacks(callbacks: AbstractAsyncContextManager[str], printer: "CallbackPrinter") -> None:
-    async with callbacks as url:
-        on_stop_signal(printer.stop.set)
-        print_note(f"listening on {url}")
+async def _print_callbacks(callbacks: AbstractAsyncContextManager[None], printer: "CallbackPrinter") -> None:
+    on_stop_signal(printer.stop.set)
+    async with callbacks:
         await printer.stop.wait()
 
 

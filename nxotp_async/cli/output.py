@@ -42,9 +42,6 @@ class _Stderr(io.TextIOBase):
     def isatty(self) -> bool:
         return self._stream().isatty()
 
-    def fileno(self) -> int:
-        return self._stream().fileno()
-
     @staticmethod
     def _stream() -> TextIO:
         # While rich shows progress, it has put itself in the place of sys.stderr.
@@ -62,14 +59,14 @@ def discard(stream: IO[Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def print_note(text: str, *, style: str | None = None) -> None:
+def print_note(text: str) -> None:
     """Print a line to standard error."""
-    stderr.print(text, style=style, markup=False, soft_wrap=True)
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
-def print_error(error: object, *, style: str | None = None) -> None:
+def print_error(error: object) -> None:
     """Print an error to standard error, or a warning."""
-    print_note(f"nxotp: {error}", style=style)
+    print_note(f"nxotp: {error}")
 
 
 def fail(error: object, code: ExitCode) -> NoReturn:

@@ -37,14 +37,7 @@ async def run_progress(
     console: Console | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[None]:
-    """Show the progress of a run in the event loop until the block ends.
-
-    Args:
-        look: Returns how far the run is, or ``None`` if it has not begun.
-        interval: Seconds between two looks; by default `BAR_INTERVAL`.
-        console: Where to show it; by default standard error.
-        clock: The source of time.
-    """
+    """Look how far a run in the event loop is every ``interval`` seconds, and show it, until the block ends."""
     console, clock = console or output.stderr, clock or Clock()
     columns = BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
     # Without a thread that refreshes it, which would compete with the run for the interpreter lock.

@@ -54,10 +54,7 @@ def _fault(text: str) -> Fault:
 @seed_option()
 @click.option("--latency", type=_SECONDS, default=0.0, help="Seconds every answer takes at least.")
 @click.option(
-    "--clock-offset",
-    type=FiniteRange(-_YEAR, _YEAR),
-    default=0.0,
-    help="Seconds the sandbox's clock is ahead.",
+    "--clock-offset", type=FiniteRange(-_YEAR, _YEAR), default=0.0, help="Seconds the sandbox's clock is ahead."
 )
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
@@ -109,7 +106,8 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
         if not print_data(orjson.dumps({"url": server.url}) if as_json else f"listening on {server.url}"):
             return ExitCode.USAGE
         if not as_json:
-            print_note(_environment(server))
+            exports = "\n".join(f"  export {name}={value}" for name, value in server.environ.items())
+            print_note(f"use it with\n{exports}\n{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it.")
         if until_eof:
             try:
                 asyncio.get_running_loop().add_reader(sys.stdin, _stop_at_eof, stop)
@@ -124,8 +122,3 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
 def _stop_at_eof(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         stop.set()
-
-
-def _environment(server: Sandbox) -> str:
-    exports = "\n".join(f"  export {name}={value}" for name, value in server.environ.items())
-    return f"use it with\n{exports}\n{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it."

@@ -12,6 +12,7 @@ from ..receivers import EventSink, aiohttp_receiver
 from ..settings import CALLBACK_TOKEN
 from ..signing import Credentials
 from ..urls import host_and_port
+from .output import print_note
 from .parameters import FiniteRange, options
 
 __all__ = ["SHUTDOWN_TIMEOUT", "callback_options", "listening_on", "receiving"]
@@ -22,7 +23,7 @@ callback_options = options(
     click.option(
         "--token",
         envvar=CALLBACK_TOKEN.variable,
-        help="An unguessable last part of the callbacks' path, 16 characters at least. Made up for --unsigned.",
+        help="Unguessable last part of the callbacks' path, 16 characters at least. nxotp listen --unsigned makes one.",
     ),
     click.option(
         "--unsigned",
@@ -41,11 +42,7 @@ callback_options = options(
 
 @contextmanager
 def listening_on(host: str, port: int) -> Iterator[None]:
-    """Tell an error of the block as one of listening on this address.
-
-    Raises:
-        ConfigurationError: The block could not listen on it.
-    """
+    """Turn an error of the block into the ConfigurationError that this address cannot be listened on."""
     try:
         yield
     except (OSError, UnicodeError) as error:
@@ -62,13 +59,10 @@ async def receiving(
     token: str | None,
     unsigned: bool,
     window: float,
-) -> AsyncIterator[str]:
-    """Receive status callbacks for as long as the block runs, and yield the URL to push them to.
+) -> AsyncIterator[None]:
+    """Receive status callbacks for as long as the block runs, and print the URL to push them to.
 
     When the block ends, no connection is accepted any more; what has come is taken in and answered before it returns.
-
-    Raises:
-        ConfigurationError: The token is wrong, or the address cannot be listened on.
     """
     try:
         receiver = aiohttp_receiver(sink, credentials, token=token, allow_unsigned=unsigned, window=window)
@@ -80,6 +74,7 @@ async def receiving(
     try:
         with listening_on(*address):
             await web.TCPSite(runner, *address).start()
-        yield f"http://{host_and_port(*runner.addresses[0][:2])}/{token or ''}"
+        print_note(f"receiving callbacks on http://{host_and_port(*runner.addresses[0][:2])}/{token or ''}")
+        yield
     finally:
         await runner.cleanup()

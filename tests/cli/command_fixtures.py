@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from commands import Env, Start, account_of, end_group
+from commands import KEYS, Env, Start, account_of, end_group
 
 from nxotp_async.sandbox import Sandbox
 from nxotp_async.testing import serve_in_thread
@@ -70,3 +70,13 @@ def start() -> Iterator[Start]:
             return process
 
         yield start
+
+
+@pytest.fixture
+def listen(start: Start) -> Start:
+    """Start ``nxotp listen`` with these options."""
+
+    def listen(*options: str, env: Env = KEYS, **how: Any) -> Any:
+        return start("listen", "--port", "0", *options, env=env, **how)
+
+    return listen

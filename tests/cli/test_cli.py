@@ -11,13 +11,7 @@ from pkgutil import resolve_name, walk_packages
 
 import click
 import pytest
-from commands import (
-    KEYS,
-    Start,
-    finish,
-    full_device,
-    invoke,
-)
+from commands import KEYS, Start, finish, full_device, invoke
 
 from nxotp_async import __main__, __version__, cli
 from nxotp_async.cli import nxotp
@@ -33,9 +27,7 @@ from nxotp_async.errors import (
     NxOtpError,
     OutcomeUnknownError,
 )
-from nxotp_async.sandbox import (
-    MAGIC_RECIPIENTS,
-)
+from nxotp_async.sandbox import MAGIC_RECIPIENTS
 
 pytest_plugins = ["command_fixtures"]
 

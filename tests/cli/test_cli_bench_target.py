@@ -4,18 +4,13 @@ from pathlib import Path
 
 import pytest
 from bench_commands import ACCOUNT, NUMBERS, REAL, bench, write_recipients
-from commands import (
-    OTP,
-    assert_clean,
-)
+from commands import OTP, assert_clean
 
 from nxotp_async import OtpClient
 from nxotp_async.bench import Plan
 from nxotp_async.cli.bench.target import choose_target
 from nxotp_async.recipients import read_recipients
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")

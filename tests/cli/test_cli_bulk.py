@@ -6,31 +6,11 @@ from pathlib import Path
 
 import click
 import pytest
-from bulk_commands import (
-    COMMANDS,
-    GOOD,
-    LOST,
-    PAGE,
-    REJECTED,
-    bulk,
-    counts_of,
-    mode_of,
-    otps,
-    write,
-)
-from commands import (
-    CONTENT,
-    OTP,
-    SECRET,
-    Env,
-    assert_clean,
-    posix,
-)
+from bulk_commands import COMMANDS, GOOD, LOST, PAGE, REJECTED, bulk, counts_of, mode_of, otps, write
+from commands import CONTENT, OTP, SECRET, Env, assert_clean, posix
 
 from nxotp_async.cli.bulk import command as group
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")
@@ -117,8 +97,7 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is(live: Sandbox, account: Env, 
 
 
 @pytest.mark.parametrize(
-    ("ledger", "said"),
-    [("no-such/run.db", "the directory no-such does not exist"), ("folder", "folder")],
+    ("ledger", "said"), [("no-such/run.db", "the directory no-such does not exist"), ("folder", "folder")]
 )
 def test_a_ledger_that_cannot_be_made_stops_everything(live: Sandbox, account: Env, ledger: str, said: str) -> None:
     Path("folder").mkdir()

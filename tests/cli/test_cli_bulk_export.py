@@ -10,27 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bulk_commands import (
-    GOOD,
-    LOST,
-    NO_COUNTRY,
-    REJECTED,
-    bulk,
-    counts_of,
-    ledger_of,
-    mode_of,
-    write,
-)
+from bulk_commands import GOOD, LOST, NO_COUNTRY, REJECTED, bulk, counts_of, ledger_of, mode_of, write
 from click.testing import CliRunner
-from commands import (
-    CONTENT,
-    OTP,
-    Env,
-    Start,
-    assert_clean,
-    finish,
-    posix,
-)
+from commands import CONTENT, OTP, Env, Start, assert_clean, finish, posix
 
 from nxotp_async.cli import nxotp
 

@@ -7,29 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bulk_commands import (
-    GOOD,
-    NO_COUNTRY,
-    bulk,
-    counts_of,
-    lines,
-    mode_of,
-    otps,
-    packed,
-    piped,
-    received,
-    write,
-)
-from commands import (
-    CONTENT,
-    OTP,
-    Env,
-    posix,
-)
+from bulk_commands import GOOD, NO_COUNTRY, bulk, counts_of, lines, mode_of, otps, packed, piped, received, write
+from commands import CONTENT, OTP, Env, posix
 
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")

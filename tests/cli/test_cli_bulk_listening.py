@@ -11,32 +11,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from bulk_commands import (
-    GOOD,
-    LOST,
-    bulk,
-    counts_of,
-    free_port,
-    results_of,
-    write,
-)
-from commands import (
-    CONTENT,
-    KEYS,
-    Env,
-    Start,
-    account_of,
-    finish,
-    posix,
-    read_until,
-)
+from bulk_commands import GOOD, LOST, bulk, counts_of, free_port, results_of, write
+from commands import CONTENT, KEYS, Env, Start, account_of, finish, posix, read_until
 
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report, load, open_messages
-from nxotp_async.sandbox import (
-    CallbackPlan,
-    Fault,
-    Sandbox,
-)
+from nxotp_async.sandbox import CallbackPlan, Fault, Sandbox
 from nxotp_async.testing import serve_in_thread
 
 pytest_plugins = ["command_fixtures"]
@@ -121,8 +100,7 @@ def test_no_trace_of_a_code_is_left_when_callbacks_settle_messages_after_the_run
 
 @pytest.mark.parametrize("number", [GOOD[0], LOST], ids=["answered", "lost"])
 @pytest.mark.parametrize(
-    ("status", "error", "reason"),
-    [("delivered", None, None), ("failed", "DeliveryFailed", "its delivery has failed")],
+    ("status", "error", "reason"), [("delivered", None, None), ("failed", "DeliveryFailed", "its delivery has failed")]
 )
 def test_a_row_is_the_same_whether_the_callback_or_the_answer_comes_first(
     number: str, status: str, error: str | None, reason: str | None
@@ -248,11 +226,7 @@ def test_a_wrong_address_or_time_is_told_before_anything_is_done(command: str, o
 
 @pytest.mark.parametrize(
     ("options", "env"),
-    [
-        (("--token", TOKEN), {}),
-        ((), {"NXOTP_CALLBACK_TOKEN": TOKEN}),
-        (("--token", TOKEN, "--unsigned"), {}),
-    ],
+    [(("--token", TOKEN), {}), ((), {"NXOTP_CALLBACK_TOKEN": TOKEN}), (("--token", TOKEN, "--unsigned"), {})],
     ids=["option", "variable", "unsigned"],
 )
 def test_callbacks_come_to_the_path_that_the_token_says(options: tuple[str, ...], env: Env) -> None:

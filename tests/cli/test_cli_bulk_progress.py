@@ -9,23 +9,8 @@ from collections import Counter
 from typing import cast
 
 import pytest
-from bulk_commands import (
-    GOOD,
-    LOST,
-    PAGE,
-    bulk,
-    counts_in,
-    counts_of,
-    otps,
-)
-from commands import (
-    Env,
-    Start,
-    account_of,
-    assert_clean,
-    posix,
-    without_styles,
-)
+from bulk_commands import GOOD, LOST, PAGE, bulk, counts_in, counts_of, otps
+from commands import Env, Start, account_of, assert_clean, posix, without_styles
 from rich.console import Console
 
 from nxotp_async import Clock
@@ -33,9 +18,7 @@ from nxotp_async.bulk import Dispatcher, MessageState
 from nxotp_async.cli import output
 from nxotp_async.cli.bulk.progress import watch_sending
 from nxotp_async.cli.progress import reading_progress, run_progress
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")

@@ -5,24 +5,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from bulk_commands import (
-    GOOD,
-    bulk,
-    callback,
-    counts_of,
-    ledger_of,
-    received,
-    results_of,
-)
-from commands import (
-    CONTENT,
-    OTP,
-    Env,
-)
+from bulk_commands import GOOD, bulk, callback, counts_of, ledger_of, received, results_of
+from commands import CONTENT, OTP, Env
 
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")

@@ -24,19 +24,13 @@ from bulk_commands import (
     results_of,
     write,
 )
-from commands import (
-    CONTENT,
-    KEYS,
-    Env,
-)
+from commands import CONTENT, KEYS, Env
 
 from nxotp_async import OtpClient
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.cli.bulk import command as group
 from nxotp_async.cli.bulk.summary import exit_code
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")
@@ -51,12 +45,7 @@ OUTCOMES = {
     "one no message": ((GOOD[0], "0555"), (), 1, {"accepted": 1, "not_sent": 1}),
     "one over the cap": ((GOOD[0], GOOD[0]), ("--max-per-recipient", "1"), 1, {"accepted": 1, "not_sent": 1}),
     "one unknown": ((GOOD[0], LOST), (), 6, {"accepted": 1, "unknown": 1}),
-    "answers that say nothing": (
-        tuple(f"99930000000{kind}" for kind in (1, 2, 3, 4, 5)),
-        (),
-        6,
-        {"unknown": 5},
-    ),
+    "answers that say nothing": (tuple(f"99930000000{kind}" for kind in (1, 2, 3, 4, 5)), (), 6, {"unknown": 5}),
     "unknown and rejected": ((LOST, REJECTED, GOOD[0]), (), 6, {"accepted": 1, "rejected": 1, "unknown": 1}),
     "paused": ((NO_BALANCE,), (), 3, {"queued": 1}),
     "paused, and one unknown": ((LOST, NO_BALANCE), ("--concurrency", "1"), 3, {"queued": 1, "unknown": 1}),
@@ -160,9 +149,7 @@ def test_a_pause_as_json_has_its_error(account: Env) -> None:
 
 def test_a_message_that_has_expired_is_not_sent(live: Sandbox, account: Env) -> None:
     file = write(
-        f"{GOOD[0]},{CONTENT},2020-01-01T00:00:00Z",
-        f"{GOOD[1]},{CONTENT},4102444800",
-        header="to,content,expires_at",
+        f"{GOOD[0]},{CONTENT},2020-01-01T00:00:00Z", f"{GOOD[1]},{CONTENT},4102444800", header="to,content,expires_at"
     )
     result = bulk("run", file, env=account)
     assert (result.exit_code, counts_of(), received(live)) == (1, {"accepted": 1, "not_sent": 1}, [GOOD[1]])

@@ -27,26 +27,12 @@ from bulk_commands import (
     results_of,
     write,
 )
-from commands import (
-    CONTENT,
-    KEYS,
-    DueClock,
-    Env,
-    Start,
-    account_of,
-    assert_clean,
-    finish,
-    posix,
-    read_until,
-)
+from commands import CONTENT, KEYS, DueClock, Env, Start, account_of, assert_clean, finish, posix, read_until
 from support import accepted
 
 from nxotp_async import Clock, OtpClient
 from nxotp_async.bulk import Dispatcher, load
-from nxotp_async.sandbox import (
-    Fault,
-    Sandbox,
-)
+from nxotp_async.sandbox import Fault, Sandbox
 from nxotp_async.testing import serve_in_thread
 from nxotp_async.transports import Answer
 

@@ -11,14 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import (
-    Start,
-    finish,
-    full_device,
-    invoke,
-    posix,
-    read_until,
-)
+from commands import Start, finish, full_device, invoke, posix, read_until
 
 pytest_plugins = ["command_fixtures"]
 

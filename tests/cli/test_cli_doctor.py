@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import Result
-from commands import (
-    KEYS,
-    TO,
-    Env,
-    Start,
-    invoke,
-    posix,
-)
+from commands import KEYS, TO, Env, Start, invoke, posix
 
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 from nxotp_async.testing import serve_in_thread
 
 pytest_plugins = ["command_fixtures"]

@@ -10,24 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from commands import (
-    CONTENT,
-    KEYS,
-    TO,
-    Env,
-    Start,
-    finish,
-    full_device,
-    invoke,
-    posix,
-    read_until,
-)
+from commands import CONTENT, KEYS, TO, Env, Start, finish, full_device, invoke, posix, read_until
 
 from nxotp_async.cli import nxotp
-from nxotp_async.sandbox import (
-    Fault,
-    FaultKind,
-)
+from nxotp_async.sandbox import Fault, FaultKind
 
 pytest_plugins = ["command_fixtures"]
 

@@ -13,25 +13,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from commands import (
-    CONTENT,
-    KEYS,
-    OTP,
-    SECRET,
-    TO,
-    Env,
-    Start,
-    finish,
-    full_device,
-    invoke,
-    posix,
-    read_until,
-)
+from commands import CONTENT, KEYS, OTP, SECRET, TO, Env, Start, finish, full_device, invoke, posix, read_until
 
-from nxotp_async.sandbox import (
-    SANDBOX_BUSINESS_PHONE,
-    Sandbox,
-)
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Sandbox
 
 pytest_plugins = ["command_fixtures"]
 

@@ -12,17 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from commands import (
-    CONTENT,
-    KEYS,
-    OTP,
-    SECRET,
-    invoke,
-)
+from commands import CONTENT, KEYS, OTP, SECRET, invoke
 
-from nxotp_async.sandbox import (
-    Sandbox,
-)
+from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
 

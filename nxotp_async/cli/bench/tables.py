@@ -1,7 +1,6 @@
 """What the benchmark prints."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
@@ -34,7 +33,8 @@ def print_report(report: BenchmarkReport, *, as_json: bool) -> bool:
         for figure in figures(report):
             table.add_row(figure.name, figure.text)
         written = print_tables(described(report), table)
-    _warn(caveats(report))
+    for caveat in caveats(report):
+        print_error(caveat)
     return written
 
 
@@ -47,11 +47,7 @@ def print_comparison(first: BenchmarkReport, second: BenchmarkReport) -> None:
     for row in rows:
         table.add_row(row.first.name, row.first.text, row.second.text, row.change)
     written = print_tables(table)
-    _warn(f"different conditions: {difference}" for difference in differences)
+    for difference in differences:
+        print_error(f"different conditions: {difference}")
     if not written:
         sys.exit(ExitCode.CONFIGURATION)
-
-
-def _warn(texts: Iterable[str]) -> None:
-    for text in texts:
-        print_error(text, style="bold yellow")

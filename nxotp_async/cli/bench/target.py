@@ -12,13 +12,12 @@ from yarl import URL
 
 from ...bench import Plan, made_up_messages
 from ...client import OtpClient
-from ...errors import ConfigurationError
 from ...messages import OtpMessage
 from ...phone_numbers import mask_number
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
-from ...urls import is_loopback, mask_url
-from ..account import account_client, ask_credentials, named_as_given
+from ...urls import is_http_url, is_loopback, mask_url
+from ..account import account_client, ask_credentials
 
 __all__ = ["Target", "choose_target"]
 
@@ -29,7 +28,7 @@ _REFUSAL: Final = (
 )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Target:
     """The server to load, and the messages.
 
@@ -68,11 +67,14 @@ def choose_target(
             raise click.UsageError("--yes-send-real-messages requires a --base-url that is not loopback")
         settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
         name = f"sandbox ({settings})" if settings else "sandbox"
-        return Target(name=name, messages=messages, client=_sandbox(concurrency, given))
+        return Target(name, messages, _sandbox(concurrency, given))
     if given:
         option = next(iter(given)).replace("_", "-")
         raise click.UsageError(f"--{option} is an option of the sandbox, which --base-url replaces")
-    host = _host(base_url)
+    if not (is_http_url(base_url) and base_url.isascii()) or set(base_url) & set("?#@\\"):
+        example = "http://127.0.0.1:8099 for example"
+        raise click.UsageError(f"--base-url must be a plain URL without a user, password, query or fragment, {example}")
+    host = str(URL(base_url).host)
     if is_loopback(host):
         if real:
             raise click.UsageError(
@@ -82,20 +84,7 @@ def choose_target(
     else:
         _check_real(host, plan, real=real, messages=recipients)
         client = account_client(ask_credentials(), base_url=base_url, max_concurrency=concurrency)
-    return Target(name=mask_url(base_url), messages=messages, client=client)
-
-
-def _host(base_url: str) -> str:
-    problem = click.UsageError(
-        "--base-url must be a plain URL without a user, password, query or fragment, http://127.0.0.1:8099 for example"
-    )
-    try:
-        url = URL(base_url)
-    except ValueError:
-        raise problem from None
-    if url.scheme not in ("http", "https") or not url.host or "@" in base_url or url.raw_query_string or url.fragment:
-        raise problem
-    return url.host
+    return Target(mask_url(base_url), messages, client)
 
 
 def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage] | None) -> None:
@@ -118,11 +107,8 @@ def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage]
 
 def _local_client(base_url: str, concurrency: int) -> OtpClient:
     """Return a client with the sandbox's account: the keys of a real one are not sent to a local server."""
-    try:
-        with _without_settings():
-            return sandbox_client(base_url, max_concurrency=concurrency)
-    except ConfigurationError as error:
-        raise click.UsageError(named_as_given(error, "base_url")) from None
+    with _without_settings():
+        return sandbox_client(base_url, max_concurrency=concurrency)
 
 
 @contextmanager

@@ -23,12 +23,7 @@ __all__ = ["command"]
 
 @click.command("export")
 @ledger_argument
-@click.option(
-    "--format",
-    "file_format",
-    type=FILE_FORMAT,
-    help="Default: by the suffix of --output; otherwise csv.",
-)
+@click.option("--format", "file_format", type=FILE_FORMAT, help="Default: by the suffix of --output; otherwise csv.")
 @click.option("--output", "-o", type=FILE, help="A file, created with mode 0600. Default: standard output.")
 @click.option("--force", is_flag=True, help="Also replace a file that is not an earlier export.")
 def command(ledger: Path, file_format: FileFormat | None, output: Path | None, force: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from ...bulk import FileFormat, Ledger, Loaded, MessageFile, RejectsFile, Row, load, open_messages
+from ...bulk import FileFormat, Ledger, MessageFile, RejectsFile, Row, load, open_messages
 from ..exit_codes import ExitCode
 from ..output import fail, print_data, print_json, print_note
 from ..parameters import FILE, FILE_FORMAT
@@ -102,13 +102,9 @@ def _load(ledger: Ledger, messages: MessageFile, rejects: RejectsFile, *, strict
         rejects.discard()
         if rejected > _SHOWN_REJECTS:
             print_note(f"... and {rejected - _SHOWN_REJECTS} more invalid rows")
-    print_note(_summary(loaded, ledger.path, kept))
-
-
-def _summary(loaded: Loaded, ledger: Path | None, rejects: Path | None) -> str:
-    parts = [f"{loaded.rows} rows: {loaded.queued} queued in {ledger}"]
+    parts = [f"{loaded.rows} rows: {loaded.queued} queued in {ledger.path}"]
     if loaded.known:
         parts.append(f"{loaded.known} already there")
     if loaded.rejected:
-        parts.append(f"{loaded.rejected} invalid, written to {rejects}")
-    return ", ".join(parts)
+        parts.append(f"{loaded.rejected} invalid, written to {kept}")
+    print_note(", ".join(parts))

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Final, NoReturn
 
@@ -18,16 +18,7 @@ from ..account import account_client, ask_credentials
 from ..event_loop import on_stop_signal, run
 from ..exit_codes import ExitCode
 from ..output import fail, print_note
-from ..parameters import (
-    ADDRESS,
-    CONCURRENCY,
-    COUNT,
-    INTERVAL,
-    FiniteRange,
-    base_url_option,
-    json_option,
-    options,
-)
+from ..parameters import ADDRESS, CONCURRENCY, COUNT, INTERVAL, FiniteRange, base_url_option, json_option, options
 from ..progress import run_progress
 from ..serving import callback_options, receiving
 from .progress import watch_sending
@@ -105,12 +96,7 @@ class Sending:
         return ask_credentials()
 
     def client(self) -> OtpClient:
-        """Return a client of the account.
-
-        Raises:
-            click.UsageError: The options contradict each other.
-            ConfigurationError: A key is missing, or a setting is wrong.
-        """
+        """Return a client of the account."""
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
         return account_client(
@@ -141,26 +127,23 @@ class Sending:
         sys.exit(exit_code(report))
 
     async def _run(self, dispatcher: Dispatcher, client: OtpClient, ledger: Ledger) -> Report | None:
-        async with client:
-            if self.listen is None:
-                return await _run_until_stopped(dispatcher, asyncio.Event())
-            stopped = asyncio.Event()
-            async with receiving(
-                ReceiptRecorder(ledger),
-                self._credentials,
-                self.listen,
-                token=self.token,
-                unsigned=self.unsigned,
-                window=self.window,
-            ) as url:
-                print_note(f"receiving callbacks on {url}")
-                report = await _run_until_stopped(dispatcher, stopped)
-                if report is None or report.stopped:
-                    return report
-                await self._wait_for_callbacks(ledger, stopped)
+        stopped = asyncio.Event()
+        async with client, self._receiving(ledger):
+            report = await _run_until_stopped(dispatcher, stopped)
+            if report is None or report.stopped or self.listen is None:
+                return report
+            await self._wait_for_callbacks(ledger, stopped)
         # Callbacks have resolved messages since the run ended, whose codes are no longer needed.
         await asyncio.to_thread(ledger.forget_codes)
         return attrs.evolve(report, counts=ledger.counts())
+
+    def _receiving(self, ledger: Ledger) -> AbstractAsyncContextManager[None]:
+        if self.listen is None:
+            return nullcontext()
+        sink = ReceiptRecorder(ledger)
+        return receiving(
+            sink, self._credentials, self.listen, token=self.token, unsigned=self.unsigned, window=self.window
+        )
 
     async def _wait_for_callbacks(self, ledger: Ledger, stopped: asyncio.Event) -> None:
         """Wait until every message has had its callbacks, or for as long as the option says, or until Ctrl-C."""
