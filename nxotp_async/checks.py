@@ -8,7 +8,20 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["InvalidValueError", "flag", "instance_of", "integer", "integers", "number", "optional", "text", "validate"]
+from .errors import InvalidReason
+
+__all__ = [
+    "InvalidValueError",
+    "flag",
+    "header_text",
+    "instance_of",
+    "integer",
+    "integers",
+    "number",
+    "optional",
+    "text",
+    "validate",
+]
 
 _T = TypeVar("_T")
 
@@ -19,12 +32,14 @@ class InvalidValueError(ValueError):
     Attributes:
         problem: What is wrong with it, never the value itself: it may be a secret.
         hint: What to write in its place, or ``None``.
+        reason: The same as a code.
     """
 
-    def __init__(self, problem: str, hint: str | None = None) -> None:
+    def __init__(self, problem: str, hint: str | None = None, reason: InvalidReason = InvalidReason.INVALID) -> None:
         super().__init__(f"{problem} ({hint})" if hint else problem)
         self.problem = problem
         self.hint = hint
+        self.reason = reason
 
 
 def validate(
@@ -46,7 +61,8 @@ def instance_of(kind: type[_T]) -> Callable[[object], _T]:
 
     def check(value: object) -> _T:
         if not isinstance(value, kind):
-            raise InvalidValueError(f"must be a {kind.__name__}, not {type(value).__name__}")
+            problem = f"must be a {kind.__name__}, not {type(value).__name__}"
+            raise InvalidValueError(problem, reason=InvalidReason.WRONG_TYPE)
         return value
 
     return check
@@ -54,6 +70,14 @@ def instance_of(kind: type[_T]) -> Callable[[object], _T]:
 
 text = instance_of(str)
 flag = instance_of(bool)
+
+
+def header_text(value: object) -> str:
+    """Check for a text that can stand in an HTTP header as it is."""
+    header = text(value)
+    if not (header.isascii() and header.isprintable()) or header != header.strip():
+        raise InvalidValueError("must be printable ASCII without spaces around it; was it copied whole?")
+    return header
 
 
 def number(

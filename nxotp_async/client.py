@@ -1,17 +1,19 @@
 """The client: messages in, results out."""
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from datetime import datetime
 from secrets import token_hex
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import aiohttp
 
+from .checks import instance_of, validate
 from .client_state import ClientState
 from .clocks import Clock
 from .delivery import Delivery
-from .errors import InvalidMessageError, sensitive_variables
+from .errors import ConfigurationError, InvalidMessageError, InvalidReason, sensitive_variables
 from .hooks import AttemptHook, ResultHook
 from .languages import Language
 from .messages import ApiType, Category, OtpMessage
@@ -21,7 +23,12 @@ from .settings import Settings
 from .streaming import as_completed
 from .transports import SessionPool, Transport
 
+if TYPE_CHECKING:
+    from .tracking import DeliveryTracker
+
 __all__ = ["OtpClient"]
+
+_log = logging.getLogger("nxotp_async")
 
 Messages = Iterable[OtpMessage] | AsyncIterable[OtpMessage]
 
@@ -33,13 +40,16 @@ class OtpClient:
     loops, one after the other or in several threads: each loop has its own connections, permits and rate limit.
 
     Every argument that is not given is read from its environment variable, ``NXOTP_`` and the argument's name in
-    capitals (``NXOTP_ACCESS_KEY``); ``retry``, ``session``, ``transport``, ``clock`` and the hooks have none.
+    capitals (``NXOTP_ACCESS_KEY``); ``retry``, ``session``, ``transport``, ``clock``, ``tracker`` and the hooks have
+    none.
 
     Args:
         access_key: The account's key. Required.
         access_secret: The account's secret; it signs, and is never sent. Required.
         appkey: The key of the WhatsApp application. Required.
         business_phone: The sending number, for accounts that have several. Default: the vendor chooses.
+        default_region: Whose national numbers `send_otp` expects where there is no +: the two letters of a country,
+            ``US`` for example. It needs the extra ``verification``. Default: a national number is refused.
         base_url: ``https://api2.nxcloud.com`` by default. Plain http is for loopback only.
         dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
         language_code: The template language of messages that name none. Default: ``en``.
@@ -57,6 +67,8 @@ class OtpClient:
             middlewares take part in every request.
         transport: Another HTTP library, or a test's; closed with the client.
         clock: Sources of time and chance for tests.
+        tracker: Gets every `SendResult` before it is returned or raised, so that callbacks find their message. If it
+            fails, that is logged, and the result is returned all the same.
         on_attempt: Called after every POST, with an `Attempt`. See `add_hooks`.
         on_result: Called with every `SendResult`, also with those that `send_otp` raises for.
 
@@ -72,6 +84,7 @@ class OtpClient:
         access_secret: str | None = None,
         appkey: str | None = None,
         business_phone: str | None = None,
+        default_region: str | None = None,
         base_url: str | None = None,
         dr_webhook: str | None = None,
         language_code: Language | str | None = None,
@@ -85,6 +98,7 @@ class OtpClient:
         session: aiohttp.ClientSession | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
+        tracker: "DeliveryTracker | None" = None,
         on_attempt: AttemptHook | None = None,
         on_result: ResultHook | None = None,
     ) -> None:
@@ -97,6 +111,10 @@ class OtpClient:
             monotonic=settings.clock.monotonic,
         )
         self._state = ClientState(pool, settings.clock, settings.max_concurrency, settings.rate_limit)
+        if tracker is not None:
+            from .tracking import DeliveryTracker  # noqa: PLC0415 - not needed for sending
+
+            self._state.tracker = validate("tracker", instance_of(DeliveryTracker), tracker, ConfigurationError)
         self.add_hooks(on_attempt=on_attempt, on_result=on_result)
 
     def __repr__(self) -> str:
@@ -142,6 +160,13 @@ class OtpClient:
         """
         self._state.hooks.add(on_attempt, on_result)
 
+    if not TYPE_CHECKING:  # type checkers refuse ``with``, and so shall Python, but with a hint
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("use `async with OtpClient(...) as client:`, in an async function")
+
+        __exit__ = __enter__  # Python looks for it first
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -166,6 +191,7 @@ class OtpClient:
         self,
         *,
         business_phone: str | None = None,
+        default_region: str | None = None,
         dr_webhook: str | None = None,
         language_code: Language | str | None = None,
         timeout: float | None = None,
@@ -194,6 +220,7 @@ class OtpClient:
         api_type: ApiType | int | None = None,
         business_phone: str | None = None,
         expires_at: datetime | None = None,
+        default_region: str | None = None,
     ) -> SendResult:
         """Send one OTP, and return when the vendor has accepted it. The arguments are those of `OtpMessage`.
 
@@ -213,13 +240,18 @@ class OtpClient:
             api_type=api_type,
             business_phone=business_phone,
             expires_at=expires_at,
+            default_region=default_region or self._settings.default_region,
         )
         return await self.send(message)
 
     async def send(self, message: OtpMessage) -> SendResult:
-        """Send a message, and return when the vendor has accepted it. Raises as `send_otp` does."""
+        """Send a message, and return when the vendor has accepted it. Raises as `send_otp` does.
+
+        The whole result is also the ``result`` of the error.
+        """
         result = await self._deliver(message)
         if result.error is not None:
+            result.error.result = result
             raise result.error
         return result
 
@@ -293,15 +325,28 @@ class OtpClient:
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
             return self._refuse_duplicate(message)
         try:
-            return await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
+            result = await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
         finally:
             del in_flight[cus_message_id]
+        if self._state.tracker is not None:
+            await self._track(result, self._state.tracker)
+        return result
+
+    async def _track(self, result: SendResult, tracker: "DeliveryTracker") -> None:
+        """Give the result to the tracker. What goes wrong there changes nothing of what became of the message."""
+        try:
+            await tracker.add(result)
+        except Exception as error:
+            # Without the error's text: that of an application's own store may hold anything.
+            id_, kind = result.message.cus_message_id, type(error).__name__
+            _log.error("the tracker did not take the result of message %s: %s", id_, kind)
 
     def _refuse_duplicate(self, message: OtpMessage) -> SendResult:
         """Return the result of a second message with the same id: the ids could not be told apart."""
         error = InvalidMessageError(
             "cus_message_id is that of another message of this client or batch",
             field="cus_message_id",
+            reason=InvalidReason.DUPLICATE,
             hint="give each message its own, or none",
             cus_message_id=message.cus_message_id,
         )

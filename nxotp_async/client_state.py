@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 from .clock_skew import ClockSkew
 from .clocks import Clock
 from .hooks import Hooks
+from .phone_numbers import load_numbering_plans
 from .retry import RetryQuota
 from .streaming import Stream
 from .transports import Transport
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
+
+    from .tracking import DeliveryTracker
 
 __all__ = ["AcceptedIds", "ClientState", "LoopState"]
 
@@ -61,6 +64,7 @@ class ClientState:
         in_flight: The ``cus_message_id`` of every message in flight, each with an object that identifies its send.
         accepted_ids: The message ids of the latest accepted messages.
         hooks: The hooks for attempts and results.
+        tracker: Gets every result, if there is one.
     """
 
     def __init__(self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: float | None) -> None:
@@ -72,13 +76,19 @@ class ClientState:
         self.in_flight: dict[str, object] = {}
         self.accepted_ids = AcceptedIds()
         self.hooks = Hooks()
+        self.tracker: DeliveryTracker | None = None
         self._max_concurrency = max_concurrency
         self._rate_limit = rate_limit
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
     def of_running_loop(self) -> LoopState:
         """Return the state of the running event loop."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "nxotp_async needs a running asyncio event loop: asyncio.run(...), or trio-asyncio under trio"
+            ) from None
         state = self._loops.get(loop)
         if state is None:
             for other in [other for other in list(self._loops) if other.is_closed()]:
@@ -92,6 +102,7 @@ def _import_dependencies(rate_limit: float | None) -> None:
     # free file descriptors cannot import anything, but its messages must still get the correct status.
     import tenacity  # noqa: F401, PLC0415
 
+    load_numbering_plans()
     if rate_limit is not None:
         import aiolimiter  # noqa: F401, PLC0415
 

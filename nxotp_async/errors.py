@@ -1,8 +1,8 @@
 """Every error the library raises.
 
-    NxOtpError                      .cus_message_id .attempts .hint .code
+    NxOtpError                      .cus_message_id .attempts .hint .code .result
     ├── ConfigurationError          a setting is missing or wrong
-    ├── InvalidMessageError         (also a ValueError) .field
+    ├── InvalidMessageError         (also a ValueError) .field .reason
     ├── ApiError                    .code .vendor_message .http_status .raw: the vendor said no
     │   ├── AuthenticationError     1000-1009
     │   │   ├── InvalidSignatureError   1003
@@ -21,15 +21,19 @@
     ├── InputFileError              .line: a file of messages is refused as a whole
     └── LedgerError                 a bulk run's ledger cannot be used
 
-All of them are plain exceptions that pickle. They hold plain data only, and never a secret, an OTP code or
-a full phone number.
+All of them are plain exceptions that pickle, without their ``result``. They hold plain data only, and never a secret,
+an OTP code or a full phone number.
 """
 
 import functools
 import traceback
 from collections.abc import Callable
+from enum import StrEnum
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from .results import SendResult
 
 __all__ = [
     "AccountError",
@@ -39,6 +43,7 @@ __all__ = [
     "ConfigurationError",
     "InputFileError",
     "InvalidMessageError",
+    "InvalidReason",
     "InvalidSignatureError",
     "LedgerError",
     "MetaError",
@@ -71,6 +76,7 @@ class NxOtpError(Exception):
         code: The vendor's code, or ``None`` where the answer had none, or there was none.
         meta_code: Meta's own code inside the vendor's 9099, or ``None`` where the answer had none.
         retry_after: Seconds the server asked to wait, or ``None``.
+        result: The whole result of the send that raised it, or ``None`` where nothing was sent. It is lost in a pickle.
     """
 
     hint: str | None = None
@@ -79,6 +85,7 @@ class NxOtpError(Exception):
     code: int | None = None
     meta_code: int | None = None
     retry_after: float | None = None
+    result: "SendResult | None" = None
 
     def __init__(self, message: str = "", **attributes: Any) -> None:  # noqa: ANN401 - each has its own type
         super().__init__(message)
@@ -91,9 +98,53 @@ class NxOtpError(Exception):
         message = super().__str__()
         return f"{message} ({self.hint})" if self.hint else message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {name: value for name, value in self.__dict__.items() if name != "result"}
+
 
 class ConfigurationError(NxOtpError):
     """A client setting is missing or wrong. The text names the argument and its environment variable."""
+
+
+class InvalidReason(StrEnum):
+    """Why a message cannot be sent: codes that stay the same, for an application to translate."""
+
+    MISSING = "missing"
+    """There is no value."""
+    WRONG_TYPE = "wrong_type"
+    """The value has the wrong Python type."""
+    UNKNOWN_VALUE = "unknown_value"
+    """The value is none of those there are: a language, a category, a region."""
+    EMPTY = "empty"
+    """A number without a digit."""
+    INVALID_CHARACTER = "invalid_character"
+    """Something that does not belong into a number, an id or a text."""
+    NATIONAL_NUMBER = "national_number"
+    """A number without its country code, as far as can be told."""
+    DIALLING_PREFIX = "dialling_prefix"
+    """A number with 00 in place of the plus sign."""
+    TRUNK_PREFIX = "trunk_prefix"
+    """A number with a prefix that is dialled only within its country."""
+    WRONG_LENGTH = "wrong_length"
+    """A number with too few or too many digits."""
+    INVALID_NUMBER = "invalid_number"
+    """No such number can exist; told only where the phonenumbers package is installed."""
+    AMBIGUOUS_NUMBER = "ambiguous_number"
+    """A number that is valid with and without its first digits as a country code."""
+    NO_CODE = "no_code"
+    """A content without a run of 4 to 8 digits."""
+    SEVERAL_CODES = "several_codes"
+    """A content with more than one run of digits that could be the code."""
+    TOO_LONG = "too_long"
+    """A content of more than 4096 characters, an id of more than 128, a code of more than 8 digits."""
+    INVALID_URL = "invalid_url"
+    """No absolute http or https URL."""
+    INVALID_TIME = "invalid_time"
+    """No time, or one without a time zone."""
+    DUPLICATE = "duplicate"
+    """The id of another message."""
+    INVALID = "invalid"
+    """Another reason."""
 
 
 class InvalidMessageError(NxOtpError, ValueError):
@@ -101,9 +152,11 @@ class InvalidMessageError(NxOtpError, ValueError):
 
     Attributes:
         field: The field of `OtpMessage` at fault.
+        reason: Why, as a code for the application; the text is for its developers.
     """
 
     field: str = ""
+    reason: InvalidReason = InvalidReason.INVALID
 
 
 class ApiError(NxOtpError):

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Self
 
 from .checks import InvalidValueError, text
+from .errors import InvalidReason
 
 __all__ = ["Language"]
 
@@ -105,7 +106,8 @@ class Language(StrEnum):
         try:
             return _BY_FOLDED_CODE[_fold(code)]
         except KeyError:
-            raise InvalidValueError(f"is the unknown language code {_quoted(code)}; {_similar(code)}") from None
+            problem = f"is the unknown language code {_quoted(code)}; {_similar(code)}"
+            raise InvalidValueError(problem, reason=InvalidReason.UNKNOWN_VALUE) from None
 
 
 def _fold(code: str) -> str:

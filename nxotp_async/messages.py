@@ -4,14 +4,15 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from functools import partial
 from typing import Any, NoReturn, Self, TypeVar
 
 import attrs
 
 from .checks import InvalidValueError, instance_of
-from .errors import InvalidMessageError, sensitive_variables
+from .errors import InvalidMessageError, InvalidReason, sensitive_variables
 from .languages import Language
-from .phone_numbers import mask_number, parse_number
+from .phone_numbers import mask_number, parse_number, parse_region
 from .urls import mask_url, parse_url
 
 __all__ = ["ApiType", "Category", "OtpMessage", "check_field"]
@@ -40,27 +41,32 @@ _DIGIT_RUN = re.compile(r"\d+")
 def _parse_content(value: object) -> str:
     if not isinstance(value, str):
         why = ", which has lost its leading zeros" if isinstance(value, int) else ""
-        raise InvalidValueError(f"must be a str, not {type(value).__name__}{why}", 'write "004213", not 4213')
+        problem = f"must be a str, not {type(value).__name__}{why}"
+        raise InvalidValueError(problem, 'write "004213", not 4213', InvalidReason.WRONG_TYPE)
     if len(value) > _MAX_CONTENT:
-        raise InvalidValueError(f"is longer than {_MAX_CONTENT} characters")
+        raise InvalidValueError(f"is longer than {_MAX_CONTENT} characters", reason=InvalidReason.TOO_LONG)
     runs = _DIGIT_RUN.findall(value)
     if len(runs) == 1 and 4 <= len(runs[0]) <= 8 and value.isascii():
         return value
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidValueError("holds half of a surrogate pair, which is no text") from None
+        problem = "holds half of a surrogate pair, which is no text"
+        raise InvalidValueError(problem, reason=InvalidReason.INVALID_CHARACTER) from None
     runs = [run for run in runs if len(run) >= 4]
     if not runs:
-        raise InvalidValueError("holds no code", "it must hold exactly one run of 4 to 8 digits")
+        raise InvalidValueError("holds no code", "it must hold exactly one run of 4 to 8 digits", InvalidReason.NO_CODE)
     if not all(run.isascii() for run in runs):
-        raise InvalidValueError("holds digits other than 0-9, which the vendor would not find")
+        problem = "holds digits other than 0-9, which the vendor would not find"
+        raise InvalidValueError(problem, reason=InvalidReason.INVALID_CHARACTER)
     if any(len(run) > 8 for run in runs):
         problem = "holds a run of more than 8 digits"
-        raise InvalidValueError(problem, "the vendor would guess which of them are the code")
+        raise InvalidValueError(problem, "the vendor would guess which of them are the code", InvalidReason.TOO_LONG)
     if len(runs) > 1:
         problem = f"holds {len(runs)} runs of 4 to 8 digits"
-        raise InvalidValueError(problem, "the vendor would guess which of them is the code")
+        raise InvalidValueError(
+            problem, "the vendor would guess which of them is the code", InvalidReason.SEVERAL_CODES
+        )
     return value
 
 
@@ -68,25 +74,28 @@ def _parse_category(value: object) -> Category:
     try:
         return Category(str(value).strip().upper())
     except ValueError:
-        raise InvalidValueError("must be " + " or ".join(Category)) from None
+        raise InvalidValueError("must be " + " or ".join(Category), reason=InvalidReason.UNKNOWN_VALUE) from None
 
 
 def _parse_api_type(value: object) -> ApiType:
     if type(value) in (int, ApiType) and value in (0, 1):
         return ApiType(value)
-    raise InvalidValueError("must be 0 (Cloud API) or 1 (MM Lite API)")
+    raise InvalidValueError("must be 0 (Cloud API) or 1 (MM Lite API)", reason=InvalidReason.UNKNOWN_VALUE)
 
 
 def _parse_cus_message_id(value: object) -> str:
     if isinstance(value, str) and 1 <= len(value) <= 128 and value.isascii() and value.isprintable():
         return value
-    raise InvalidValueError("must be 1 to 128 printable ASCII characters")
+    is_too_long = isinstance(value, str) and len(value) > 128
+    reason = InvalidReason.TOO_LONG if is_too_long else InvalidReason.INVALID_CHARACTER
+    raise InvalidValueError("must be 1 to 128 printable ASCII characters", reason=reason)
 
 
 def _parse_expires_at(value: object) -> datetime:
     expires_at = instance_of(datetime)(value)
     if expires_at.utcoffset() is None:
-        raise InvalidValueError("has no time zone", "datetime.now(timezone.utc) + timedelta(minutes=5)")
+        hint = "datetime.now(timezone.utc) + timedelta(minutes=5)"
+        raise InvalidValueError("has no time zone", hint, InvalidReason.INVALID_TIME)
     return expires_at
 
 
@@ -99,7 +108,8 @@ def check_field(field: str, check: Callable[[object], _T], value: object) -> _T:
     try:
         return check(value)
     except InvalidValueError as refused:
-        raise InvalidMessageError(f"{field} {refused.problem}", field=field, hint=refused.hint) from None
+        text = f"{field} {refused.problem}"
+        raise InvalidMessageError(text, field=field, hint=refused.hint, reason=refused.reason) from None
 
 
 @sensitive_variables
@@ -108,7 +118,8 @@ class OtpMessage:
     """One OTP to send. Validated at construction, immutable, and masked in its ``repr``.
 
     Args:
-        to: The recipient's WhatsApp number as people write it; stored as E.164 digits.
+        to: The recipient's WhatsApp number as people write it, with + and its country code; stored as E.164 digits.
+            Digits alone are taken for such a number, too.
         content: Text that holds the code: exactly one run of 4 to 8 ASCII digits. The vendor extracts it. At most
             4096 characters.
         language_code: The template's language; ``None`` takes the client's default.
@@ -119,9 +130,11 @@ class OtpMessage:
         api_type: 0 for Meta's Cloud API, 1 for MM Lite; ``None`` leaves it to the vendor (0).
         business_phone: The sending WhatsApp number; ``None`` takes the client's default.
         expires_at: When the code stops being valid, with a time zone. It is not sent after that.
+        default_region: Whose national numbers to expect in ``to`` where there is no +: the two letters of a country,
+            ``US`` for example. It needs the extra ``verification``, and is not part of the message.
 
     Raises:
-        InvalidMessageError: A value cannot be sent; ``error.field`` names it.
+        InvalidMessageError: A value cannot be sent; ``error.field`` names it, and ``error.reason`` says why.
     """
 
     to: str = attrs.field(repr=mask_number)
@@ -147,9 +160,11 @@ class OtpMessage:
         api_type: ApiType | int | None = None,
         business_phone: str | None = None,
         expires_at: datetime | None = None,
+        default_region: str | None = None,
     ) -> None:
+        region = None if default_region is None else check_field("default_region", parse_region, default_region)
         self.__attrs_init__(
-            check_field("to", parse_number, to),
+            check_field("to", parse_number if region is None else partial(parse_number, default_region=region), to),
             check_field("content", _parse_content, content),
             None if language_code is None else check_field("language_code", Language.parse, language_code),
             None if category is None else check_field("category", _parse_category, category),

@@ -8,11 +8,11 @@ import attrs
 from aiohttp import ClientSession
 from yarl import URL
 
-from .checks import InvalidValueError, instance_of, integer, number, text, validate
+from .checks import InvalidValueError, header_text, instance_of, integer, number, text, validate
 from .clocks import Clock
 from .errors import ConfigurationError, sensitive_variables
 from .languages import Language
-from .phone_numbers import mask_number, parse_number
+from .phone_numbers import mask_number, parse_number, parse_region
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
 from .signing import Credentials
@@ -59,13 +59,6 @@ class Setting:
         return validate(name, self.check, value, ConfigurationError)
 
 
-def _header_text(value: object) -> str:
-    header = text(value)
-    if not (header.isascii() and header.isprintable()) or header != header.strip():
-        raise InvalidValueError("must be printable ASCII without spaces around it; was it copied whole?")
-    return header
-
-
 def _base_url(value: object) -> str:
     if not isinstance(value, str) or not is_http_url(value) or not value.isascii() or set(value) & set("?#@\\"):
         raise InvalidValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
@@ -108,10 +101,11 @@ class Settings:
         url: Where messages are posted to.
     """
 
-    access_key: Annotated[str, Setting(_header_text, show=_length)]
-    access_secret: Annotated[str, Setting(_header_text, show=_length)]
-    appkey: Annotated[str, Setting(_header_text, show=_length)]
+    access_key: Annotated[str, Setting(header_text, show=_length)]
+    access_secret: Annotated[str, Setting(header_text, show=_length)]
+    appkey: Annotated[str, Setting(header_text, show=_length)]
     business_phone: Annotated[str | None, Setting(parse_number, show=mask_number, in_views=True)] = None
+    default_region: Annotated[str | None, Setting(parse_region, in_views=True)] = None
     base_url: Annotated[str, Setting(_base_url)] = DEFAULT_BASE_URL
     dr_webhook: Annotated[str | None, Setting(parse_url, show=mask_url, in_views=True)] = None
     language_code: Annotated[Language, Setting(Language.parse, in_views=True)] = Language.EN

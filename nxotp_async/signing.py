@@ -2,9 +2,14 @@
 
 import hashlib
 import hmac
-from typing import NoReturn
+import os
+from collections.abc import Mapping
+from typing import NoReturn, Self
 
 import attrs
+
+from .checks import header_text, validate
+from .errors import ConfigurationError, sensitive_variables
 
 __all__ = ["Credentials", "sign", "signed_text", "verify"]
 
@@ -26,6 +31,23 @@ class Credentials:
     access_key: str = attrs.field(repr=_hidden)
     access_secret: str = attrs.field(repr=_hidden)
     appkey: str = attrs.field(default="", repr=_hidden)
+
+    @classmethod
+    @sensitive_variables
+    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Return the keys of ``NXOTP_ACCESS_KEY``, ``NXOTP_ACCESS_SECRET`` and, where it is set, ``NXOTP_APPKEY``.
+
+        Raises:
+            ConfigurationError: A variable is missing or wrong.
+        """
+        variables = {field.name: f"NXOTP_{field.name.upper()}" for field in attrs.fields(cls)}
+        found = {name: environment[variable] for name, variable in variables.items() if environment.get(variable)}
+        missing = [variables[name] for name in ("access_key", "access_secret") if name not in found]
+        if missing:
+            raise ConfigurationError("; ".join(f"{variable} is not set" for variable in missing))
+        for name, value in found.items():
+            validate(variables[name], header_text, value, ConfigurationError)
+        return cls(**found)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("Credentials refuse to be pickled; read them from the environment on the other side")

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from yarl import URL
 
 from .checks import InvalidValueError
+from .errors import InvalidReason
 
 __all__ = ["host_and_port", "is_http_url", "is_loopback", "mask_proxy", "mask_url", "parse_url"]
 
@@ -28,7 +29,8 @@ def parse_url(value: object) -> str:
     """
     if isinstance(value, str) and is_http_url(value):
         return value
-    raise InvalidValueError("must be an absolute http or https URL", "https://example.com/a for example")
+    problem = "must be an absolute http or https URL"
+    raise InvalidValueError(problem, "https://example.com/a for example", InvalidReason.INVALID_URL)
 
 
 def is_loopback(host: str) -> bool:

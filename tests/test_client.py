@@ -1,20 +1,24 @@
 import asyncio
+import pickle
 import threading
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import pytest
 from support import ScriptedTransport, see_off
 
 from nxotp_async import (
+    ApiError,
     ConfigurationError,
     InvalidMessageError,
+    InvalidReason,
     Language,
+    NxOtpError,
     OtpClient,
     OtpMessage,
     ResultCollector,
@@ -25,6 +29,7 @@ from nxotp_async import (
 )
 from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox, sandbox_client
 from nxotp_async.testing import NO_PAUSES, FakeClock, serve_in_thread
+from nxotp_async.tracking import DeliveryTracker
 from nxotp_async.transports import Answer
 
 TO = "+999 555 0100"
@@ -436,3 +441,90 @@ async def test_session_proxy_and_transport_exclude_one_another() -> None:
 
 def test_the_repr_shows_where_to_and_nothing_else() -> None:
     assert repr(sandbox_client("https://otp.example")) == "<OtpClient https://otp.example/api/wa/otp>"
+
+
+# ---------------------------------------------------------------------------------------------- regions, trackers
+
+
+async def test_a_client_knows_whose_national_numbers_are_sent_to(sandbox: Sandbox) -> None:
+    async with sandbox_client(sandbox.url, default_region="us") as client:
+        await client.send_otp("(415) 555-2671", "482913")
+        await client.send_otp("07911 123456", "482913", default_region="GB")
+        await client.with_options(default_region="ID").send_otp("0812 3456 7890", "482913")
+        await client.send_otp("+44 7911 123456", "482913")
+    assert [message.to for message in sandbox.messages] == [
+        *("14155552671", "447911123456", "6281234567890", "447911123456")
+    ]
+    with pytest.raises(ConfigurationError, match=r"default_region \(or NXOTP_DEFAULT_REGION\) must be the two letters"):
+        sandbox_client(sandbox.url, default_region="Indonesia")
+    with pytest.raises(InvalidMessageError, match="default_region must be") as caught:
+        OtpMessage(TO, "482913", default_region="XX")
+    assert (caught.value.field, caught.value.reason) == ("default_region", InvalidReason.UNKNOWN_VALUE)
+
+
+async def test_a_tracker_gets_every_result(sandbox: Sandbox) -> None:
+    tracker = DeliveryTracker()
+    faults = [Fault.answer(9003), Fault.http(503)]
+    async with sandbox_client(sandbox.url, tracker=tracker) as client:
+        await client.with_options(timeout=9).send_otp(TO, "482913", cus_message_id="accepted")
+        for name, fault in zip(("rejected", "unknown"), faults, strict=True):
+            sandbox.script(fault)
+            with pytest.raises(NxOtpError):
+                await client.send_otp(TO, "482913", cus_message_id=name)
+        expired = OtpMessage(TO, "482913", cus_message_id="not sent", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
+        _ = [result async for result in client.send_many([expired])]
+    for status in SendStatus:
+        state = await tracker.state(status.label)
+        assert state is not None
+        assert state.send_status is status
+
+
+async def test_a_duplicate_does_not_change_what_a_tracker_knows_of_the_first(sandbox: Sandbox) -> None:
+    tracker = DeliveryTracker()
+    async with sandbox_client(sandbox.url, tracker=tracker) as client:
+        await client.send_batch([OtpMessage(TO, "482913", cus_message_id="same")] * 2)
+    state = await tracker.state("same")
+    assert state is not None
+    assert state.send_status is SendStatus.ACCEPTED
+
+
+class BrokenTracker(DeliveryTracker):
+    async def add(self, result: SendResult) -> NoReturn:
+        raise OSError(f"no place for {result.message.content}")
+
+
+async def test_a_tracker_that_fails_changes_no_result(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    async with sandbox_client(sandbox.url, tracker=BrokenTracker()) as client:
+        result = await client.send_otp(TO, "482913", cus_message_id="m-1")
+    assert result.status is SendStatus.ACCEPTED
+    assert "the tracker did not take the result of message m-1: OSError" in caplog.messages
+    assert "482913" not in caplog.text
+
+
+def test_what_is_no_tracker_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^tracker must be a DeliveryTracker, not dict$"):
+        sandbox_client("http://127.0.0.1:1", tracker={})
+
+
+async def test_an_error_has_the_whole_result_and_pickles_without_it(client: OtpClient, sandbox: Sandbox) -> None:
+    sandbox.script(Fault.answer(9003))
+    with pytest.raises(ApiError) as caught:
+        await client.send_otp(TO, "482913")
+    error = caught.value
+    assert error.result is not None
+    assert (error.result.error, error.result.status) == (error, SendStatus.REJECTED)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (copied.result, copied.code, str(copied)) == (None, 9003, str(error))
+    assert "482913" not in repr(vars(error))
+
+
+def test_a_client_in_a_with_statement_says_what_to_write() -> None:
+    client: Any = sandbox_client("http://127.0.0.1:1")
+    with pytest.raises(TypeError, match="async with OtpClient"), client:
+        pass
+
+
+def test_without_a_loop_of_asyncio_it_says_what_is_missing() -> None:
+    """As under trio, which runs coroutines without one."""
+    with pytest.raises(RuntimeError, match=r"needs a running asyncio event loop.*trio"):
+        sandbox_client("http://127.0.0.1:1").send_otp(TO, "482913").send(None)

@@ -16,6 +16,7 @@ import pytest
 from nxotp_async import (
     ApiError,
     Clock,
+    InvalidReason,
     Language,
     MetaCode,
     MetaError,
@@ -147,8 +148,13 @@ def test_the_table_of_settings_tells_what_is_declared() -> None:
         [f"`{name}`", f"`{setting.variable}`" if setting.variable else "", default(setting)]
         for name, setting in SETTINGS.items()
     ]
-    hooks = [["`on_attempt`", "", "none"], ["`on_result`", "", "none"]]
+    hooks = [[f"`{name}`", "", "none"] for name in ("tracker", "on_attempt", "on_result")]
     assert [row[:3] for row in table("settings.md", "argument")] == rows + hooks
+
+
+def test_every_reason_of_a_refusal_is_told() -> None:
+    told = [reason for row in table("phone-numbers.md", "reason") for reason in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(InvalidReason)
 
 
 def test_the_page_of_settings_names_those_of_views() -> None:

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nxotp_async import ApiType, Category, InvalidMessageError, Language, OtpMessage, SendResult, SendStatus
+from nxotp_async import (
+    ApiType,
+    Category,
+    InvalidMessageError,
+    InvalidReason,
+    Language,
+    OtpMessage,
+    SendResult,
+    SendStatus,
+)
 
 NUMBER = "+999 555 0100"
 CONTENT = "Your code is 004213."
@@ -149,6 +158,34 @@ def test_what_is_not_given_is_absent() -> None:
         "business_phone": None,
         "expires_at": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"to": 9995550100}, InvalidReason.WRONG_TYPE),
+        ({"content": 482913}, InvalidReason.WRONG_TYPE),
+        ({"content": "no digits"}, InvalidReason.NO_CODE),
+        ({"content": "4829 4830"}, InvalidReason.SEVERAL_CODES),
+        ({"content": "482913000"}, InvalidReason.TOO_LONG),
+        ({"content": f"482913{'.' * 4096}"}, InvalidReason.TOO_LONG),
+        ({"content": "\uff14\uff18\uff12\uff19"}, InvalidReason.INVALID_CHARACTER),
+        ({"content": "482913 \ud800"}, InvalidReason.INVALID_CHARACTER),
+        ({"language_code": "xx"}, InvalidReason.UNKNOWN_VALUE),
+        ({"category": "MARKETING"}, InvalidReason.UNKNOWN_VALUE),
+        ({"api_type": 2}, InvalidReason.UNKNOWN_VALUE),
+        ({"cus_message_id": "x" * 129}, InvalidReason.TOO_LONG),
+        ({"cus_message_id": "a\nb"}, InvalidReason.INVALID_CHARACTER),
+        ({"dr_webhook": "/status"}, InvalidReason.INVALID_URL),
+        ({"expires_at": "tomorrow"}, InvalidReason.WRONG_TYPE),
+        ({"expires_at": datetime(2030, 1, 1)}, InvalidReason.INVALID_TIME),  # noqa: DTZ001 - that is what is wrong
+    ],
+    ids=ascii,
+)
+def test_the_reason_of_a_refusal_is_a_code(fields: dict[str, Any], reason: InvalidReason) -> None:
+    error = _refusal(**fields)
+    assert error.field in fields
+    assert error.reason is reason
 
 
 @pytest.mark.parametrize("language", ["pt-BR", "PT_br", " pt_BR ", Language.PT_BR], ids=repr)
@@ -366,7 +403,7 @@ FULL = OtpMessage(
     cus_message_id="order-17",
     dr_webhook="https://user:pass@example.com:8443/hook/TOKEN?key=TOKEN",
     api_type=1,
-    business_phone="+44 7700 900123",
+    business_phone="+44 7400 123456",
     expires_at=datetime(2030, 1, 1, tzinfo=UTC),
 )
 
@@ -395,13 +432,13 @@ def test_only_the_number_and_the_content_go_by_position() -> None:
 @pytest.mark.parametrize("wrap", [lambda message: message, lambda message: SendResult(message, SendStatus.UNKNOWN)])
 def test_a_message_shows_neither_code_nor_number_nor_webhook(show: Any, wrap: Any) -> None:
     shown = show(wrap(FULL))
-    for private in ("9995550100", "555010", "004213", "Your code", "TOKEN", "pass", "447700900123", "770090"):
+    for private in ("9995550100", "555010", "004213", "Your code", "TOKEN", "pass", "447400123456", "740012"):
         assert private not in shown
 
 
 def test_a_message_shows_what_helps_to_find_it() -> None:
     shown = repr(FULL)
-    for useful in ("99******00", "order-17", "pt_BR", "UTILITY", "example.com", "44********23", "2030"):
+    for useful in ("99******00", "order-17", "pt_BR", "UTILITY", "example.com", "44********56", "2030"):
         assert useful in shown
 
 
@@ -423,8 +460,8 @@ def test_a_copy_of_a_message_is_the_message() -> None:
 
 
 def test_evolve_changes_a_field_and_normalises_it() -> None:
-    evolved = attrs.evolve(FULL, to="+44 7700 900-124", language_code="zh-cn")
-    assert (evolved.to, evolved.language_code) == ("447700900124", Language.ZH_CN)
+    evolved = attrs.evolve(FULL, to="+44 7400 123-457", language_code="zh-cn")
+    assert (evolved.to, evolved.language_code) == ("447400123457", Language.ZH_CN)
     assert attrs.evolve(evolved, to=FULL.to, language_code=FULL.language_code) == FULL
 
 

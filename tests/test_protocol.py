@@ -42,13 +42,13 @@ def test_a_body_holds_every_field_in_a_fixed_order() -> None:
         cus_message_id="order-17",
         dr_webhook="https://example.com/hook",
         api_type=1,
-        business_phone="+44 7700 900123",
+        business_phone="+44 7400 123456",
         expires_at=datetime(2030, 1, 1, tzinfo=UTC),
     )
     assert encode(message, "app").decode() == (
         '{"appkey":"app","messaging_product":"whatsapp","recipient_type":"individual","to":"9995550100",'
         '"content":"Your code is 004213","language_code":"pt_BR","category":"UTILITY","cus_message_id":"order-17",'
-        '"dr_webhook":"https://example.com/hook","api_type":1,"business_phone":"447700900123"}'
+        '"dr_webhook":"https://example.com/hook","api_type":1,"business_phone":"447400123456"}'
     )
 
 

@@ -65,7 +65,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
 
 def test_every_setting_is_an_argument_of_the_client_and_is_told_of() -> None:
     signature = inspect.signature(OtpClient).parameters
-    assert [*signature] == [*SETTINGS, "on_attempt", "on_result"]
+    assert [*signature] == [*SETTINGS, "tracker", "on_attempt", "on_result"]
     assert {parameter.default for parameter in signature.values()} == {None}
     documented = inspect.getdoc(OtpClient) or ""  # Python 3.13 itself takes the common indent away
     assert re.findall(r"^    (\w+): ", documented, re.MULTILINE)[: len(signature)] == [*signature]

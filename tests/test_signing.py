@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nxotp_async import Credentials, OtpMessage, sign, verify
+from nxotp_async import ConfigurationError, Credentials, OtpMessage, sign, verify
 from nxotp_async.protocol import encode, request_headers
 from nxotp_async.signing import signed_text
 
@@ -150,7 +150,7 @@ keys = st.text(string.ascii_letters + string.digits + string.punctuation, min_si
 @settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     content=st.builds("".join, st.tuples(texts, codes, texts)),
-    to=st.from_regex(r"[1-9][0-9]{6,14}", fullmatch=True),
+    to=st.from_regex(r"999[0-9]{4,12}", fullmatch=True),
     cus_message_id=st.none() | st.text(string.ascii_letters + string.punctuation + " ", min_size=1, max_size=20),
     category=st.sampled_from([None, "AUTHENTICATION", "UTILITY"]),
     api_type=st.sampled_from([None, 0, 1]),
@@ -185,3 +185,22 @@ def test_two_signers_agree_on_every_message(
         "api_type": api_type,
     }
     assert json.loads(body) == {name: value for name, value in expected.items() if value is not None}
+
+
+KEYS = {"NXOTP_ACCESS_KEY": "a", "NXOTP_ACCESS_SECRET": "b", "NXOTP_APPKEY": "c"}
+
+
+def test_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    assert Credentials.from_env() == Credentials("a", "b", "c")
+    assert Credentials.from_env(KEYS | {"NXOTP_APPKEY": ""}) == Credentials("a", "b")
+
+
+def test_credentials_that_the_environment_lacks_are_named() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Credentials.from_env({"NXOTP_ACCESS_KEY": "", "NXOTP_APPKEY": "c"})
+    assert str(caught.value) == "NXOTP_ACCESS_KEY is not set; NXOTP_ACCESS_SECRET is not set"
+    with pytest.raises(ConfigurationError, match=r"^NXOTP_ACCESS_SECRET must be printable ASCII") as caught:
+        Credentials.from_env(KEYS | {"NXOTP_ACCESS_SECRET": " private"})
+    assert "private" not in str(caught.value)

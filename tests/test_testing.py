@@ -402,7 +402,7 @@ def test_nothing_at_all_is_told(vendor: Sandbox) -> None:
 
 async def test_what_arrived_instead_is_told(vendor: Sandbox, client: OtpClient) -> None:
     await client.send_otp(OTHER, CONTENT)
-    await client.send_otp("999 555 9900", CONTENT)  # looks like the other when both are masked
+    await client.send_otp("+999 555 9900", CONTENT)  # looks like the other when both are masked
     faults = [Fault.answer(9003), Fault.answer(4711), Fault.http(503), Fault.disconnect_before_reading()]
     for fault in faults:
         vendor.script(fault)

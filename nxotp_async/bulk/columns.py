@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from ..errors import InvalidMessageError
+from ..errors import InvalidMessageError, InvalidReason
 from ..messages import OtpMessage
 
 __all__ = ["Row", "fields_of", "holds_results", "row_of"]
@@ -89,7 +89,7 @@ def _message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage
     }
     for field in ("to", "content"):
         if field not in given:
-            raise InvalidMessageError(f"{field} is missing", field=field)
+            raise InvalidMessageError(f"{field} is missing", field=field, reason=InvalidReason.MISSING)
     return OtpMessage(**given)
 
 
@@ -120,6 +120,7 @@ def _number(value: object) -> object:
         raise InvalidMessageError(
             "to was taken for a decimal number by the program that wrote it, and may have lost digits",
             field="to",
+            reason=InvalidReason.INVALID_NUMBER,
             hint="let that program treat the column as text",
         )
     return value
@@ -142,5 +143,8 @@ def _instant(value: object) -> object:
     except (ValueError, OverflowError, OSError):
         pass
     raise InvalidMessageError(
-        "expires_at is no time", field="expires_at", hint="2030-12-31T23:59:00+02:00, or seconds since the epoch"
+        "expires_at is no time",
+        field="expires_at",
+        reason=InvalidReason.INVALID_TIME,
+        hint="2030-12-31T23:59:00+02:00, or seconds since the epoch",
     )

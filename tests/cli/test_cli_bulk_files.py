@@ -303,7 +303,7 @@ def test_the_rejects_have_a_name_of_their_own(account: Env, file: str, options: 
 def test_corrected_rejects_go_into_the_same_ledger(live: Sandbox, account: Env) -> None:
     bulk("run", otps(GOOD[0], "0999 555 0101"), env=account)
     rejects = Path("otps.rejects.csv")
-    rejects.write_text(rejects.read_text().replace("0999", "999"))
+    rejects.write_text(rejects.read_text().replace("0999", "+999"))
     result = bulk("run", "otps.rejects.csv", "--ledger", "otps.csv.ledger", env=account)
     assert result.stderr.startswith("1 rows: 1 queued in otps.csv.ledger\n")
     assert received(live) == list(GOOD[:2])

@@ -260,7 +260,10 @@ def test_what_is_set_is_shown_as_far_as_it_may_be(set_: Set) -> None:
         "NXOTP_RATE_LIMIT: 80",
         "NXOTP_PROXY: http://proxy.example:3128, with a user name",
         "NXOTP_CALLBACK_TOKEN: set, 17 characters",
-        "not set (optional): NXOTP_MAX_CONCURRENCY, NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT",
+        (
+            "not set (optional): "
+            "NXOTP_DEFAULT_REGION, NXOTP_MAX_CONCURRENCY, NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT"
+        ),
     ]
 
 

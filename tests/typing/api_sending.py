@@ -22,6 +22,7 @@ from nxotp_async import (
     Credentials,
     InputFileError,
     InvalidMessageError,
+    InvalidReason,
     InvalidSignatureError,
     Language,
     LedgerError,
@@ -195,6 +196,8 @@ def errors(error: NxOtpError, field: InvalidMessageError, api: ApiError, meta: M
     assert_type((error.code, error.meta_code), tuple[int | None, int | None])
     assert_type(error.retry_after, float | None)
     assert_type(field.field, str)
+    assert_type(field.reason, InvalidReason)
+    assert_type(error.result, SendResult | None)
     assert_type(api.code, int | None)
     assert_type(api.vendor_message, str)
     assert_type(api.http_status, int)
@@ -254,6 +257,8 @@ def a_signature(keys: Credentials) -> None:
     assert_type(keys.access_key, str)
     assert_type(keys.access_secret, str)
     assert_type(keys.appkey, str)
+    assert_type(Credentials.from_env(), Credentials)
+    assert_type(Credentials.from_env({"NXOTP_ACCESS_KEY": "a"}), Credentials)
     assert_type(sign(b"{}", ts=1_655_710_885_431, credentials=keys), str)
     assert_type(verify("0" * 32, b"{}", ts=1_655_710_885_431, credentials=keys, action="send", biz_type="1"), bool)
 

@@ -1,0 +1,86 @@
+"""The countries' numbering plans, as the phonenumbers package knows them. It is an extra."""
+
+import re
+from typing import Final
+
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat
+
+from .checks import InvalidValueError
+from .errors import InvalidReason
+
+__all__ = ["REGIONS", "check_number", "number_of_region"]
+
+REGIONS: Final = frozenset(phonenumbers.SUPPORTED_REGIONS)
+"""The two capital letters of every country that has a numbering plan."""
+_TEST_NUMBERS: Final = "999"
+"""A country code that E.164 reserves: numbers with it reach nobody, and are those of the sandbox and of examples."""
+_MEXICAN_MOBILE: Final = re.compile(r"521\d{10}")
+"""What Mexico's mobile numbers were until 2019, and WhatsApp's ids of them still are."""
+_HINT: Final = "write it with its country code, +86 139 1234 5678 for example"
+
+
+def check_number(digits: str, *, length_only: bool) -> None:
+    """Check for a valid number of its country.
+
+    Args:
+        digits: The number with its country code.
+        length_only: Whether any number of a possible length is good enough.
+
+    Raises:
+        InvalidValueError: It is no such number.
+    """
+    if digits.startswith(_TEST_NUMBERS) or _MEXICAN_MOBILE.fullmatch(digits):
+        return
+    try:
+        number = phonenumbers.parse(f"+{digits}")
+    except NumberParseException:
+        problem = "has an unknown country code, or far too few digits"
+        raise InvalidValueError(problem, _HINT, InvalidReason.INVALID_NUMBER) from None
+    if not phonenumbers.is_possible_number(number):
+        problem = f"has too few or too many digits for its country code, {number.country_code}"
+        raise InvalidValueError(problem, _HINT, InvalidReason.WRONG_LENGTH)
+    if length_only:
+        return
+    if not phonenumbers.is_valid_number(number):
+        problem = f"is not a valid number of its country code, {number.country_code}"
+        raise InvalidValueError(problem, _HINT, InvalidReason.INVALID_NUMBER)
+    if _e164(number) != digits:
+        problem = "holds a prefix that is not dialled from abroad"
+        raise InvalidValueError(problem, "leave it out", InvalidReason.TRUNK_PREFIX)
+
+
+def number_of_region(digits: str, region: str, *, may_be_international: bool) -> str:
+    """Return a number that was written as it is dialled within a region, in E.164.
+
+    Args:
+        digits: The number as it was written.
+        region: One of `REGIONS`.
+        may_be_international: Whether it may also be one with its country code. If it is a valid number in both ways,
+            it is refused.
+
+    Raises:
+        InvalidValueError: It is not a valid number, or it is two.
+    """
+    national = _if_valid(digits, region)
+    international = _if_valid(f"+{digits}", None) if may_be_international else None
+    if national and international and national != international:
+        problem = f"is a number of {region}, and read with a country code another one"
+        raise InvalidValueError(problem, _HINT, InvalidReason.AMBIGUOUS_NUMBER)
+    if found := national or international:
+        return found
+    if may_be_international and digits.startswith(_TEST_NUMBERS):
+        return digits
+    raise InvalidValueError(f"is not a valid number of {region}", _HINT, InvalidReason.INVALID_NUMBER)
+
+
+def _if_valid(written: str, region: str | None) -> str | None:
+    try:
+        number = phonenumbers.parse(written, region)
+    except NumberParseException:
+        return None
+    return _e164(number) if phonenumbers.is_valid_number(number) else None
+
+
+def _e164(number: PhoneNumber) -> str:
+    return phonenumbers.format_number(number, PhoneNumberFormat.E164).removeprefix("+")
