@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
@@ -21,8 +20,10 @@ import orjson
 from ..languages import Language
 from ..messages import ApiType, Category, OtpMessage
 from . import schema
+from .columns import Row
 from .database import Database
-from .schema import Entry, MessageState, StoredMessage, Transition
+from .exporting import RESULT_COLUMNS
+from .schema import MessageState, StoredMessage, Transition
 
 __all__ = ["Ledger", "Reason"]
 
@@ -81,9 +82,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -111,15 +110,15 @@ class Ledger:
         """Within a transaction, note the names of a file's columns that are no field of a message."""
         self._database.change(schema.SET_COLUMNS, (_json(columns), source))
 
-    def add(self, source: int, entries: Sequence[Entry], now: float) -> dict[str, tuple[int, int]]:
-        """Within a transaction, take rows in as queued, or as not sent where they are not valid messages.
+    def add(self, source: int, rows: Sequence[tuple[str, Row]], now: float) -> dict[str, tuple[int, int]]:
+        """Within a transaction, take rows in, each with its identity: as queued, or as not sent where it is no message.
 
         Rows whose identity the ledger holds already are left out, and returned: the source and the line of each there.
         """
-        rows = [_encoded(source, entry, now) for entry in entries]
-        if self._database.insert(schema.INSERT, rows) == len(entries):
+        encoded = [_encoded(source, identity, row, now) for identity, row in rows]
+        if self._database.insert(schema.INSERT, encoded) == len(rows):
             return {}
-        lines = {entry.identity: entry.line for entry in entries}
+        lines = {identity: row.line for identity, row in rows}
         held = self._database.query(schema.FIND, (_json(list(lines)),))
         return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
 
@@ -218,7 +217,7 @@ class Ledger:
         while rows := self._database.query(schema.RESULTS, (last, _PAGE)):
             last = rows[-1][0]
             for _, extra, *values in rows:
-                yield {**dict(zip(schema.RESULT_COLUMNS, values, strict=True)), "extra": orjson.loads(extra or "{}")}
+                yield {**dict(zip(RESULT_COLUMNS, values, strict=True)), "extra": orjson.loads(extra or "{}")}
 
     # ------------------------------------------------------------------------------------------ by hand
 
@@ -270,17 +269,17 @@ _OPTIONS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def _encoded(source: int, entry: Entry, now: float) -> tuple[object, ...]:
+def _encoded(source: int, identity: str, row: Row, now: float) -> tuple[object, ...]:
     """Return the values of a row, in the order of the statement INSERT."""
-    message, identity = entry.message, entry.identity
-    extra = _json(entry.extra) if entry.extra else None
+    message = row.message
+    extra = _json(row.extra) if row.extra else None
     if message is None:
-        error = (MessageState.NOT_SENT, "InvalidMessageError", entry.problem, now)
-        return (source, entry.line, identity, extra, None, None, None, None, *error)
+        error = (MessageState.NOT_SENT, "InvalidMessageError", row.problem, now)
+        return (source, row.line, identity, extra, None, None, None, None, *error)
     options = {name: value for name in _OPTIONS if (value := getattr(message, name)) is not None}
     expires_at = message.expires_at and min(message.expires_at.timestamp(), _LATEST)
     content = (message.to, message.content, _json(options) if options else None, expires_at)
-    return (source, entry.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
+    return (source, row.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
 
 
 def _decoded(
