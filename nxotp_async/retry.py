@@ -85,7 +85,7 @@ class RetryPolicy:
                 return throttled or error.code in self.transient_codes
         return False
 
-    def pause(self, error: NxOtpError, attempt: int, chance: float) -> float:
+    def backoff(self, error: NxOtpError, attempt: int, chance: float) -> float:
         """Return the seconds to wait after an attempt that failed: full jitter with an exponential limit.
 
         Args:

@@ -7,8 +7,8 @@ from typing import Final
 import attrs
 
 from ..clocks import Clock
-from ..errors import ApiError, NxOtpError
-from ..results import SendStatus
+from ..errors import NxOtpError
+from ..results import SendStatus, reason_of
 from .histogram import Histogram
 
 __all__ = ["LATE_AFTER", "Recorder", "Second"]
@@ -118,7 +118,7 @@ class Recorder:
         if error is not None:
             self._failed_now += 1
             self.failed[SendStatus.of(error)] += 1
-            self.failures[reason := _reason(error)] += 1
+            self.failures[reason := str(reason_of(error))] += 1
             if reason not in self.examples:
                 self.examples[reason] = str(error)
 
@@ -152,7 +152,3 @@ class Recorder:
                 self._past.add(self._current)
                 self._current = Histogram()
                 self._failed_now = 0
-
-
-def _reason(error: NxOtpError) -> str:
-    return str(error.code) if isinstance(error, ApiError) and error.code is not None else type(error).__name__

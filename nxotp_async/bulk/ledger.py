@@ -61,20 +61,19 @@ class Ledger:
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
         create: Whether to make the file where it does not exist.
-        now: The time, by default the machine's; so it is in the methods where it may be left out.
 
     Raises:
         LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written. So do the
             methods.
     """
 
-    def __init__(self, path: Path | str | None, *, create: bool = True, now: float | None = None) -> None:
+    def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
         self.path: Path | None = None if path is None else Path(path)
         self._database = Database(self.path, create=create)
         try:
             ((self._digest_key,),) = self._database.query(schema.DIGEST_KEY)
             with self.transaction():
-                self._database.change(schema.INTERRUPT, (_time(now),))
+                self._database.change(schema.INTERRUPT, (time.time(),))
         except BaseException:
             self._database.close()
             raise
@@ -221,7 +220,7 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------ by hand
 
-    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False, now: float | None = None) -> int:
+    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
         An unknown message becomes accepted, but rejected where somebody says by hand that it has ``failed``.
@@ -230,27 +229,22 @@ class Ledger:
             receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.
             by_callback: Whether the vendor says so, who calls the message by the same id. Only unknown messages are
                 settled otherwise.
-            now: The time.
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
-            return sum(self._database.change(sql, (_time(now), _json(rows))) for sql in schema.RESOLVE)
+            return sum(self._database.change(sql, (time.time(), _json(rows))) for sql in schema.RESOLVE)
 
-    def requeue(self, cus_message_ids: Iterable[str], *, now: float | None = None) -> int:
+    def requeue(self, cus_message_ids: Iterable[str]) -> int:
         """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.
 
         Their recipients may get two messages.
         """
         with self.transaction():
-            return self._database.change(schema.REQUEUE, (_time(now), _json(list(cus_message_ids))))
+            return self._database.change(schema.REQUEUE, (time.time(), _json(list(cus_message_ids))))
 
     def unknown_ids(self) -> list[str]:
         """Return the ``cus_message_id`` of every unknown message, in the order of the input."""
         return [cus_message_id for (cus_message_id,) in self._database.query(schema.UNKNOWN_IDS)]
-
-
-def _time(now: float | None) -> float:
-    return time.time() if now is None else now
 
 
 def _json(value: object) -> str:

@@ -10,7 +10,6 @@ from .schema import StoredMessage
 
 __all__ = ["RecipientPacing", "SendRate"]
 
-
 _RECENT: Final = 2.0  # seconds over which the rate is measured where nothing limits it
 _FORGET_AT: Final = 10_000  # recipients
 
@@ -121,7 +120,9 @@ class RecipientPacing:
         """
         ready, later = [], []
         for row in rows:
-            earliest = self._earliest(row.message.to, waited=waited)
+            earliest = self._last.get(row.message.to, -math.inf) + self._interval
+            if not waited:
+                earliest = max(earliest, self._next_slot.get(row.message.to, -math.inf))
             if earliest > now:
                 later.append((row.key, earliest))
                 if not waited:
@@ -132,10 +133,6 @@ class RecipientPacing:
                     self._last[row.message.to] = now
         self._forget(now)
         return ready, later
-
-    def _earliest(self, recipient: str, *, waited: bool) -> float:
-        earliest = self._last.get(recipient, -math.inf) + self._interval
-        return earliest if waited else max(earliest, self._next_slot.get(recipient, -math.inf))
 
     def throttled(self, recipient: str, earliest: float, now: float) -> float:
         """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it."""

@@ -45,7 +45,10 @@ class RejectsFile:
         try:
             file = self._file = self._file or self._create()
             if isinstance(row.raw, str):
-                file.write(_ndjson(row, problem, row.raw))
+                why = {_LINE: row.line, _REASON: problem}
+                values = json_object(row.raw)
+                kept = {"rejected_text": row.raw} if values is None else values
+                file.write(orjson.dumps({**why, **kept, **why}).decode() + "\n")
             else:
                 file.write(csv_line([row.line, problem, *self._kept(row.raw)]))
         except OSError as error:
@@ -95,9 +98,3 @@ class RejectsFile:
         return InputFileError(
             f"the rejects file {self._path} cannot be written: {error.strerror}", hint="nothing was loaded or sent"
         )
-
-
-def _ndjson(row: Row, problem: str, text: str) -> str:
-    values = json_object(text)
-    kept = {"rejected_text": text} if values is None else {**values, _LINE: row.line, _REASON: problem}
-    return orjson.dumps({_LINE: row.line, _REASON: problem, **kept}).decode() + "\n"
