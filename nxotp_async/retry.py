@@ -1,4 +1,4 @@
-"""What is retried, after which pause, and how often."""
+"""What is retried, after which backoff, and how often."""
 
 import threading
 from collections.abc import Callable, Iterable

@@ -17,13 +17,7 @@ _FEWEST_SECONDS: Final = 3  # needed to distinguish a growing queue from noise
 
 @attrs.frozen
 class Figure:
-    """A number with its name.
-
-    Attributes:
-        name: The name.
-        value: The number, or ``None`` if there is none.
-        unit: The unit; empty for a count.
-    """
+    """A number, or ``None``, with its name and unit; that of a count is empty."""
 
     name: str
     value: float | None
@@ -146,12 +140,7 @@ def _queue_grew(report: BenchmarkReport, rate: float) -> bool:
 
 @attrs.frozen
 class Comparison:
-    """One figure of two runs.
-
-    Attributes:
-        first: The figure of the first run.
-        second: The same of the second.
-    """
+    """One figure of two runs."""
 
     first: Figure
     second: Figure

@@ -34,6 +34,9 @@ _TILES: Final = ("latency p50", "latency p99", "latency p99.9", "latency max", "
 def html_page(report: BenchmarkReport) -> str:
     """Return the page, which can be opened from a disk or attached to a mail."""
     shown = figures(report)
+    warnings = "".join(f"<p>{escape(text)}</p>" for text in caveats(report))
+    if warnings:
+        warnings = f'<div class="warnings">{warnings}</div>'
     tiles = "".join(
         f"<div><span>{escape(figure.name)}</span><b>{escape(figure.text)}</b></div>"
         for figure in shown
@@ -53,7 +56,7 @@ def html_page(report: BenchmarkReport) -> str:
 <h1>Load benchmark</h1>
 <p>{escape(described(report))}</p>
 <p class="soft">{report.started:%Y-%m-%d %H:%M:%S} UTC, {report.seconds:,.1f} s measured</p>
-{_warnings(caveats(report))}
+{warnings}
 <div class="tiles">{tiles}</div>
 {_charts(report)}
 <h2>All figures</h2>
@@ -65,10 +68,6 @@ sending process, including the benchmark.</p>
 </body>
 </html>
 """
-
-
-def _warnings(texts: list[str]) -> str:
-    return f'<div class="warnings">{"".join(f"<p>{escape(text)}</p>" for text in texts)}</div>' if texts else ""
 
 
 def _charts(report: BenchmarkReport) -> str:

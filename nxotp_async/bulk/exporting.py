@@ -43,13 +43,7 @@ def export(
     """Write every row of the ledger, and return how many there were.
 
     The columns of the input that are no field of a message come after those of the result; one that is called like
-    one of them gets ``input_`` before its name.
-
-    Args:
-        ledger: Where from.
-        output: Where to.
-        file_format: How.
-        show_number: Makes of a recipient's number what is written.
+    one of them gets ``input_`` before its name. What ``show_number`` makes of a recipient's number is written.
 
     Raises:
         LedgerError: The ledger cannot be read.

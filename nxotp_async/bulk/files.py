@@ -40,8 +40,6 @@ class MessageFile:
     """The rows of an open file. Iterating over them reads it, once.
 
     Attributes:
-        name: What to call it.
-        format: How its rows are written.
         columns: The column names of a CSV file; empty for NDJSON.
     """
 
@@ -92,12 +90,7 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
 
 @sensitive_variables
 def read_messages(stream: BinaryIO, name: str, file_format: FileFormat) -> MessageFile:
-    """Read the beginning of a stream of rows, as far as it names the columns.
-
-    Args:
-        stream: Where to read.
-        name: What to call it.
-        file_format: How its rows are written.
+    """Read the beginning of a stream of rows, as far as it names the columns. Errors call it by the name.
 
     Raises:
         InputFileError: It is empty, or its first line does not name the columns of messages.

@@ -33,14 +33,9 @@ _TRANSITION: Final = attrgetter(*schema.TRANSITION_COLUMNS)
 
 @attrs.frozen
 class Reason:
-    """Why messages are in a state, and how many are.
+    """Why messages are in a state: the error's class, the vendor's code and Meta's, if there are any; and how many are.
 
     Attributes:
-        state: The state.
-        error: The name of the error's class, or ``None`` without one.
-        code: The vendor's code, or ``None`` without one.
-        meta_code: Meta's code, or ``None`` without one.
-        count: How many messages.
         reason: The text of one of their errors.
     """
 

@@ -20,11 +20,11 @@ _MAX_COLUMNS: Final = 1000
 
 @attrs.frozen
 class Loaded:
-    """What loading a file did.
+    """How many rows of a file there were, and what became of them.
 
     Attributes:
-        rows: How many rows the file has.
-        queued: How many of them are now queued.
+        rows: All of them.
+        queued: How many are now queued.
         known: How many the ledger held before; they were not taken in again.
         rejected: How many are not valid messages.
     """

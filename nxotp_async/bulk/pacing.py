@@ -15,13 +15,9 @@ _FORGET_AT: Final = 10_000  # recipients
 
 
 class SendRate:
-    """A token bucket whose rate halves when the vendor throttles, and grows back by itself.
+    """A token bucket whose rate halves when the vendor throttles, and grows back by itself up to the limit, if any.
 
-    All times are seconds of one clock that never jumps.
-
-    Args:
-        limit: Messages a second at the most; ``None`` for no limit.
-        now: The time.
+    The limit is in messages a second; all times are seconds of one clock that never jumps.
     """
 
     FLOOR: Final = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers

@@ -36,9 +36,7 @@ class Settled:
 def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
     """Note in a ledger what callbacks say of its messages, whatever their order, and however often they come.
 
-    Args:
-        ledger: The ledger.
-        lines: The body of one callback each.
+    Each line is the body of one callback.
 
     Raises:
         LedgerError: The ledger cannot be written.
@@ -68,9 +66,6 @@ class ReceiptRecorder:
     """Notes callbacks in a ledger as they come: an `EventSink` for a receiver.
 
     A run may be sending from the same ledger meanwhile.
-
-    Args:
-        ledger: The ledger.
     """
 
     def __init__(self, ledger: Ledger) -> None:

@@ -24,10 +24,6 @@ class RejectsFile:
 
     It is made, with mode 0600 because codes are in it, when the first row is added, and gets its name by `keep`.
     A file that is there already is left alone: it may have been worked on. The new one gets a number then.
-
-    Args:
-        path: Where it should be.
-        source: The file that the rows come from.
     """
 
     def __init__(self, path: Path, source: MessageFile) -> None:

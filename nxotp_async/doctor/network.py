@@ -23,14 +23,7 @@ __all__ = ["examine_network"]
 
 
 async def examine_network(settings: Settings, timeout: float, context: ssl.SSLContext, clock: Clock) -> list[Finding]:
-    """Connect as for sending a message, up to the first failure. Nothing is posted.
-
-    Args:
-        settings: The URL and the proxy.
-        timeout: Seconds for each step.
-        context: The TLS context that verifies certificates.
-        clock: The sources of time.
-    """
+    """Connect as for sending, up to the first failure. ``timeout`` is the seconds for each step. Nothing is posted."""
     name = await _look_up(settings, timeout, clock)
     if name.status is not Status.OK:
         return [name]
