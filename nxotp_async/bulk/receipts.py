@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from ..callbacks import StatusEvent, advances, parse_callback
-from ..errors import CallbackVerificationError
+from ..errors import CallbackVerificationError, sensitive_variables
 from .ledger import Ledger
 
 __all__ = ["ReceiptRecorder", "Settled", "settle"]
@@ -33,6 +33,7 @@ class Settled:
     bad_lines: list[int]
 
 
+@sensitive_variables
 def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
     """Note in a ledger what callbacks say of its messages, whatever their order, and however often they come.
 

@@ -32,7 +32,7 @@ from bulk_ledgers import (
     take,
 )
 
-from nxotp_async.bulk import FileFormat, Ledger, load, read_messages
+from nxotp_async.bulk import FileFormat, Ledger, load, read_messages, settle
 from nxotp_async.bulk.exchange import Batch
 from nxotp_async.bulk.schema import Transition
 from nxotp_async.errors import LedgerError
@@ -470,6 +470,16 @@ def test_a_file_that_cannot_be_taken_in_shows_no_code_to_those_who_print_the_err
         pytest.raises(LedgerError, match=_FULL) as caught,
     ):
         load(ledger, file)
+    assert_no_frame_shows_a_code(caught.value)
+
+
+def test_callbacks_that_cannot_be_noted_show_no_number_to_those_who_print_the_errors_frames(
+    ledger: ProbedLedger,
+) -> None:
+    body = f'{{"statuses": [{{"id": "id-1", "status": "read", "recipient_id": "{_Canary.number}"}}]}}'
+    ledger.close()
+    with pytest.raises(LedgerError) as caught:
+        settle(ledger, [body.encode()])
     assert_no_frame_shows_a_code(caught.value)
 
 
