@@ -37,36 +37,21 @@ class Second:
 
 
 class Recorder:
-    """Records the outcome of every message. Its memory grows by one row a second, not by the message.
-
-    Attributes:
-        started_at: When it began, by the monotonic clock; the window is open from then on.
-        begun: Messages whose sending has begun.
-        completed: Those that have their outcome.
-        on_time: Those that had it within the window.
-        failed: How many of them were not accepted, by their status.
-        failures: The same by reason: the vendor's code, or the error's class name.
-        examples: The text of the first error of each reason.
-        retries: Attempts beyond the first.
-        late: Arrivals that began more than `LATE_AFTER` after they were due.
-        worst_lateness: The longest delay of an arrival, in seconds.
-        dropped: Arrivals that were not sent, because too many were pending.
-        timeline: The seconds that have passed and were closed.
-    """
+    """Records the outcome of every message. Its memory grows by one row a second, not by the message."""
 
     def __init__(self, clock: Clock, window: float) -> None:
-        self.begun = 0
-        self.completed = 0
-        self.on_time = 0
-        self.failed: Counter[SendStatus] = Counter()
-        self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        self.retries = 0
-        self.late = 0
-        self.worst_lateness = 0.0
-        self.dropped = 0
-        self.timeline: list[Second] = []
-        self.started_at = clock.monotonic()
+        self.begun = 0  # messages whose sending has begun
+        self.completed = 0  # those that have their outcome
+        self.on_time = 0  # those that had it within the window
+        self.failed: Counter[SendStatus] = Counter()  # those that were not accepted
+        self.failures: Counter[str] = Counter()  # the same by reason: the vendor's code, or the error's class name
+        self.examples: dict[str, str] = {}  # the text of the first error of each reason
+        self.retries = 0  # attempts beyond the first
+        self.late = 0  # arrivals that began more than LATE_AFTER after they were due
+        self.worst_lateness = 0.0  # the longest delay of an arrival, in seconds
+        self.dropped = 0  # arrivals that were not sent, because too many were pending
+        self.timeline: list[Second] = []  # the seconds that have passed and were closed
+        self.started_at = clock.monotonic()  # the window is open from then on
         self._clock = clock
         self._window = window
         self._cpu_at_start = time.process_time()
