@@ -17,7 +17,7 @@ _FEWEST_SECONDS: Final = 3  # needed to distinguish a growing queue from noise
 
 @attrs.frozen
 class Figure:
-    """A number, or ``None``, with its name and unit; that of a count is empty."""
+    """A number with its name and its unit, which is empty for a count. ``None`` where there is no number."""
 
     name: str
     value: float | None
@@ -168,8 +168,10 @@ def compare(first: BenchmarkReport, second: BenchmarkReport) -> tuple[list[Compa
     for name, figure in (ours | theirs).items():
         absent = Figure(name, None, figure.unit)
         rows.append(Comparison(ours.get(name, absent), theirs.get(name, absent)))
-    conditions = zip(_conditions(first).items(), _conditions(second).values(), strict=True)
-    return rows, [f"{name}: {a} in the first, {b} in the second" for (name, a), b in conditions if a != b]
+    here, there = _conditions(first), _conditions(second)
+    return rows, [
+        f"{name}: {here[name]} in the first, {there[name]} in the second" for name in here if here[name] != there[name]
+    ]
 
 
 def _conditions(report: BenchmarkReport) -> dict[str, str]:

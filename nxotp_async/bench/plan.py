@@ -51,7 +51,7 @@ class Plan:
     def __attrs_post_init__(self) -> None:
         for name, check in _CHECKS.items():
             validate(name, check, getattr(self, name))
-        if (self.count is None) is (self.duration is None):
+        if (self.count is None) == (self.duration is None):
             raise ValueError("either count or duration must be given, and not both")
 
     @property
