@@ -239,7 +239,7 @@ class Delivery:
         error = self._errors[-1]
         if isinstance(error, TimestampExpiredError):
             return 0.0
-        return self._settings.retry.pause(error, state.attempt_number, self._client.clock.random())
+        return self._settings.retry.backoff(error, state.attempt_number, self._client.clock.random())
 
     def _reason_to_stop(self, state: "RetryCallState") -> str | None:
         """Return why there is no further attempt: an empty str for a limit of the policy, ``None`` if there is one."""

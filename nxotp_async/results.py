@@ -10,7 +10,7 @@ import attrs
 from .errors import InvalidMessageError, NotSentError, NxOtpError, OutcomeUnknownError
 from .messages import OtpMessage
 
-__all__ = ["Outcome", "ResultCollector", "SendResult", "SendStatus", "Summary"]
+__all__ = ["Outcome", "ResultCollector", "SendResult", "SendStatus", "Summary", "reason_of"]
 
 Outcome = str | NxOtpError
 """What an attempt ends with: the vendor's message id, or an error."""
@@ -163,7 +163,7 @@ class ResultCollector:
     @property
     def failures(self) -> Counter[int | str]:
         """How many messages failed for which reason: the vendor's code, or the error's class name without one."""
-        return Counter(_reason(result.error) for result in self._results if result.error is not None)
+        return Counter(reason_of(result.error) for result in self._results if result.error is not None)
 
     def summary(self) -> Summary:
         """Count the outcomes."""
@@ -176,5 +176,6 @@ class ResultCollector:
         )
 
 
-def _reason(error: NxOtpError) -> int | str:
+def reason_of(error: NxOtpError) -> int | str:
+    """Return why a message failed, to count by: the vendor's code, or the error's class name without one."""
     return type(error).__name__ if error.code is None else error.code

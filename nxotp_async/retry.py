@@ -1,4 +1,4 @@
-"""What is retried, after which pause, and how often."""
+"""What is retried, after which backoff, and how often."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -85,7 +85,7 @@ class RetryPolicy:
                 return throttled or error.code in self.transient_codes
         return False
 
-    def pause(self, error: NxOtpError, attempt: int, chance: float) -> float:
+    def backoff(self, error: NxOtpError, attempt: int, chance: float) -> float:
         """Return the seconds to wait after an attempt that failed: full jitter with an exponential limit.
 
         Args:

@@ -116,7 +116,7 @@ def what_follows_from_meta(code: MetaCode) -> str:
     policy, error = RetryPolicy(), MetaError(code=9099, meta_code=code.value)
     if not policy.retries(error):
         return "rejected"
-    if pause := policy.pause(error, 1, 0.0):
+    if pause := policy.backoff(error, 1, 0.0):
         return f"tried again after {pause:g} seconds at least; a bulk run delays this recipient alone"
     kind = FailureKind.of(error, expired=False, policy=policy, reject_on=())
     return "tried again; a bulk run slows down" if kind is FailureKind.THROTTLED else "tried again"

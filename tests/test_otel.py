@@ -24,8 +24,7 @@ from support import ScriptedTransport
 from test_canary import ANSWERS, _Canary, assert_clean, canary_client, echoing
 
 from nxotp_async import Attempt, Clock, NxOtpError, OtpClient, OtpMessage, RetryPolicy
-from nxotp_async.bulk import Dispatcher, Ledger
-from nxotp_async.bulk.schema import Entry
+from nxotp_async.bulk import Dispatcher, Ledger, Row
 from nxotp_async.otel import _Telemetry, instrument
 from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 from nxotp_async.testing import FakeClock
@@ -630,7 +629,7 @@ async def test_every_try_of_a_ledgers_message_is_a_span(
     with Ledger(tmp_path / "otps.ledger") as ledger:
         message = OtpMessage(TO, "482913", cus_message_id="order-1")
         with ledger.transaction():
-            ledger.add(ledger.add_source("otps.csv", 0.0), [Entry(2, "order-1", message, {}, "")], 0.0)
+            ledger.add(ledger.add_source("otps.csv", 0.0), [("order-1", Row(2, message, {}, "", ""))], 0.0)
         dispatcher = Dispatcher(ledger, client, retry=RetryPolicy(backoff_base=0.0))
         with telemetry.tracer.start_as_current_span("nightly run") as parent:
             await dispatcher.run()

@@ -126,54 +126,54 @@ TRANSIENT = TransientApiError(code=-1)
 
 def test_the_ceiling_doubles_up_to_the_cap() -> None:
     policy = RetryPolicy(backoff_base=0.5, backoff_cap=10)
-    assert [policy.pause(TRANSIENT, attempt, 1.0) for attempt in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
+    assert [policy.backoff(TRANSIENT, attempt, 1.0) for attempt in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.25, 0.5, 0.999])
 def test_the_jitter_is_full(chance: float) -> None:
-    assert RetryPolicy(backoff_base=2).pause(TRANSIENT, 2, chance) == pytest.approx(4 * chance)
+    assert RetryPolicy(backoff_base=2).backoff(TRANSIENT, 2, chance) == pytest.approx(4 * chance)
 
 
 def test_meta_is_left_alone_for_longer() -> None:
     policy = RetryPolicy(backoff_cap=1000)
     for attempt in range(1, 5):
-        assert policy.pause(_meta(130429), attempt, 1.0) > 4 * policy.pause(TRANSIENT, attempt, 1.0)
+        assert policy.backoff(_meta(130429), attempt, 1.0) > 4 * policy.backoff(TRANSIENT, attempt, 1.0)
 
 
 def test_the_cap_holds_for_meta_too() -> None:
-    assert RetryPolicy(backoff_cap=3).pause(_meta(130429), 5, 1.0) == 3
+    assert RetryPolicy(backoff_cap=3).backoff(_meta(130429), 5, 1.0) == 3
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
 def test_a_recipient_gets_no_second_message_within_six_seconds(chance: float) -> None:
     policy = RetryPolicy(backoff_base=0, backoff_cap=0)
-    assert policy.pause(_meta(131056), 1, chance) >= 6
-    assert RetryPolicy().pause(_meta(131056), 1, chance) >= 6
-    assert policy.pause(_meta(130429), 1, chance) == 0
+    assert policy.backoff(_meta(131056), 1, chance) >= 6
+    assert RetryPolicy().backoff(_meta(131056), 1, chance) >= 6
+    assert policy.backoff(_meta(130429), 1, chance) == 0
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
 def test_retry_after_is_the_least_pause(chance: float) -> None:
     error = TransientApiError(http_status=429, retry_after=30.0)
     policy = RetryPolicy(backoff_base=1, backoff_cap=2)
-    assert 30 <= policy.pause(error, 1, chance) <= 32
+    assert 30 <= policy.backoff(error, 1, chance) <= 32
 
 
 def test_a_retry_after_in_the_past_asks_for_nothing() -> None:
-    assert RetryPolicy().pause(TransientApiError(http_status=429, retry_after=0.0), 1, 0.0) == 0
+    assert RetryPolicy().backoff(TransientApiError(http_status=429, retry_after=0.0), 1, 0.0) == 0
 
 
 def test_the_longer_of_the_two_least_pauses_counts() -> None:
     policy = RetryPolicy()
-    assert policy.pause(_meta(131056, retry_after=60.0), 1, 0.0) == 60
-    assert policy.pause(_meta(131056, retry_after=1.0), 1, 0.0) == 6
+    assert policy.backoff(_meta(131056, retry_after=60.0), 1, 0.0) == 60
+    assert policy.backoff(_meta(131056, retry_after=1.0), 1, 0.0) == 6
 
 
 @pytest.mark.parametrize("attempt", [60, 1024, 10**6, 10**400])
 @pytest.mark.parametrize("error", [TRANSIENT, _meta(4), NotSentError(temporary=True)], ids=_name)
 def test_the_number_of_the_attempt_may_be_huge(attempt: int, error: NxOtpError) -> None:
-    assert RetryPolicy(backoff_cap=10).pause(error, attempt, 1.0) == 10
-    assert RetryPolicy(backoff_base=0).pause(error, attempt, 1.0) == 0
+    assert RetryPolicy(backoff_cap=10).backoff(error, attempt, 1.0) == 10
+    assert RetryPolicy(backoff_base=0).backoff(error, attempt, 1.0) == 0
 
 
 errors = st.one_of(
@@ -194,7 +194,7 @@ errors = st.one_of(
 def test_a_pause_is_never_negative_nor_endless(
     error: NxOtpError, attempt: int, chance: float, base: float, cap: float
 ) -> None:
-    pause = RetryPolicy(backoff_base=base, backoff_cap=cap).pause(error, attempt, chance)
+    pause = RetryPolicy(backoff_base=base, backoff_cap=cap).backoff(error, attempt, chance)
     asked = (error.retry_after if isinstance(error, ApiError) else None) or 0.0
     assert asked <= pause <= max(asked, 6.0) + cap
 
@@ -235,7 +235,7 @@ def test_seconds_too_large_for_a_float_are_refused() -> None:
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, 0.25, 3600])
 def test_the_seconds_may_be_whole_or_not(value: float) -> None:
-    assert RetryPolicy(backoff_base=value, backoff_cap=value).pause(TRANSIENT, 1, 1.0) == value
+    assert RetryPolicy(backoff_base=value, backoff_cap=value).backoff(TRANSIENT, 1, 1.0) == value
 
 
 def test_a_policy_cannot_be_changed_and_compares_by_value() -> None:

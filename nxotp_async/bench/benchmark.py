@@ -90,6 +90,13 @@ class Benchmark:
         elapsed = 0.0 if self.recorder is None else recorder.elapsed
         seconds = min(elapsed, self.plan.window)
         latencies, failed, completed = recorder.latencies(), recorder.failed, recorder.completed
+        arrivals = Arrivals(
+            due=recorder.begun + recorder.dropped,
+            late=recorder.late,
+            late_after=LATE_AFTER * 1000,
+            worst_lateness=recorder.worst_lateness * 1000,
+            dropped=recorder.dropped,
+        )
         return BenchmarkReport(
             started=datetime.fromtimestamp(self._started_at, UTC),
             target=self._target,
@@ -111,22 +118,12 @@ class Benchmark:
             latency=latencies.percentiles(),
             histogram=latencies.encode(),
             loop_lag=self._lag.percentiles(),
-            arrivals=None if self.plan.rate is None else _arrivals(recorder),
+            arrivals=None if self.plan.rate is None else arrivals,
             cpu_per_send=recorder.cpu_seconds / completed * 1e6 if completed else None,
             cpu_share=recorder.cpu_seconds / elapsed if elapsed else 0.0,
             timeline=recorder.timeline,
             machine=Machine.here(),
         )
-
-
-def _arrivals(recorder: Recorder) -> Arrivals:
-    return Arrivals(
-        due=recorder.begun + recorder.dropped,
-        late=recorder.late,
-        late_after=LATE_AFTER * 1000,
-        worst_lateness=recorder.worst_lateness * 1000,
-        dropped=recorder.dropped,
-    )
 
 
 def made_up_messages(number: int = 1000) -> list[OtpMessage]:

@@ -8,7 +8,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .recorder import Second
 from .report import BenchmarkReport
@@ -21,6 +21,7 @@ _BLUE: Final = "#3b82f6"
 _ORANGE: Final = "#ea8c0c"
 _GREEN: Final = "#22a06b"
 _RED: Final = "#e5484d"
+_PLAIN: Final = "{x:,g}"  # numbers on an axis
 _MOST_MARKERS: Final = 120
 _WIDTH: Final = 9.0  # inches; the page scales it
 
@@ -35,29 +36,22 @@ def latency_chart(report: BenchmarkReport) -> str:
     axes.set_xscale("log")
     axes.set_yscale("log")
     marks = [mark for mark in (0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999) if 1 - mark >= tail * 0.999]
-    axes.xaxis.set_major_locator(FixedLocator([1 / (1 - mark) for mark in marks]))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{mark * 100:.6g} %" for mark in marks]))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([1 / (1 - mark) for mark in marks], [f"{mark * 100:.6g} %" for mark in marks])
     wide = heights[-1] >= 10 * heights[0]
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30) if wide else MaxNLocator(nbins=8))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(_PLAIN)
+    axes.minorticks_off()
     axes.set_xlabel("share of messages with at most this latency")
     axes.set_ylabel("latency, ms")
     return _svg(figure)
-
-
-def _plain(value: float, _: object) -> str:
-    return f"{value:,g}"
 
 
 def timeline_chart(report: BenchmarkReport) -> str:
     """Draw throughput, and the median and p99 of the latency, second by second."""
     figure, (upper, lower) = _figure(4.8, 2)
     rows, end = report.timeline, report.seconds + report.drain_seconds
-    whole = [
-        row for row in rows if row.second + 1 <= report.seconds
-    ] or rows  # the rate of a part of a second would be wrong
+    # The rate of a part of a second would be wrong.
+    whole = [row for row in rows if row.second + 1 <= report.seconds] or rows
     lines: list[tuple[Axes, Sequence[Second], Callable[[Second], float | None], str, str]] = [
         (upper, whole, lambda row: row.completed, _BLUE, "completed"),
         (upper, whole, lambda row: row.failed, _RED, "of them not accepted"),
@@ -76,7 +70,7 @@ def timeline_chart(report: BenchmarkReport) -> str:
         axes.set_xlim(0, end)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_major_formatter(_PLAIN)
         if report.drain_seconds > 0.02 * end:  # otherwise it is too narrow to see
             axes.axvspan(report.seconds, end, color=_INK, alpha=0.06, label="draining", linewidth=0)
         axes.legend(frameon=False, labelcolor=_INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0)

@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from ..results import SendStatus
 from .histogram import Percentiles
 from .report import Arrivals, BenchmarkReport
 
@@ -16,13 +17,7 @@ _FEWEST_SECONDS: Final = 3  # needed to distinguish a growing queue from noise
 
 @attrs.frozen
 class Figure:
-    """A number with its name.
-
-    Attributes:
-        name: The name.
-        value: The number, or ``None`` if there is none.
-        unit: The unit; empty for a count.
-    """
+    """A number with its name and its unit, which is empty for a count. ``None`` where there is no number."""
 
     name: str
     value: float | None
@@ -44,10 +39,7 @@ def figures(report: BenchmarkReport) -> list[Figure]:
         # There is none if messages were due for less time than the first one took.
         Figure("throughput", report.throughput or None, "messages/s"),
         Figure("completed", report.completed),
-        Figure("accepted", report.accepted),
-        Figure("rejected", report.rejected),
-        Figure("not sent", report.not_sent),
-        Figure("unknown", report.unknown),
+        *(Figure(status.label, getattr(report, status)) for status in SendStatus),
         *(Figure(f"failed with {reason}", number) for reason, number in report.failures.items()),
         Figure("retries", report.retries),
         *([] if report.arrivals is None else _arrivals(report.arrivals)),
@@ -148,12 +140,7 @@ def _queue_grew(report: BenchmarkReport, rate: float) -> bool:
 
 @attrs.frozen
 class Comparison:
-    """One figure of two runs.
-
-    Attributes:
-        first: The figure of the first run.
-        second: The same of the second.
-    """
+    """One figure of two runs."""
 
     first: Figure
     second: Figure
@@ -168,11 +155,9 @@ class Comparison:
         """The ratio as text: a percentage below 2, otherwise a factor."""
         if self.ratio is None:
             return ""
-        return (
-            f"{(self.ratio - 1) * 100:+.1f} %"
-            if self.ratio < 2
-            else f"x {self.ratio:,.{1 if self.ratio < 100 else 0}f}"
-        )
+        if self.ratio < 2:
+            return f"{(self.ratio - 1) * 100:+.1f} %"
+        return f"x {self.ratio:,.{1 if self.ratio < 100 else 0}f}"
 
 
 def compare(first: BenchmarkReport, second: BenchmarkReport) -> tuple[list[Comparison], list[str]]:
@@ -183,19 +168,13 @@ def compare(first: BenchmarkReport, second: BenchmarkReport) -> tuple[list[Compa
     for name, figure in (ours | theirs).items():
         absent = Figure(name, None, figure.unit)
         rows.append(Comparison(ours.get(name, absent), theirs.get(name, absent)))
-    return rows, _differences(first, second)
-
-
-def _differences(first: BenchmarkReport, second: BenchmarkReport) -> list[str]:
-    ours, theirs = _circumstances(first), _circumstances(second)
-    return [
-        f"{name}: {ours[name]} in the first, {theirs[name]} in the second"
-        for name in ours
-        if ours[name] != theirs[name]
+    here, there = _conditions(first), _conditions(second)
+    return rows, [
+        f"{name}: {here[name]} in the first, {there[name]} in the second" for name in here if here[name] != there[name]
     ]
 
 
-def _circumstances(report: BenchmarkReport) -> dict[str, str]:
+def _conditions(report: BenchmarkReport) -> dict[str, str]:
     """Return the conditions of a run, but for the versions of the libraries, which are what is compared."""
     plan, machine = report.plan, report.machine
     dropped = report.arrivals.dropped if report.arrivals else 0

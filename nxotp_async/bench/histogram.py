@@ -24,15 +24,7 @@ _CURVE_STEPS: Final = 10  # points of the curve each time the remaining share is
 
 @attrs.frozen
 class Percentiles:
-    """Percentiles of durations, in milliseconds and exact to three digits.
-
-    Attributes:
-        p50: The median.
-        p90: The 90th percentile.
-        p99: The 99th percentile.
-        p999: The 99.9th percentile.
-        max: The longest, exactly.
-    """
+    """Percentiles of durations, in milliseconds and exact to three digits, and the longest duration, exactly."""
 
     p50: float
     p90: float

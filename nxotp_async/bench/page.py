@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from .charts import latency_chart, outcome_chart, timeline_chart
-from .figures import Figure, caveats, described, figures
+from .figures import caveats, described, figures
 from .report import BenchmarkReport
 
 __all__ = ["html_page"]
@@ -34,7 +34,14 @@ _TILES: Final = ("latency p50", "latency p99", "latency p99.9", "latency max", "
 def html_page(report: BenchmarkReport) -> str:
     """Return the page, which can be opened from a disk or attached to a mail."""
     shown = figures(report)
-    tiles = [figure for figure in shown if figure.name in _TILES]
+    warnings = "".join(f"<p>{escape(text)}</p>" for text in caveats(report))
+    if warnings:
+        warnings = f'<div class="warnings">{warnings}</div>'
+    tiles = "".join(
+        f"<div><span>{escape(figure.name)}</span><b>{escape(figure.text)}</b></div>"
+        for figure in shown
+        if figure.name in _TILES
+    )
     machine = attrs.asdict(report.machine)
     return f"""<!doctype html>
 <html lang="en">
@@ -49,8 +56,8 @@ def html_page(report: BenchmarkReport) -> str:
 <h1>Load benchmark</h1>
 <p>{escape(described(report))}</p>
 <p class="soft">{report.started:%Y-%m-%d %H:%M:%S} UTC, {report.seconds:,.1f} s measured</p>
-{_warnings(caveats(report))}
-<div class="tiles">{"".join(map(_tile, tiles))}</div>
+{warnings}
+<div class="tiles">{tiles}</div>
 {_charts(report)}
 <h2>All figures</h2>
 {_table((figure.name, figure.text) for figure in shown)}
@@ -61,14 +68,6 @@ sending process, including the benchmark.</p>
 </body>
 </html>
 """
-
-
-def _warnings(texts: list[str]) -> str:
-    return f'<div class="warnings">{"".join(f"<p>{escape(text)}</p>" for text in texts)}</div>' if texts else ""
-
-
-def _tile(figure: Figure) -> str:
-    return f"<div><span>{escape(figure.name)}</span><b>{escape(figure.text)}</b></div>"
 
 
 def _charts(report: BenchmarkReport) -> str:

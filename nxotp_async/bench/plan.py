@@ -5,10 +5,19 @@ from typing import Final
 
 import attrs
 
+from ..checks import integer, number, optional, validate
+
 __all__ = ["Plan"]
 
 _LONGEST_RUN: Final = 86_400.0  # seconds
 _DEFAULT_DURATION: Final = 10.0  # seconds
+_CHECKS: Final = {
+    "rate": optional(number(at_least=0.001, at_most=100_000)),
+    "count": optional(integer(at_least=1)),
+    "duration": optional(number(above=0, at_most=_LONGEST_RUN)),
+    "warm_up": number(at_least=0, at_most=_LONGEST_RUN),
+    "max_pending": integer(at_least=1),
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -40,20 +49,10 @@ class Plan:
         return _DEFAULT_DURATION if self.count is None else None
 
     def __attrs_post_init__(self) -> None:
-        if self.count is not None and self.duration is not None:
-            raise ValueError("count and duration exclude each other")
-        if self.count is None and self.duration is None:
-            raise ValueError("either count or duration must be given")
-        if self.count is not None and self.count < 1:
-            raise ValueError("count must be 1 at least")
-        if self.duration is not None and not 0 < self.duration <= _LONGEST_RUN:
-            raise ValueError(f"duration must be more than 0, and {_LONGEST_RUN:,.0f} seconds at most")
-        if self.rate is not None and not 0.001 <= self.rate <= 100_000:
-            raise ValueError("rate must be 0.001 to 100,000 messages a second")
-        if not 0 <= self.warm_up <= _LONGEST_RUN:
-            raise ValueError(f"warm_up must be 0 to {_LONGEST_RUN:,.0f} seconds")
-        if self.max_pending < 1:
-            raise ValueError("max_pending must be 1 at least")
+        for name, check in _CHECKS.items():
+            validate(name, check, getattr(self, name))
+        if (self.count is None) == (self.duration is None):
+            raise ValueError("either count or duration must be given, and not both")
 
     @property
     def arrivals(self) -> int | None:

@@ -7,8 +7,8 @@ from typing import Final
 import attrs
 
 from ..clocks import Clock
-from ..errors import ApiError, NxOtpError
-from ..results import SendStatus
+from ..errors import NxOtpError
+from ..results import SendStatus, reason_of
 from .histogram import Histogram
 
 __all__ = ["LATE_AFTER", "Recorder", "Second"]
@@ -37,36 +37,21 @@ class Second:
 
 
 class Recorder:
-    """Records the outcome of every message. Its memory grows by one row a second, not by the message.
-
-    Attributes:
-        started_at: When it began, by the monotonic clock; the window is open from then on.
-        begun: Messages whose sending has begun.
-        completed: Those that have their outcome.
-        on_time: Those that had it within the window.
-        failed: How many of them were not accepted, by their status.
-        failures: The same by reason: the vendor's code, or the error's class name.
-        examples: The text of the first error of each reason.
-        retries: Attempts beyond the first.
-        late: Arrivals that began more than `LATE_AFTER` after they were due.
-        worst_lateness: The longest delay of an arrival, in seconds.
-        dropped: Arrivals that were not sent, because too many were pending.
-        timeline: The seconds that have passed and were closed.
-    """
+    """Records the outcome of every message. Its memory grows by one row a second, not by the message."""
 
     def __init__(self, clock: Clock, window: float) -> None:
-        self.begun = 0
-        self.completed = 0
-        self.on_time = 0
-        self.failed: Counter[SendStatus] = Counter()
-        self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        self.retries = 0
-        self.late = 0
-        self.worst_lateness = 0.0
-        self.dropped = 0
-        self.timeline: list[Second] = []
-        self.started_at = clock.monotonic()
+        self.begun = 0  # messages whose sending has begun
+        self.completed = 0  # those that have their outcome
+        self.on_time = 0  # those that had it within the window
+        self.failed: Counter[SendStatus] = Counter()  # those that were not accepted
+        self.failures: Counter[str] = Counter()  # the same by reason: the vendor's code, or the error's class name
+        self.examples: dict[str, str] = {}  # the text of the first error of each reason
+        self.retries = 0  # attempts beyond the first
+        self.late = 0  # arrivals that began more than LATE_AFTER after they were due
+        self.worst_lateness = 0.0  # the longest delay of an arrival, in seconds
+        self.dropped = 0  # arrivals that were not sent, because too many were pending
+        self.timeline: list[Second] = []  # the seconds that have passed and were closed
+        self.started_at = clock.monotonic()  # the window is open from then on
         self._clock = clock
         self._window = window
         self._cpu_at_start = time.process_time()
@@ -118,7 +103,7 @@ class Recorder:
         if error is not None:
             self._failed_now += 1
             self.failed[SendStatus.of(error)] += 1
-            self.failures[reason := _reason(error)] += 1
+            self.failures[reason := str(reason_of(error))] += 1
             if reason not in self.examples:
                 self.examples[reason] = str(error)
 
@@ -152,7 +137,3 @@ class Recorder:
                 self._past.add(self._current)
                 self._current = Histogram()
                 self._failed_now = 0
-
-
-def _reason(error: NxOtpError) -> str:
-    return str(error.code) if isinstance(error, ApiError) and error.code is not None else type(error).__name__

@@ -43,16 +43,7 @@ class Arrivals:
 
 @attrs.frozen
 class Machine:
-    """The machine and the versions of a run, without the machine's name.
-
-    Attributes:
-        platform: The operating system and processor.
-        cpus: The number of processors.
-        python: The version of Python.
-        event_loop: asyncio, or uvloop and its version.
-        aiohttp: The version of aiohttp.
-        nxotp_async: The version of nxotp_async.
-    """
+    """The machine and the versions of a run, without the machine's name."""
 
     platform: str
     cpus: int

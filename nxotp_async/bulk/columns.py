@@ -31,6 +31,7 @@ _FIELDS: Final = {
     for field in attrs.fields(OtpMessage)
     for name in (field.name, *_ALIASES.get(field.name, ()))
 }
+_COMPUTED = re.compile(r"\d+\.0+|\d[.,]?\d*[eE]\+?\d+")  # as programs write numbers, not as people write them
 _RESULT: Final = {_fold(name) for name in ("status", "code", "meta_code")}
 
 
@@ -101,28 +102,19 @@ def _cell(value: object, field: str) -> object:
         if not value:
             return None
     match field:
-        case "to":
-            return _number(value)
-        case "api_type" if isinstance(value, str):
-            return int(value) if value in ("0", "1") else value
+        case "to" if type(value) is int:
+            return str(value)
+        case "to" if isinstance(value, str) and _COMPUTED.fullmatch(value):
+            raise InvalidMessageError(
+                "to was taken for a decimal number by the program that wrote it, and may have lost digits",
+                field="to",
+                reason=InvalidReason.INVALID_NUMBER,
+                hint="let that program treat the column as text",
+            )
+        case "api_type" if isinstance(value, str) and value in ("0", "1"):
+            return int(value)
         case "expires_at":
             return _instant(value)
-    return value
-
-
-_COMPUTED = re.compile(r"\d+\.0+|\d[.,]?\d*[eE]\+?\d+")  # as programs write numbers, not as people write them
-
-
-def _number(value: object) -> object:
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, str) and _COMPUTED.fullmatch(value):
-        raise InvalidMessageError(
-            "to was taken for a decimal number by the program that wrote it, and may have lost digits",
-            field="to",
-            reason=InvalidReason.INVALID_NUMBER,
-            hint="let that program treat the column as text",
-        )
     return value
 
 

@@ -71,7 +71,11 @@ class Database:
         self._connection.create_function("advances", 2, advances, deterministic=True)
         with self._atomically():
             if is_new:
-                self._create_tables()
+                for statement in TABLES.split(";"):
+                    execute(statement)
+                execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                execute(f"PRAGMA user_version = {_VERSION}")
+                execute("INSERT INTO metadata VALUES (?, ?)", (token_bytes(32), _CLOSED))
             ((log_state,),) = execute("SELECT log_state FROM metadata")
             if log_state == _IN_FILE and not has_log:
                 raise LedgerError(
@@ -90,13 +94,6 @@ class Database:
         if tables and version != _VERSION:
             raise LedgerError(f"{self._name} was made by another version of nxotp_async", hint="use that version")
         return not tables
-
-    def _create_tables(self) -> None:
-        for statement in TABLES.split(";"):
-            self._connection.execute(statement)
-        self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-        self._connection.execute("INSERT INTO metadata VALUES (?, ?)", (token_bytes(32), _CLOSED))
 
     def close(self) -> None:
         """Write everything into the one file, and close it."""

@@ -5,12 +5,12 @@ of the loop, and whatever is kept here is of this thread alone, the pacing of th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
-from ..errors import LedgerError, without_frames
+from ..errors import sensitive_variables
 from .ledger import Ledger
 from .pacing import RecipientPacing
 from .schema import MessageState, StoredMessage, Transition
@@ -53,42 +53,37 @@ class LedgerExchange:
         self._pacing = RecipientPacing(self._per_recipient, sent)
         return self._ledger.counts()
 
+    @sensitive_variables
     def exchange(self, transitions: Iterable[Transition], wanted: int, now: float, monotonic: float) -> Batch:
         """Record transitions, and claim as many messages as wanted at the most, in one durable transaction."""
-        recorded = list(self._paced(transitions, monotonic))
+        recorded = [self._paced(transition, monotonic) for transition in transitions]
         messages: list[StoredMessage] = []
         exhausted = False if wanted else None
         position = self._position
-        try:
-            with self._ledger.transaction():
-                self._ledger.record(recorded, now)
-                for _ in range(_MAX_ROUNDS):
-                    if not (missing := wanted - len(messages)):
-                        break
-                    due = self._ledger.due(missing, now, monotonic)
-                    rows = due or self._ledger.fresh(missing, now, after=position)
-                    if exhausted := not rows:
-                        break
-                    if not due:
-                        position = rows[-1].key
-                    ready, later = self._pacing.split(rows, monotonic, waited=bool(due))
-                    self._ledger.claim([row.key for row in ready], now)
-                    self._ledger.defer(later)
-                    messages += ready
-                next_due = self._ledger.next_due(now, monotonic)
-            self._position = position
-            return Batch(len(recorded), messages, next_due, exhausted)
-        except LedgerError as error:
-            failure = without_frames(error)  # they hold the contents of messages
-        raise failure
+        with self._ledger.transaction():
+            self._ledger.record(recorded, now)
+            for _ in range(_MAX_ROUNDS):
+                if not (missing := wanted - len(messages)):
+                    break
+                due = self._ledger.due(missing, now, monotonic)
+                rows = due or self._ledger.fresh(missing, now, after=position)
+                if exhausted := not rows:
+                    break
+                if not due:
+                    position = rows[-1].key
+                ready, later = self._pacing.split(rows, monotonic, waited=bool(due))
+                self._ledger.claim([row.key for row in ready], now)
+                self._ledger.defer(later)
+                messages += ready
+            next_due = self._ledger.next_due(now, monotonic)
+        self._position = position
+        return Batch(len(recorded), messages, next_due, exhausted)
 
-    def _paced(self, transitions: Iterable[Transition], monotonic: float) -> Iterator[Transition]:
-        for transition in transitions:
-            if transition.throttled is None:
-                yield transition
-            else:
-                slot = self._pacing.throttled(transition.throttled, transition.not_before, monotonic)
-                yield attrs.evolve(transition, not_before=slot)
+    def _paced(self, transition: Transition, monotonic: float) -> Transition:
+        if transition.throttled is None:
+            return transition
+        slot = self._pacing.throttled(transition.throttled, transition.not_before, monotonic)
+        return attrs.evolve(transition, not_before=slot)
 
     def expire(self, now: float) -> Counter[MessageState]:
         """Take out of the queue what has expired, and return how many are in which state now."""

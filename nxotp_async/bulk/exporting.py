@@ -5,31 +5,45 @@ import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import orjson
 
 from .files import FileFormat
-from .formats import csv_line
-from .ledger import Ledger
-from .schema import RESULT_COLUMNS
+from .formats import csv_line, json_object
 
-__all__ = ["export", "is_export"]
+if TYPE_CHECKING:
+    from .ledger import Ledger
+
+__all__ = ["RESULT_COLUMNS", "export", "is_export"]
+
+RESULT_COLUMNS: Final = {
+    "line": "line",
+    "cus_message_id": "cus_message_id",
+    "to": "recipient",
+    "status": "state",
+    "message_id": "message_id",
+    "code": "code",
+    "meta_code": "meta_code",
+    "error": "error",
+    "reason": "reason",
+    "attempts": "attempts",
+    "receipt": "receipt",
+    "sent_at": "sent_at",
+    "finished_at": "finished_at",
+}
+"""The columns of a result, each with what the ledger's table calls it."""
 
 _HEAD_BYTES: Final = 1024 * 1024  # far more than the names of the columns have
 
 
-def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_number: Callable[[str], str] = str) -> int:
+def export(
+    ledger: "Ledger", output: IO[str], file_format: FileFormat, *, show_number: Callable[[str], str] = str
+) -> int:
     """Write every row of the ledger, and return how many there were.
 
     The columns of the input that are no field of a message come after those of the result; one that is called like
-    one of them gets ``input_`` before its name.
-
-    Args:
-        ledger: Where from.
-        output: Where to.
-        file_format: How.
-        show_number: Makes of a recipient's number what is written.
+    one of them gets ``input_`` before its name. What ``show_number`` makes of a recipient's number is written.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -37,7 +51,8 @@ def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_num
     """
     extra_names = _extra_names(ledger.extra_columns())
     columns = [*RESULT_COLUMNS, *extra_names.values()]
-    write = _csv_writer(output, columns) if file_format is FileFormat.CSV else _ndjson_writer(output)
+    if file_format is FileFormat.CSV:
+        output.write(csv_line(columns))
     count = 0
     for result in ledger.results():
         count += 1
@@ -46,7 +61,11 @@ def export(ledger: Ledger, output: IO[str], file_format: FileFormat, *, show_num
         for name in ("sent_at", "finished_at"):
             seconds = result[name]
             result[name] = seconds and datetime.fromtimestamp(seconds, UTC).isoformat("T", "milliseconds")
-        write({**result, **{extra_names[name]: value for name, value in extra.items()}})
+        result |= {extra_names[name]: value for name, value in extra.items()}
+        if file_format is FileFormat.CSV:
+            output.write(csv_line(_cell(result.get(name)) for name in columns))
+        else:
+            output.write(orjson.dumps(result).decode() + "\n")
     return count
 
 
@@ -59,19 +78,15 @@ def is_export(path: Path, file_format: FileFormat) -> bool:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    try:
-        names = _names(head.decode(errors="replace"), file_format) if head else RESULT_COLUMNS
-    except (ValueError, csv.Error):
-        return False
-    return names[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
-
-
-def _names(head: str, file_format: FileFormat) -> tuple[str, ...]:
-    if file_format is FileFormat.CSV:
-        return tuple(next(csv.reader(io.StringIO(head, newline=""))))
-    row = orjson.loads(head.partition("\n")[0])
-    return tuple(row) if isinstance(row, dict) else ()
+        head = file.read(_HEAD_BYTES).decode(errors="replace")
+    if file_format is FileFormat.NDJSON:
+        names = list(json_object(head.partition("\n")[0]) or ())
+    else:
+        try:
+            names = next(csv.reader(io.StringIO(head, newline="")), [])
+        except csv.Error:
+            return False
+    return not head or names[: len(RESULT_COLUMNS)] == list(RESULT_COLUMNS)
 
 
 def _extra_names(columns: list[str]) -> dict[str, str]:
@@ -84,14 +99,5 @@ def _extra_names(columns: list[str]) -> dict[str, str]:
     return names
 
 
-def _csv_writer(output: IO[str], columns: list[str]) -> Callable[[dict[str, Any]], object]:
-    output.write(csv_line(columns))
-    return lambda row: output.write(csv_line(_cell(row.get(name)) for name in columns))
-
-
 def _cell(value: object) -> object:
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _ndjson_writer(output: IO[str]) -> Callable[[dict[str, Any]], object]:
-    return lambda row: output.write(orjson.dumps(row).decode() + "\n")

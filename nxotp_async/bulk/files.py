@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import attrs
 
-from ..errors import InputFileError, without_frames
+from ..errors import InputFileError, sensitive_variables, without_frames
 from .columns import Row
 from .formats import Lines, read_csv, read_ndjson
 
@@ -40,8 +40,6 @@ class MessageFile:
     """The rows of an open file. Iterating over them reads it, once.
 
     Attributes:
-        name: What to call it.
-        format: How its rows are written.
         columns: The column names of a CSV file; empty for NDJSON.
     """
 
@@ -76,7 +74,9 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
         InputFileError: It cannot be opened, is of another kind, or is empty.
     """
     name = "standard input" if path == "-" else os.fsencode(Path(path).name or path).decode(errors="replace")
-    file_format = file_format or _format_of(path, name)
+    file_format = file_format or _FORMAT_OF_SUFFIX.get(Path(path.lower().removesuffix(".gz")).suffix)
+    if file_format is None:
+        raise InputFileError(f"the format of {name} cannot be told from its name", hint="say --format csv or ndjson")
     try:
         file = io.FileIO(sys.stdin.fileno() if path == "-" else path, closefd=path != "-")
         os.set_blocking(file.fileno(), True)  # what is not there yet would be taken for the end
@@ -88,13 +88,9 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
         yield read_messages(_decompressed(file, path, name), name, file_format)
 
 
+@sensitive_variables
 def read_messages(stream: BinaryIO, name: str, file_format: FileFormat) -> MessageFile:
-    """Read the beginning of a stream of rows, as far as it names the columns.
-
-    Args:
-        stream: Where to read.
-        name: What to call it.
-        file_format: How its rows are written.
+    """Read the beginning of a stream of rows, as far as it names the columns. Errors call it by the name.
 
     Raises:
         InputFileError: It is empty, or its first line does not name the columns of messages.
@@ -102,18 +98,7 @@ def read_messages(stream: BinaryIO, name: str, file_format: FileFormat) -> Messa
     lines = Lines(stream, name)
     if file_format is FileFormat.NDJSON:
         return MessageFile(name, file_format, [], read_ndjson(lines))
-    try:
-        return MessageFile(name, file_format, *read_csv(lines))
-    except InputFileError as error:
-        failure = without_frames(error)
-    raise failure
-
-
-def _format_of(path: str, name: str) -> FileFormat:
-    suffix = Path(path.lower().removesuffix(".gz")).suffix
-    if suffix not in _FORMAT_OF_SUFFIX:
-        raise InputFileError(f"the format of {name} cannot be told from its name", hint="say --format csv or ndjson")
-    return _FORMAT_OF_SUFFIX[suffix]
+    return MessageFile(name, file_format, *read_csv(lines))
 
 
 class _Rewound(io.RawIOBase):

@@ -10,7 +10,6 @@ import attrs
 from ..clocks import Clock
 from ..codes import MetaCode
 from ..errors import ApiError, NxOtpError, OutcomeUnknownError
-from ..messages import OtpMessage
 from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
@@ -27,7 +26,7 @@ _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
 
 
 class FlowControl:
-    """The rate, the pauses and the end of a run, as its results ask for. It belongs to the event loop.
+    """The rate, the waits and the end of a run, as its results ask for. It belongs to the event loop.
 
     The arguments are those of `Dispatcher`.
 
@@ -55,7 +54,9 @@ class FlowControl:
             self._holds = 0
             return Transition(claimed.key, MessageState.ACCEPTED, result.attempts, message_id=result.message_id)
         error, now = result.error, self._clock.monotonic()
-        kind = self._kind_of(error, claimed.message)
+        expires_at = claimed.message.expires_at
+        expired = expires_at is not None and expires_at.timestamp() <= self._clock.time()
+        kind = FailureKind.of(error, expired=expired, policy=self._policy, reject_on=self._reject_on)
         sent_at = now - result.elapsed
         tried_again = sent_at >= self._held_until
         self._note(kind, error, now, tried_again=tried_again)
@@ -78,18 +79,14 @@ class FlowControl:
         refusals = claimed.refusals + (kind is FailureKind.RETRYABLE)
         if kind is FailureKind.FINAL or (kind in _COUNTED and refusals >= self._policy.max_attempts):
             return transition
-        pause = self._policy.pause(error, claimed.refusals + 1, self._clock.random())
+        backoff = self._policy.backoff(error, claimed.refusals + 1, self._clock.random())
         return attrs.evolve(
             transition,
             state=MessageState.QUEUED,
             refusals=int(kind in _COUNTED),
-            not_before=now + min(pause, Health.PATIENCE),
+            not_before=now + min(backoff, Health.PATIENCE),
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
-
-    def _kind_of(self, error: NxOtpError, message: OtpMessage) -> FailureKind:
-        expired = message.expires_at is not None and message.expires_at.timestamp() <= self._clock.time()
-        return FailureKind.of(error, expired=expired, policy=self._policy, reject_on=self._reject_on)
 
     def _note(self, kind: FailureKind, error: NxOtpError, now: float, *, tried_again: bool) -> None:
         """Note what a failure says of the vendor's health, and end the run where that is bad enough."""

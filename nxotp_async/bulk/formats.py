@@ -121,7 +121,8 @@ def _cells(first: str, lines: Lines) -> Iterator[tuple[int, list[str]]]:
                 raise lines.refusal(*_NO_END, line=begins_on)
             yield line
 
-    reader = csv.reader(of_rows(), delimiter=_delimiter(first), strict=True)
+    delimiter = max(",;\t|", key=first.count)  # spreadsheets of many countries write semicolons
+    reader = csv.reader(of_rows(), delimiter=delimiter, strict=True)
     before = lines.number - 1
     while True:
         begins_on, length = before + reader.line_num + 1, 0
@@ -133,11 +134,6 @@ def _cells(first: str, lines: Lines) -> Iterator[tuple[int, list[str]]]:
             raise lines.refusal(*_explain(error, lines.number > begins_on), line=begins_on) from None
         if any(cells):
             yield begins_on, cells
-
-
-def _delimiter(header: str) -> str:
-    """Return what separates the names of the first line: spreadsheets of many countries write semicolons."""
-    return max(",;\t|", key=header.count)
 
 
 def _explain(error: csv.Error, goes_on: bool) -> tuple[str, str | None]:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
@@ -21,8 +20,10 @@ import orjson
 from ..languages import Language
 from ..messages import ApiType, Category, OtpMessage
 from . import schema
+from .columns import Row
 from .database import Database
-from .schema import Entry, MessageState, StoredMessage, Transition
+from .exporting import RESULT_COLUMNS
+from .schema import MessageState, StoredMessage, Transition
 
 __all__ = ["Ledger", "Reason"]
 
@@ -32,14 +33,9 @@ _TRANSITION: Final = attrgetter(*schema.TRANSITION_COLUMNS)
 
 @attrs.frozen
 class Reason:
-    """Why messages are in a state, and how many are.
+    """Why messages are in a state: the error's class, the vendor's code and Meta's, if there are any; and how many are.
 
     Attributes:
-        state: The state.
-        error: The name of the error's class, or ``None`` without one.
-        code: The vendor's code, or ``None`` without one.
-        meta_code: Meta's code, or ``None`` without one.
-        count: How many messages.
         reason: The text of one of their errors.
     """
 
@@ -60,20 +56,19 @@ class Ledger:
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
         create: Whether to make the file where it does not exist.
-        now: The time, by default the machine's; so it is in the methods where it may be left out.
 
     Raises:
         LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written. So do the
             methods.
     """
 
-    def __init__(self, path: Path | str | None, *, create: bool = True, now: float | None = None) -> None:
+    def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
         self.path: Path | None = None if path is None else Path(path)
         self._database = Database(self.path, create=create)
         try:
             ((self._digest_key,),) = self._database.query(schema.DIGEST_KEY)
             with self.transaction():
-                self._database.change(schema.INTERRUPT, (_time(now),))
+                self._database.change(schema.INTERRUPT, (time.time(),))
         except BaseException:
             self._database.close()
             raise
@@ -81,9 +76,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -111,15 +104,15 @@ class Ledger:
         """Within a transaction, note the names of a file's columns that are no field of a message."""
         self._database.change(schema.SET_COLUMNS, (_json(columns), source))
 
-    def add(self, source: int, entries: Sequence[Entry], now: float) -> dict[str, tuple[int, int]]:
-        """Within a transaction, take rows in as queued, or as not sent where they are not valid messages.
+    def add(self, source: int, rows: Sequence[tuple[str, Row]], now: float) -> dict[str, tuple[int, int]]:
+        """Within a transaction, take rows in, each with its identity: as queued, or as not sent where it is no message.
 
         Rows whose identity the ledger holds already are left out, and returned: the source and the line of each there.
         """
-        rows = [_encoded(source, entry, now) for entry in entries]
-        if self._database.insert(schema.INSERT, rows) == len(entries):
+        encoded = [_encoded(source, identity, row, now) for identity, row in rows]
+        if self._database.insert(schema.INSERT, encoded) == len(rows):
             return {}
-        lines = {entry.identity: entry.line for entry in entries}
+        lines = {identity: row.line for identity, row in rows}
         held = self._database.query(schema.FIND, (_json(list(lines)),))
         return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
 
@@ -218,11 +211,11 @@ class Ledger:
         while rows := self._database.query(schema.RESULTS, (last, _PAGE)):
             last = rows[-1][0]
             for _, extra, *values in rows:
-                yield {**dict(zip(schema.RESULT_COLUMNS, values, strict=True)), "extra": orjson.loads(extra or "{}")}
+                yield {**dict(zip(RESULT_COLUMNS, values, strict=True)), "extra": orjson.loads(extra or "{}")}
 
     # ------------------------------------------------------------------------------------------ by hand
 
-    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False, now: float | None = None) -> int:
+    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
         An unknown message becomes accepted, but rejected where somebody says by hand that it has ``failed``.
@@ -231,27 +224,22 @@ class Ledger:
             receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.
             by_callback: Whether the vendor says so, who calls the message by the same id. Only unknown messages are
                 settled otherwise.
-            now: The time.
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
-            return sum(self._database.change(sql, (_time(now), _json(rows))) for sql in schema.RESOLVE)
+            return sum(self._database.change(sql, (time.time(), _json(rows))) for sql in schema.RESOLVE)
 
-    def requeue(self, cus_message_ids: Iterable[str], *, now: float | None = None) -> int:
+    def requeue(self, cus_message_ids: Iterable[str]) -> int:
         """Queue unknown messages again, and return how many were. Those whose code is erased stay unknown.
 
         Their recipients may get two messages.
         """
         with self.transaction():
-            return self._database.change(schema.REQUEUE, (_time(now), _json(list(cus_message_ids))))
+            return self._database.change(schema.REQUEUE, (time.time(), _json(list(cus_message_ids))))
 
     def unknown_ids(self) -> list[str]:
         """Return the ``cus_message_id`` of every unknown message, in the order of the input."""
         return [cus_message_id for (cus_message_id,) in self._database.query(schema.UNKNOWN_IDS)]
-
-
-def _time(now: float | None) -> float:
-    return time.time() if now is None else now
 
 
 def _json(value: object) -> str:
@@ -270,17 +258,17 @@ _OPTIONS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def _encoded(source: int, entry: Entry, now: float) -> tuple[object, ...]:
+def _encoded(source: int, identity: str, row: Row, now: float) -> tuple[object, ...]:
     """Return the values of a row, in the order of the statement INSERT."""
-    message, identity = entry.message, entry.identity
-    extra = _json(entry.extra) if entry.extra else None
+    message = row.message
+    extra = _json(row.extra) if row.extra else None
     if message is None:
-        error = (MessageState.NOT_SENT, "InvalidMessageError", entry.problem, now)
-        return (source, entry.line, identity, extra, None, None, None, None, *error)
+        error = (MessageState.NOT_SENT, "InvalidMessageError", row.problem, now)
+        return (source, row.line, identity, extra, None, None, None, None, *error)
     options = {name: value for name in _OPTIONS if (value := getattr(message, name)) is not None}
     expires_at = message.expires_at and min(message.expires_at.timestamp(), _LATEST)
     content = (message.to, message.content, _json(options) if options else None, expires_at)
-    return (source, entry.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
+    return (source, row.line, identity, extra, *content, MessageState.QUEUED, None, None, None)
 
 
 def _decoded(

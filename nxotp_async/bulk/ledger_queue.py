@@ -125,17 +125,14 @@ class LedgerQueue:
             if now - self._swept_at >= _SWEEP_INTERVAL:
                 await self._sweep()
             wanted = self._rate.take(self._free, now) if self._may_claim() else 0
-            await self._exchange_batch(wanted)
+            if wanted or self._transitions:
+                await self._in_thread(self._put_batch, tuple(self._transitions), wanted, *self._now())
+                self._take_batches()
             if wanted:
                 self._rate.give_back(wanted - len(self._ready))
             if self._ready:
                 return True
         return False
-
-    async def _exchange_batch(self, wanted: int) -> None:
-        if wanted or self._transitions:
-            await self._in_thread(self._put_batch, tuple(self._transitions), wanted, *self._now())
-            self._take_batches()
 
     def _put_batch(self, transitions: tuple[Transition, ...], wanted: int, now: float, monotonic: float) -> None:
         """In the ledger's thread: make an exchange."""
@@ -204,8 +201,8 @@ class LedgerQueue:
         if self._transitions:
             moments.append(self._waiting_since + _LINGER)
         if not self.is_stopping and self._free:
-            pause = self._rate.wait(now)
+            wait = self._rate.wait(now)
             if self._exhausted:
-                pause = max(pause, math.inf if self._next_due is None else self._next_due - now)
-            moments.append(max(now + pause, self._exchanged_at + _LINGER if self.in_flight else now))
+                wait = max(wait, math.inf if self._next_due is None else self._next_due - now)
+            moments.append(max(now + wait, self._exchanged_at + _LINGER if self.in_flight else now))
         return min(moments) - now

@@ -6,11 +6,10 @@ from typing import Final
 
 import attrs
 
-from ..errors import InputFileError
+from ..errors import InputFileError, sensitive_variables
 from .columns import Row
 from .files import MessageFile
 from .ledger import Ledger
-from .schema import Entry
 
 __all__ = ["Loaded", "load"]
 
@@ -21,11 +20,11 @@ _MAX_COLUMNS: Final = 1000
 
 @attrs.frozen
 class Loaded:
-    """What loading a file did.
+    """How many rows of a file there were, and what became of them.
 
     Attributes:
-        rows: How many rows the file has.
-        queued: How many of them are now queued.
+        rows: All of them.
+        queued: How many are now queued.
         known: How many the ledger held before; they were not taken in again.
         rejected: How many are not valid messages.
     """
@@ -40,6 +39,7 @@ def _ignore(*_: object) -> None:
     pass
 
 
+@sensitive_variables
 def load(
     ledger: Ledger,
     file: MessageFile,
@@ -72,25 +72,15 @@ def load(
     with ledger.transaction():
         source = ledger.add_source(file.name, now)
         for batch in _batches(file):
-            entries = [_entry(ledger, number, row) for number, row in batch]
-            held = ledger.add(source, entries, now)
-            duplicates = []
-            for (number, row), entry in zip(batch, entries, strict=True):
+            for row, problem in _add(ledger, source, batch, now):
                 columns.update(dict.fromkeys(row.extra))
-                at, line = held.get(entry.identity, (source, row.line))
-                if at != source:
+                if problem is None:
                     known += 1
-                    continue
-                problem = row.problem
-                if line != row.line:
-                    problem = f"cus_message_id is that of line {line}"
-                    duplicates.append(_invalid(ledger, number, row, problem))
-                if problem:
+                elif problem:
                     rejected += 1
                     on_reject(row, problem)
                 else:
                     queued += 1
-            ledger.add(source, duplicates, now)
             rows += len(batch)
             if len(columns) > _MAX_COLUMNS:
                 raise InputFileError(f"{file.name} has more than {_MAX_COLUMNS} different columns")
@@ -120,17 +110,29 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[int, Row]]]:
         yield batch
 
 
-def _entry(ledger: Ledger, number: int, row: Row) -> Entry:
+def _add(ledger: Ledger, source: int, batch: list[tuple[int, Row]], now: float) -> Iterator[tuple[Row, str | None]]:
+    """Take rows in, and yield each with what is wrong with it, or ``None`` where the ledger held it before."""
+    identities = [_identity(ledger, number, row) for number, row in batch]
+    held = ledger.add(source, [(identity, row) for identity, (_, row) in zip(identities, batch, strict=True)], now)
+    duplicates = []
+    for identity, (number, row) in zip(identities, batch, strict=True):
+        at, line = held.get(identity, (source, row.line))
+        if at != source:
+            yield row, None
+        elif line == row.line:
+            yield row, row.problem
+        else:
+            bad = attrs.evolve(row, message=None, problem=f"cus_message_id is that of line {line}")
+            duplicates.append((_identity(ledger, number, bad), bad))
+            yield row, bad.problem
+    ledger.add(source, duplicates, now)
+
+
+def _identity(ledger: Ledger, number: int, row: Row) -> str:
     message = row.message
-    if message is None:
-        return _invalid(ledger, number, row, row.problem)
-    identity = message.cus_message_id or ledger.identify(number, message.to, message.content)
-    return Entry(row.line, identity, message, row.extra, "")
-
-
-def _invalid(ledger: Ledger, number: int, row: Row, problem: str) -> Entry:
-    # Its own cus_message_id stays free for the row that comes in its place.
-    return Entry(row.line, ledger.identify(number, *_cells(row)), None, row.extra, problem)
+    if message is None:  # its own cus_message_id stays free for the row that comes in its place
+        return ledger.identify(number, *_cells(row))
+    return message.cus_message_id or ledger.identify(number, message.to, message.content)
 
 
 def _cells(row: Row) -> list[str]:

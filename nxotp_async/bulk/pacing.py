@@ -10,19 +10,14 @@ from .schema import StoredMessage
 
 __all__ = ["RecipientPacing", "SendRate"]
 
-
 _RECENT: Final = 2.0  # seconds over which the rate is measured where nothing limits it
 _FORGET_AT: Final = 10_000  # recipients
 
 
 class SendRate:
-    """A token bucket whose rate halves when the vendor throttles, and grows back by itself.
+    """A token bucket whose rate halves when the vendor throttles, and grows back by itself up to the limit, if any.
 
-    All times are seconds of one clock that never jumps.
-
-    Args:
-        limit: Messages a second at the most; ``None`` for no limit.
-        now: The time.
+    The limit is in messages a second; all times are seconds of one clock that never jumps.
     """
 
     FLOOR: Final = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers
@@ -121,7 +116,9 @@ class RecipientPacing:
         """
         ready, later = [], []
         for row in rows:
-            earliest = self._earliest(row.message.to, waited=waited)
+            earliest = self._last.get(row.message.to, -math.inf) + self._interval
+            if not waited:
+                earliest = max(earliest, self._next_slot.get(row.message.to, -math.inf))
             if earliest > now:
                 later.append((row.key, earliest))
                 if not waited:
@@ -132,10 +129,6 @@ class RecipientPacing:
                     self._last[row.message.to] = now
         self._forget(now)
         return ready, later
-
-    def _earliest(self, recipient: str, *, waited: bool) -> float:
-        earliest = self._last.get(recipient, -math.inf) + self._interval
-        return earliest if waited else max(earliest, self._next_slot.get(recipient, -math.inf))
 
     def throttled(self, recipient: str, earliest: float, now: float) -> float:
         """Return a slot of its own for a message that the vendor has throttled; what comes later waits behind it."""

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from ..callbacks import StatusEvent, advances, parse_callback
-from ..errors import CallbackVerificationError
+from ..errors import CallbackVerificationError, sensitive_variables
 from .ledger import Ledger
 
 __all__ = ["ReceiptRecorder", "Settled", "settle"]
@@ -33,12 +33,11 @@ class Settled:
     bad_lines: list[int]
 
 
+@sensitive_variables
 def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
     """Note in a ledger what callbacks say of its messages, whatever their order, and however often they come.
 
-    Args:
-        ledger: The ledger.
-        lines: The body of one callback each.
+    Each line is the body of one callback.
 
     Raises:
         LedgerError: The ledger cannot be written.
@@ -68,9 +67,6 @@ class ReceiptRecorder:
     """Notes callbacks in a ledger as they come: an `EventSink` for a receiver.
 
     A run may be sending from the same ledger meanwhile.
-
-    Args:
-        ledger: The ledger.
     """
 
     def __init__(self, ledger: Ledger) -> None:

@@ -24,10 +24,6 @@ class RejectsFile:
 
     It is made, with mode 0600 because codes are in it, when the first row is added, and gets its name by `keep`.
     A file that is there already is left alone: it may have been worked on. The new one gets a number then.
-
-    Args:
-        path: Where it should be.
-        source: The file that the rows come from.
     """
 
     def __init__(self, path: Path, source: MessageFile) -> None:
@@ -45,7 +41,10 @@ class RejectsFile:
         try:
             file = self._file = self._file or self._create()
             if isinstance(row.raw, str):
-                file.write(_ndjson(row, problem, row.raw))
+                why = {_LINE: row.line, _REASON: problem}
+                values = json_object(row.raw)
+                kept = {"rejected_text": row.raw} if values is None else values
+                file.write(orjson.dumps({**why, **kept, **why}).decode() + "\n")
             else:
                 file.write(csv_line([row.line, problem, *self._kept(row.raw)]))
         except OSError as error:
@@ -95,9 +94,3 @@ class RejectsFile:
         return InputFileError(
             f"the rejects file {self._path} cannot be written: {error.strerror}", hint="nothing was loaded or sent"
         )
-
-
-def _ndjson(row: Row, problem: str, text: str) -> str:
-    values = json_object(text)
-    kept = {"rejected_text": text} if values is None else {**values, _LINE: row.line, _REASON: problem}
-    return orjson.dumps({_LINE: row.line, _REASON: problem, **kept}).decode() + "\n"

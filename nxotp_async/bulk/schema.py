@@ -18,15 +18,15 @@ Rows go into a statement as one JSON text, and come out as one: that is one step
 Python's lock to the event loop.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from ..messages import OtpMessage
+from .exporting import RESULT_COLUMNS
 
-__all__ = ["Entry", "MessageState", "StoredMessage", "Transition"]
+__all__ = ["MessageState", "StoredMessage", "Transition"]
 
 TABLES: Final = """
 CREATE TABLE metadata (digest_key BLOB NOT NULL, log_state INTEGER NOT NULL);
@@ -78,17 +78,6 @@ class MessageState(StrEnum):
 
 
 # ---------------------------------------------------------------------------------------------- what goes in and out
-
-
-@attrs.frozen
-class Entry:
-    """A row on its way into the ledger."""
-
-    line: int  # of its file
-    identity: str  # its cus_message_id, or what stands for it
-    message: OtpMessage | None  # None where the row is not a valid one
-    extra: Mapping[str, Any] = attrs.field(repr=False)  # the columns that are no field of a message
-    problem: str  # what is wrong with it
 
 
 @attrs.frozen
@@ -276,23 +265,6 @@ WHERE state IN ('accepted', 'unknown', 'sending') AND coalesce(receipt, 'sent') 
 """
 SENT_SINCE: Final = "SELECT recipient, max(sent_at) FROM messages WHERE sent_at > ? GROUP BY recipient"
 UNKNOWN_IDS: Final = "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
-RESULT_COLUMNS: Final = (
-    "line",
-    "cus_message_id",
-    "to",
-    "status",
-    "message_id",
-    "code",
-    "meta_code",
-    "error",
-    "reason",
-    "attempts",
-    "receipt",
-    "sent_at",
-    "finished_at",
-)
-_RENAMED: Final = {"to": "recipient", "status": "state"}
 RESULTS: Final = f"""
-SELECT id, extra, {", ".join(_RENAMED.get(name, name) for name in RESULT_COLUMNS)} FROM messages
-WHERE id > ? ORDER BY id LIMIT ?
+SELECT id, extra, {", ".join(RESULT_COLUMNS.values())} FROM messages WHERE id > ? ORDER BY id LIMIT ?
 """

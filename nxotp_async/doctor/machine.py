@@ -18,11 +18,7 @@ __all__ = ["examine_environment", "examine_settings", "resolve_endpoint"]
 
 
 def examine_environment(context: ssl.SSLContext) -> list[Finding]:
-    """Check what this process runs on.
-
-    Args:
-        context: The TLS context that verifies certificates.
-    """
+    """Check what this process runs on, and the TLS context that is to verify certificates."""
     versions = f"aiohttp {version('aiohttp')}, orjson {version('orjson')}"
     return [
         Finding(Check.ENVIRONMENT, Status.OK, f"Python {platform.python_version()} on {platform.system()}"),

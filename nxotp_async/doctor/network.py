@@ -23,14 +23,7 @@ __all__ = ["examine_network"]
 
 
 async def examine_network(settings: Settings, timeout: float, context: ssl.SSLContext, clock: Clock) -> list[Finding]:
-    """Connect as for sending a message, up to the first failure. Nothing is posted.
-
-    Args:
-        settings: The URL and the proxy.
-        timeout: Seconds for each step.
-        context: The TLS context that verifies certificates.
-        clock: The sources of time.
-    """
+    """Connect as for sending, up to the first failure. ``timeout`` is the seconds for each step. Nothing is posted."""
     name = await _look_up(settings, timeout, clock)
     if name.status is not Status.OK:
         return [name]
@@ -39,16 +32,21 @@ async def examine_network(settings: Settings, timeout: float, context: ssl.SSLCo
     async with aiohttp.ClientSession(
         connector=connector, timeout=limits, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     ) as session:
-        outcome = await _ask(session, settings, clock)
+        answer = await _ask(session, settings)
+        answered_at = clock.time()
     made = connector.made
     if made is None:
-        return [name, _no_connection(outcome, settings, timeout)]
+        return [name, _no_connection(answer, settings, timeout)]
     connection = _connection(made, settings)
-    if isinstance(outcome, Exception):
-        return [name, connection, _no_answer(outcome, timeout)]
-    if outcome.status == 407:
+    if isinstance(answer, Exception):
+        return [name, connection, _no_answer(answer, timeout)]
+    if answer.status == 407:
         return [name, connection, Finding(Check.HTTP, Status.FAILED, *_REFUSED_BY_PROXY)]
-    return [name, connection, _answer(outcome, made), _compare_clocks(outcome, made)]
+    took = answered_at - made.at
+    offset = None
+    if "Age" not in answer.headers:  # a cache repeats the time at which it got the answer
+        offset = ClockOffset.measure(answer.headers, sent=made.at, elapsed=took)
+    return [name, connection, _answer(answer.status, took), _compare_clocks(offset)]
 
 
 # ---------------------------------------------------------------------------------------------- the name
@@ -101,19 +99,12 @@ def _remedy(settings: Settings) -> str:
 
 @attrs.frozen
 class _Connection:
-    """An established connection.
+    """An established connection."""
 
-    Attributes:
-        at: When it was established, in seconds since the epoch.
-        took: How long that took, in seconds.
-        tls: The version of TLS, or ``None`` without TLS.
-        certificate: The server's, as `ssl.SSLObject.getpeercert` returns it.
-    """
-
-    at: float
-    took: float
-    tls: str | None = None
-    certificate: Mapping[str, Any] = {}
+    at: float  # when it was established, in seconds since the epoch
+    took: float  # seconds
+    tls: str | None = None  # the version
+    certificate: Mapping[str, Any] = {}  # the server's, as `ssl.SSLObject.getpeercert` returns it
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -204,28 +195,13 @@ _CERTIFICATE_ADVICE: Final = {  # by OpenSSL's X509_V_ERR_ codes
 # ---------------------------------------------------------------------------------------------- the answer
 
 
-@attrs.frozen
-class _Answer:
-    """The head of an answer.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The headers.
-        at: When it was received, in seconds since the epoch.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    at: float
-
-
-async def _ask(session: aiohttp.ClientSession, settings: Settings, clock: Clock) -> _Answer | Exception:
-    """GET the root of the base URL, and return the head of the answer, whatever its status, or the error."""
+async def _ask(session: aiohttp.ClientSession, settings: Settings) -> aiohttp.ClientResponse | Exception:
+    """GET the root of the base URL, and return the answer, whatever its status, without its body; or the error."""
     headers = {"User-Agent": f"nxotp_async/{__version__}", "Cache-Control": "no-cache"}
     root = settings.url.removesuffix(OTP_PATH) + "/"
     try:
         async with session.get(root, headers=headers, allow_redirects=False, proxy=settings.proxy) as response:
-            return _Answer(response.status, response.headers, clock.time())
+            return response
     except Exception as error:
         return error
 
@@ -244,14 +220,12 @@ def _no_answer(error: Exception, timeout: float) -> Finding:
     return Finding(Check.HTTP, Status.FAILED, found, advice)
 
 
-def _answer(answer: _Answer, made: _Connection) -> Finding:
-    found = f"HTTP {answer.status} in {milliseconds(answer.at - made.at)}"
-    if answer.status >= 500:
+def _answer(status: int, took: float) -> Finding:
+    found = f"HTTP {status} in {milliseconds(took)}: the server answers"
+    if status >= 500:
         advice = "this was not the OTP endpoint, so that sending may work; if it fails, too, try again later"
-        return Finding(Check.HTTP, Status.WARNING, f"{found}: the server answers, but with an error", advice)
-    if 300 <= answer.status < 400:
-        return Finding(Check.HTTP, Status.OK, f"{found}: the server answers; its redirect was not followed")
-    return Finding(Check.HTTP, Status.OK, f"{found}: the server answers")
+        return Finding(Check.HTTP, Status.WARNING, f"{found}, but with an error", advice)
+    return Finding(Check.HTTP, Status.OK, f"{found}; its redirect was not followed" if 300 <= status < 400 else found)
 
 
 # ---------------------------------------------------------------------------------------------- the clock
@@ -260,9 +234,8 @@ def _answer(answer: _Answer, made: _Connection) -> Finding:
 _TOLERATED: Final = 5.0  # seconds; the difference of clocks that NTP synchronises is far smaller
 
 
-def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
-    offset = ClockOffset.measure(answer.headers, sent=made.at, elapsed=answer.at - made.at)
-    if offset is None or "Age" in answer.headers:  # a cache repeats the time at which it got the answer
+def _compare_clocks(offset: ClockOffset | None) -> Finding:
+    if offset is None:
         return Finding(
             Check.CLOCK,
             Status.WARNING,
@@ -274,16 +247,13 @@ def _compare_clocks(answer: _Answer, made: _Connection) -> Finding:
         f"server's, give or take {offset.uncertainty:.1f} s"
     )
     if abs(offset.seconds) + offset.uncertainty > TIMESTAMP_WINDOW:
-        return Finding(
-            Check.CLOCK,
-            Status.FAILED,
-            found,
-            "set it: timedatectl set-ntp true. "
-            f"The vendor allows {TIMESTAMP_WINDOW:g} s (code 1004); the client corrects its timestamps after the first "
-            "refusal, but certificates and the expiry of codes depend on the clock, too",
+        advice = (
+            f"set it: timedatectl set-ntp true. The vendor allows {TIMESTAMP_WINDOW:g} s (code 1004); the client "
+            "corrects its timestamps after the first refusal, but certificates and the expiry of codes depend on the "
+            "clock, too"
         )
+        return Finding(Check.CLOCK, Status.FAILED, found, advice)
     if abs(offset.seconds) - offset.uncertainty > _TOLERATED:
-        return Finding(
-            Check.CLOCK, Status.WARNING, found, "set it before the difference grows: timedatectl set-ntp true"
-        )
+        advice = "set it before the difference grows: timedatectl set-ntp true"
+        return Finding(Check.CLOCK, Status.WARNING, found, advice)
     return Finding(Check.CLOCK, Status.OK, found)

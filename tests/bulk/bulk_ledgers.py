@@ -10,9 +10,9 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from nxotp_async import OtpMessage
-from nxotp_async.bulk import Ledger, MessageState
+from nxotp_async.bulk import Ledger, MessageState, Row
 from nxotp_async.bulk.exchange import Batch, LedgerExchange
-from nxotp_async.bulk.schema import Entry, Transition
+from nxotp_async.bulk.schema import Transition
 
 TO = "9995550100"
 CODE = "482913"
@@ -56,23 +56,23 @@ class ProbedLedger(Ledger):
             self.connection.execute(f"PRAGMA max_page_count = {before}")
 
 
-def entry(number: int, content: str = CODE, *, to: str = TO, extra: Any = None, **fields: Any) -> Entry:
-    """Return a row whose key in a new ledger is its number, if rows are numbered from 1."""
+def entry(number: int, content: str = CODE, *, to: str = TO, extra: Any = None, **fields: Any) -> tuple[str, Row]:
+    """Return a row whose key in a new ledger is its number, if rows are numbered from 1, with its identity."""
     identity = f"id-{number}"
     message = OtpMessage(to, content, cus_message_id=identity, **fields)
-    return Entry(number + 1, identity, message, extra or {}, "")
+    return identity, Row(number + 1, message, extra or {}, "", "")
 
 
-def bad_entry(number: int, problem: str = "to is missing", extra: Any = None) -> Entry:
-    return Entry(number + 1, f"id-{number}", None, extra or {}, problem)
+def bad_entry(number: int, problem: str = "to is missing", extra: Any = None) -> tuple[str, Row]:
+    return f"id-{number}", Row(number + 1, None, extra or {}, problem, "")
 
 
-def entries(count: int) -> list[Entry]:
+def entries(count: int) -> list[tuple[str, Row]]:
     """Return rows from 1, each with a recipient of its own."""
     return [entry(number, to=f"999{number:07}") for number in range(1, count + 1)]
 
 
-def take(ledger: Ledger, *rows: Entry, columns: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+def take(ledger: Ledger, *rows: tuple[str, Row], columns: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
     """Take rows in as a file's, and return what the ledger held before."""
     with ledger.transaction():
         source = ledger.add_source("otps.csv", NOW)
@@ -144,5 +144,5 @@ def brought_to(state: MessageState, ledger: Ledger, **transition: Any) -> None:
     assert states(ledger) == [state]
 
 
-def expiring(number: int, seconds: float, **fields: Any) -> Entry:
+def expiring(number: int, seconds: float, **fields: Any) -> tuple[str, Row]:
     return entry(number, expires_at=datetime.fromtimestamp(NOW + seconds, UTC), **fields)

@@ -30,8 +30,8 @@ from nxotp_async import (
     OutcomeUnknownError,
     RetryPolicy,
 )
-from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
-from nxotp_async.bulk.schema import Entry, Transition
+from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report, Row
+from nxotp_async.bulk.schema import Transition
 from nxotp_async.sandbox import Sandbox, answers, sandbox_client
 from nxotp_async.transports import Answer
 
@@ -84,7 +84,7 @@ def ledger_of(batch: Iterable[OtpMessage], path: Path | None = None) -> Iterator
 
 
 def fill(ledger: Ledger, batch: Iterable[OtpMessage]) -> None:
-    entries = [Entry(line, str(item.cus_message_id), item, {}, "") for line, item in enumerate(batch, start=2)]
+    entries = [(str(item.cus_message_id), Row(line, item, {}, "", "")) for line, item in enumerate(batch, start=2)]
     with ledger.transaction():
         assert ledger.add(ledger.add_source("otps.csv", START), entries, START) == {}
 

@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import sqlite3
 import stat
@@ -31,7 +32,7 @@ from bulk_ledgers import (
     take,
 )
 
-from nxotp_async.bulk import Ledger
+from nxotp_async.bulk import FileFormat, Ledger, load, read_messages, settle
 from nxotp_async.bulk.exchange import Batch
 from nxotp_async.bulk.schema import Transition
 from nxotp_async.errors import LedgerError
@@ -457,7 +458,33 @@ def test_an_error_shows_no_code_to_those_who_print_its_frames(tmp_path: Path) ->
         begin(ledger)
         with ledger.full_disk(), pytest.raises(LedgerError, match=_FULL) as caught:
             claim(ledger, 200)
-    chained: BaseException | None = caught.value
+    assert_no_frame_shows_a_code(caught.value)
+
+
+def test_a_file_that_cannot_be_taken_in_shows_no_code_to_those_who_print_the_errors_frames(tmp_path: Path) -> None:
+    rows = f"{_Canary.number},{_Canary.code}\n" * 2000
+    file = read_messages(io.BytesIO(f"to,content\n{rows}".encode()), "a file", FileFormat.CSV)
+    with (
+        ProbedLedger(tmp_path / "run.ledger") as ledger,
+        ledger.full_disk(),
+        pytest.raises(LedgerError, match=_FULL) as caught,
+    ):
+        load(ledger, file)
+    assert_no_frame_shows_a_code(caught.value)
+
+
+def test_callbacks_that_cannot_be_noted_show_no_number_to_those_who_print_the_errors_frames(
+    ledger: ProbedLedger,
+) -> None:
+    body = f'{{"statuses": [{{"id": "id-1", "status": "read", "recipient_id": "{_Canary.number}"}}]}}'
+    ledger.close()
+    with pytest.raises(LedgerError) as caught:
+        settle(ledger, [body.encode()])
+    assert_no_frame_shows_a_code(caught.value)
+
+
+def assert_no_frame_shows_a_code(error: BaseException) -> None:
+    chained: BaseException | None = error
     while chained is not None:
         report = traceback.TracebackException.from_exception(chained, capture_locals=True)
         report.stack[:] = [frame for frame in report.stack if frame.filename != __file__]

@@ -76,8 +76,9 @@ def test_a_row_that_the_ledger_holds_is_not_taken_in_again(ledger: ProbedLedger)
 
 
 def test_of_two_rows_of_one_file_with_one_id_the_first_is_taken_in(ledger: ProbedLedger) -> None:
-    duplicate = attrs.evolve(entry(1, "739155"), line=9)
-    assert take(ledger, entry(1), entry(2), duplicate) == {"id-1": (1, 2)}
+    identity, duplicate = entry(1, "739155")
+    again = (identity, attrs.evolve(duplicate, line=9))
+    assert take(ledger, entry(1), entry(2), again) == {"id-1": (1, 2)}
     assert contents(ledger) == [CODE, CODE]
 
 
@@ -144,8 +145,8 @@ def test_a_cell_that_is_no_text_has_an_identity_too(ledger: ProbedLedger) -> Non
     ],
 )  # fmt: skip
 def test_a_claimed_message_is_the_one_that_was_taken_in(ledger: ProbedLedger, fields: dict[str, Any]) -> None:
-    taken = entry(1, **fields)
-    take(ledger, taken)
+    identity, taken = entry(1, **fields)
+    take(ledger, (identity, taken))
     begin(ledger)
     (claimed,) = claim(ledger).messages
     assert claimed.message == taken.message
@@ -156,8 +157,8 @@ def test_what_the_ledger_holds_is_not_validated_again(ledger: ProbedLedger, monk
     def refuse(self: OtpMessage, *arguments: Any, **fields: Any) -> None:
         raise AssertionError("validated again")
 
-    taken = entry(1, language_code=Language.PT_BR, expires_at=FAR)
-    take(ledger, taken)
+    identity, taken = entry(1, language_code=Language.PT_BR, expires_at=FAR)
+    take(ledger, (identity, taken))
     begin(ledger)
     monkeypatch.setattr(OtpMessage, "__init__", refuse)
     (claimed,) = claim(ledger).messages

@@ -160,7 +160,7 @@ def test_a_message_that_has_expired_is_not_sent(live: Sandbox, account: Env) -> 
 def test_a_refusal_that_may_pass_is_tried_so_often(
     live: Sandbox, account: Env, monkeypatch: pytest.MonkeyPatch, attempts: int
 ) -> None:
-    monkeypatch.setattr("nxotp_async.retry.RetryPolicy.pause", lambda *_: 0.0)
+    monkeypatch.setattr("nxotp_async.retry.RetryPolicy.backoff", lambda *_: 0.0)
     result = bulk("run", otps("999000009001"), "--max-attempts", str(attempts), env=account)
     assert (result.exit_code, len(live.requests), counts_of()) == (1, attempts, {"rejected": 1})
     assert results_of()[0]["attempts"] == attempts

@@ -238,7 +238,7 @@ def a_policy(policy: RetryPolicy, error: NxOtpError) -> None:
     assert_type(policy.backoff_base, float)
     assert_type(policy.backoff_cap, float)
     assert_type(policy.retries(error), bool)
-    assert_type(policy.pause(error, 1, 0.5), float)
+    assert_type(policy.backoff(error, 1, 0.5), float)
     RetryPolicy(transient_codes={-1, 9001}, transient_meta_codes=[130429])
 
 
