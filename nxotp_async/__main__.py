@@ -1,6 +1,7 @@
 """``python -m nxotp_async`` and the ``nxotp`` command."""
 
 import os
+import signal
 import sys
 
 
@@ -17,6 +18,7 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(f'{error.name} is not installed: the command line needs  pip install "nxotp_async[cli]"')
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; an event loop has handlers of its own
     try:
         nxotp.main(prog_name="nxotp", standalone_mode=False)
     except click.ClickException as error:

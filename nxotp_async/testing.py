@@ -5,12 +5,14 @@ The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytes
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
 from multidict import CIMultiDict
 
 from .client import OtpClient
@@ -19,17 +21,20 @@ from .codes import ResponseCode
 from .errors import NotSentError, OutcomeUnknownError
 from .messages import check_field
 from .phone_numbers import mask_number, parse_number
-from .sandbox import FaultKind, ReceivedRequest, Sandbox
+from .sandbox import SANDBOX_CREDENTIALS, FaultKind, ReceivedRequest, Sandbox
+from .signing import Credentials, sign
 from .transports import Answer, SessionPool
 
 __all__ = [
     "NO_PAUSES",
     "FakeClock",
     "MemoryTransport",
+    "SignedCallback",
     "UnpooledTransport",
     "assert_nothing_sent",
     "assert_otp_sent",
     "serve_in_thread",
+    "signed_callback",
 ]
 
 
@@ -197,6 +202,59 @@ class MemoryTransport:
 
 def _lost(what: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(f"{what}, after the request was sent")
+
+
+# ---------------------------------------------------------------------------------------------- callbacks
+
+
+class SignedCallback(NamedTuple):
+    """A status callback as the vendor pushes it.
+
+    Attributes:
+        headers: The headers of the request.
+        body: Its body, which must not be changed.
+    """
+
+    headers: dict[str, str]
+    body: bytes
+
+
+def signed_callback(
+    message_id: str,
+    status: str = "delivered",
+    *,
+    to: str = "",
+    errors: Sequence[Mapping[str, Any]] = (),
+    credentials: Credentials = SANDBOX_CREDENTIALS,
+    now: float | None = None,
+) -> SignedCallback:
+    """Return a status callback that a receiver accepts, to POST with the test client of any framework.
+
+        headers, body = signed_callback(message.message_id, "delivered")
+        browser.post("/nxcloud/", content=body, headers=headers)
+
+    Args:
+        message_id: The message id that the vendor gave the message: ``assert_otp_sent(...).message_id``.
+        status: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``.
+        to: The recipient's number. Default: none, which is allowed.
+        errors: Why it failed: ``[{"code": 131026, "title": "Message undeliverable"}]``.
+        credentials: The account's keys. Default: those of the sandbox.
+        now: Seconds since the epoch at which it is signed. Default: the current time.
+    """
+    now = time.time() if now is None else now
+    event = {"id": message_id, "status": status, "timestamp": str(int(now)), "recipient_id": to, "errors": [*errors]}
+    body = orjson.dumps({"statuses": [event], "messaging_product": "whatsapp"})
+    ts = int(now * 1000)
+    headers = {
+        "Content-Type": "application/json",
+        "accessKey": credentials.access_key,
+        "action": "callback",
+        "bizType": "2",
+        "ts": str(ts),
+        "algorithm": "md5",
+        "sign": sign(body, ts=ts, credentials=credentials, action="callback", biz_type="2"),
+    }
+    return SignedCallback(headers, body)
 
 
 # ---------------------------------------------------------------------------------------------- assertions

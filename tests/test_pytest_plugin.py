@@ -192,6 +192,92 @@ def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> No
     assert "testing.py" not in printed  # the caller's line is what is shown
 
 
+TRANSPORTS = """
+    import asyncio, pytest
+    from nxotp_async import NotSentError, OtpClient
+    from nxotp_async.sandbox import Sandbox
+    from nxotp_async.testing import MemoryTransport, UnpooledTransport
+
+    class Recording:
+        posts = []
+
+        async def post(self, url, body, headers, timeout):
+            self.posts.append(url)
+            raise NotSentError("no such network")
+
+        async def aclose(self):
+            pass
+
+    KEYS = {"access_key": "a", "access_secret": "s", "appkey": "k", "base_url": "https://otp.invalid"}
+    TOO_EARLY = [OtpClient(**KEYS, transport=transport) for transport in (Recording(), UnpooledTransport())]
+
+    @pytest.mark.parametrize("client", [*TOO_EARLY, TOO_EARLY[0].with_options(timeout=1)])
+    def test_no_transport_reaches_another_machine(nxotp_sandbox, client):
+        with pytest.raises(NotSentError, match="would send to otp.invalid: it was made before"):
+            asyncio.run(client.send_otp("+999 555 0100", "482913"))
+        assert not Recording.posts
+
+    def test_a_sandbox_in_memory_has_any_url(nxotp_sandbox):
+        memory = Sandbox()
+        asyncio.run(MemoryTransport(memory).client().send_otp("+999 555 0100", "482913"))
+        assert len(memory.messages) == 1
+
+    def test_afterwards_it_does():
+        with pytest.raises(NotSentError, match="no such network"):
+            asyncio.run(TOO_EARLY[0].send_otp("+999 555 0100", "482913"))
+        assert Recording.posts
+"""
+
+
+def test_no_transport_reaches_another_machine_during_a_test(runner: Runner) -> None:
+    runner.passes(TRANSPORTS, 5)
+
+
+CLOCKS = """
+    import asyncio, pytest, time
+    from datetime import UTC, datetime, timedelta
+    from nxotp_async import NotSentError, OtpClient, OtpMessage, TransientApiError
+    from nxotp_async.sandbox import Fault
+    from nxotp_async.testing import NO_PAUSES, assert_nothing_sent
+
+    def send(client, **options):
+        return asyncio.run(client.send(OtpMessage("+999 555 0100", "482913", **options)))
+
+    @pytest.fixture(params=["the application's", "the fixture's"])
+    def client(request, nxotp_clock, nxotp_client):
+        return OtpClient(deadline=8) if request.param == "the application's" else nxotp_client.with_options(deadline=8)
+
+    def test_requests_are_signed_at_its_time(client, nxotp_clock, nxotp_sandbox):
+        nxotp_clock.advance(86_400)
+        send(client)  # the sandbox has the same day
+        assert nxotp_sandbox.messages[0].headers["ts"] == str(int(nxotp_clock.time() * 1000))
+
+    def test_a_code_expires_without_waiting(client, nxotp_clock, nxotp_sandbox):
+        soon = datetime.now(UTC) + timedelta(minutes=5)  # the clock begins at the present time
+        send(client, expires_at=soon)
+        nxotp_clock.advance(301)
+        with pytest.raises(NotSentError, match="expires_at"):
+            send(client, expires_at=soon)
+        assert len(nxotp_sandbox.messages) == 1
+
+    def test_a_deadline_ends_without_waiting(client, nxotp_clock, nxotp_sandbox):
+        nxotp_sandbox.script(Fault.http(429, retry_after=7), Fault.http(429, retry_after=7))
+        with pytest.raises(TransientApiError, match="deadline of 8 s left no time"):
+            send(client)
+        assert nxotp_clock.slept == [7.5]
+
+    def test_its_own_clock_is_left_to_a_client(nxotp_clock, nxotp_sandbox):
+        assert OtpClient(clock=NO_PAUSES).state.clock is NO_PAUSES
+
+    def test_without_it_time_passes(nxotp_sandbox):
+        assert OtpClient().state.clock.time is time.time
+"""
+
+
+def test_a_clock_that_stands_still_serves_the_sandbox_and_every_client(runner: Runner) -> None:
+    runner.passes(CLOCKS, 8)
+
+
 # ---------------------------------------------------------------------------------------------- the page
 
 FILE = re.compile(r"^```python\n# (?P<name>\w+\.py)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -4,13 +4,18 @@ import asyncio
 import gc
 import socket
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from fastapi import FastAPI
 
 from nxotp_async import (
     AuthenticationError,
@@ -27,7 +32,17 @@ from nxotp_async import (
     SendResult,
     SendStatus,
 )
-from nxotp_async.sandbox import MAGIC_RECIPIENTS, SANDBOX_BUSINESS_PHONE, Fault, FaultKind, ReceivedRequest, Sandbox
+from nxotp_async.callbacks import parse_callback
+from nxotp_async.receivers import AsgiReceiver, aiohttp_receiver
+from nxotp_async.sandbox import (
+    MAGIC_RECIPIENTS,
+    SANDBOX_BUSINESS_PHONE,
+    SANDBOX_CREDENTIALS,
+    Fault,
+    FaultKind,
+    ReceivedRequest,
+    Sandbox,
+)
 from nxotp_async.testing import (
     NO_PAUSES,
     FakeClock,
@@ -36,7 +51,9 @@ from nxotp_async.testing import (
     assert_nothing_sent,
     assert_otp_sent,
     serve_in_thread,
+    signed_callback,
 )
+from nxotp_async.tracking import DeliveryTracker
 
 WRITTEN = "+999 555 0100"
 NUMBER = "9995550100"
@@ -360,6 +377,65 @@ def test_it_serves_one_loop_after_the_other(vendor: Sandbox, client: OtpClient) 
         asyncio.run(client.send_otp(WRITTEN, CONTENT))
     asyncio.run(client.aclose())
     assert len(vendor.messages) == 2
+
+
+# ---------------------------------------------------------------------------------------------- callbacks
+
+Answers = Callable[[dict[str, str], bytes], int]
+
+
+@contextmanager
+def fastapi_application(tracker: DeliveryTracker) -> Iterator[Answers]:
+    if find_spec("httpx2") is None:
+        pytest.skip("FastAPI's TestClient needs httpx2")
+    from fastapi.testclient import TestClient as Browser
+
+    app = FastAPI()
+    app.mount("/nxcloud", AsgiReceiver(tracker, SANDBOX_CREDENTIALS))
+    with Browser(app) as browser:
+        yield lambda headers, body: int(browser.post("/nxcloud/", content=body, headers=headers).status_code)
+
+
+@contextmanager
+def aiohttp_application(tracker: DeliveryTracker) -> Iterator[Answers]:
+    def post(headers: dict[str, str], body: bytes) -> int:
+        async def ask() -> int:
+            app = web.Application()
+            app.add_subapp("/nxcloud", aiohttp_receiver(tracker, SANDBOX_CREDENTIALS))
+            async with TestClient(TestServer(app)) as browser:
+                return (await browser.post("/nxcloud/", data=body, headers=headers)).status
+
+        return asyncio.run(ask())
+
+    yield post
+
+
+@pytest.mark.parametrize("application", [fastapi_application, aiohttp_application])
+def test_a_signed_callback_is_accepted_by_the_receivers_of_every_framework(
+    application: Callable[[DeliveryTracker], AbstractContextManager[Answers]],
+) -> None:
+    tracker = DeliveryTracker()
+    why = {"code": 131026, "title": "Message undeliverable"}
+    with application(tracker) as answer:
+        assert answer(*signed_callback("one", "sent", to=NUMBER)) == 200
+        assert answer(*signed_callback("two", "failed", errors=[why])) == 200
+        headers, body = signed_callback("three")
+        assert answer(headers, body + b" ") == 401
+        assert answer(*signed_callback("three", credentials=Credentials("another", "secret"))) == 401
+        assert answer(*signed_callback("three", now=time.time() - 301)) == 401
+    one, two, three = (asyncio.run(tracker.state(message_id)) for message_id in ("one", "two", "three"))
+    assert one is not None
+    assert two is not None
+    assert (one.status, two.status, three) == ("sent", "failed", None)
+
+
+def test_a_signed_callback_has_the_fields_of_the_vendors() -> None:
+    headers, body = signed_callback("some-id", "failed", to=NUMBER, errors=[{"code": 131026}], now=1_800_000_000.5)
+    (event,) = parse_callback(body)
+    assert (event.message_id, event.status, event.recipient) == ("some-id", "failed", NUMBER)
+    assert (event.timestamp, event.errors) == (datetime.fromtimestamp(1_800_000_000, UTC), ({"code": 131026},))
+    assert headers["ts"] == "1800000000500"
+    assert signed_callback("some-id").headers.keys() == headers.keys()
 
 
 # ---------------------------------------------------------------------------------------------- assertions

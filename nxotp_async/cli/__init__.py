@@ -14,15 +14,27 @@ __all__ = ["nxotp"]
 
 
 class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note how errors are to be printed, before anything can be wrong."""
+        if "--json" in args and (args[0] != "bench" or "-" in args[args.index("--json") + 1 :][:1]):
+            ctx.obj = "json"
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in Group
         """Run the subcommand; an error of the library ends it with one line and its exit code."""
         try:
             return super().invoke(ctx)
         except NxOtpError as error:
             fail(error, ExitCode.of(error))
+        except click.ClickException as error:
+            if ctx.obj is None:
+                raise
+            fail(error, ExitCode(error.exit_code))
+        except click.Abort:
+            fail("interrupted", ExitCode.INTERRUPTED)
 
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 @click.group(cls=_Group, context_settings=_SETTINGS, epilog=exit_codes())

@@ -1,7 +1,10 @@
 """``nxotp demo``."""
 
+import os
+import shlex
 import sys
 from collections import Counter
+from shutil import which
 from typing import Any
 
 import attrs
@@ -11,10 +14,10 @@ from rich.table import Table
 from ..demo import DemoReport, run_demo
 from ..messages import OtpMessage
 from ..recipients import default_recipients, read_recipients
-from ..results import SendResult
+from ..results import SendResult, SendStatus
 from .event_loop import run
 from .exit_codes import ExitCode
-from .output import fail, print_error, print_json, print_tables
+from .output import fail, print_error, print_json, print_note, print_tables
 from .parameters import CONCURRENCY, SHARE, json_option, recipients_option, seed_option
 from .progress import Snapshot, run_progress
 
@@ -42,11 +45,23 @@ def command(recipients: list[OtpMessage] | None, as_json: bool, **options: Any) 
         fail(error, ExitCode.USAGE)
     if as_json:
         print_json({**attrs.asdict(report), "throughput": round(report.throughput, 1)})
-    else:
-        print_tables(*_tables(report))
+    elif print_tables(*_tables(report)):
+        print_note(_what_next(report, options["fault_rate"]))
     for problem in report.problems:
         print_error(problem)
     sys.exit(ExitCode.FAILURE if report.problems else ExitCode.SUCCESS)
+
+
+def _what_next(report: DemoReport, fault_rate: float) -> str:
+    # Under make, the command is in a virtual environment that is not active.
+    name = "nxotp" if which("nxotp") else shlex.join([os.path.relpath(sys.executable), "-m", "nxotp_async"])
+    return (
+        f"{fault_rate:.0%} of the sandbox's answers were faults on purpose, the vendor's temporary codes -1 and 9001:\n"
+        f"{report.summary.retried:,} messages were sent again. Try next:\n"
+        f"  {name} demo --count 200 --fault-rate 0.5    # half of the answers are faults\n"
+        f"  {name} sandbox    # an emulator of the API for your own program\n"
+        f"  {name} doctor     # why sending with your account would fail"
+    )
 
 
 async def _demo(messages: list[OtpMessage], *, count: int, **options: Any) -> DemoReport:  # noqa: ANN401 - those of run_demo
@@ -68,15 +83,12 @@ def _tables(report: DemoReport) -> tuple[Table, Table]:
     figures.add_column(style="bold")
     figures.add_column(justify="right")
     rows: dict[str, object] = {
-        "accepted": summary.accepted,
-        "rejected": summary.rejected,
-        "not sent": summary.not_sent,
-        "unknown": summary.unknown,
+        **{status.label: getattr(summary, status) for status in SendStatus},
         "retried": summary.retried,
         "requests made": summary.attempts,
         "throughput": f"{report.throughput:,.0f} messages/s",
-        "latency p50": f"{report.p50 * 1000:,.1f} ms",
-        "latency p99": f"{report.p99 * 1000:,.1f} ms",
+        "latency p50": f"{report.p50:.4f} s",
+        "latency p99": f"{report.p99:.4f} s",
         **{f"failed with {reason}": number for reason, number in report.failures.items()},
     }
     for name, value in rows.items():

@@ -11,7 +11,7 @@ from ..phone_numbers import mask_number
 from .event_loop import run
 from .exit_codes import ExitCode, exit_codes
 from .output import print_data, print_json, print_tables, stderr
-from .parameters import PHONE_NUMBER, json_option
+from .parameters import PHONE_NUMBER, Seconds, json_option
 
 __all__ = ["command"]
 
@@ -34,16 +34,16 @@ __all__ = ["command"]
     "the API's server is this machine.",
 )
 @click.option("--yes", is_flag=True, help="Send the OTP without asking.")
-@click.option("--timeout", type=click.IntRange(1, 60), default=5, help="Seconds for each step on the network.")
+@click.option("--timeout", type=Seconds(1, 60), default=5.0, help="For each step on the network.")
 @json_option(help="Print the findings as JSON.")
-def command(send_to: str | None, yes: bool, timeout: int, as_json: bool) -> None:
+def command(send_to: str | None, yes: bool, timeout: float, as_json: bool) -> None:
     """Check why sending would fail, and say what to do.
 
     It checks the environment, the NXOTP_ variables (keys are never shown), the DNS, the connection with its
     certificate, an answer of the API's server, and this machine's clock. No message is sent, unless you ask for one:
 
     \b
-    nxotp doctor                                what works, what does not, what to do
+    nxotp doctor                                what works, and what to do
     nxotp doctor --send-to "+999 555 0100"      and send one OTP
     nxotp doctor --json                         the same for a program
 

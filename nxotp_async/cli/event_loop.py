@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .exit_codes import ExitCode
 from .output import fail
@@ -14,8 +14,13 @@ __all__ = ["on_stop_signal", "run"]
 _T = TypeVar("_T")
 
 
-def run(main: Coroutine[Any, Any, _T], *, interrupted: str = "interrupted") -> _T:
-    """Run the coroutine, on uvloop if it is installed. Ctrl-C cancels it, and exits with this text."""
+def run(main: Coroutine[Any, Any, _T], *, interrupted: object = "interrupted") -> _T:
+    """Run the coroutine, on uvloop if it is installed. A signal to stop cancels it, and exits with this error."""
+
+    async def until_signal() -> _T:
+        on_stop_signal(cast("asyncio.Task[_T]", asyncio.current_task()).cancel)
+        return await main
+
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
     try:
         from uvloop import new_event_loop as loop_factory  # noqa: PLC0415 - an extra
@@ -23,8 +28,8 @@ def run(main: Coroutine[Any, Any, _T], *, interrupted: str = "interrupted") -> _
         loop_factory = asyncio.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(main)
-    except KeyboardInterrupt:
+            return runner.run(until_signal())
+    except (KeyboardInterrupt, asyncio.CancelledError):
         fail(interrupted, ExitCode.INTERRUPTED)
 
 

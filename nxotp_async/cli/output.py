@@ -10,10 +10,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import NxOtpError
 from .exit_codes import ExitCode
 
 __all__ = [
     "discard",
+    "error_fields",
     "fail",
     "print_data",
     "print_error",
@@ -25,6 +27,12 @@ __all__ = [
 ]
 
 _WIDTH = 100  # characters, where a table goes to no terminal
+_TYPES = {
+    ExitCode.FAILURE: "Failure",
+    ExitCode.USAGE: "UsageError",
+    ExitCode.CONFIGURATION: "ConfigurationError",
+    ExitCode.INTERRUPTED: "Interrupted",
+}
 
 
 class _Stderr(io.TextIOBase):
@@ -70,9 +78,33 @@ def print_error(error: object) -> None:
 
 
 def fail(error: object, code: ExitCode) -> NoReturn:
-    """Print an error, and exit."""
-    print_error(error)
+    """Print an error, and exit. With --json among the arguments, it is a line of JSON on standard output."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.find_root().obj == "json":
+        print_data(orjson.dumps({"error": error_fields(error, code)}))
+    else:
+        print_error(error)
     sys.exit(code)
+
+
+def error_fields(error: object, code: ExitCode = ExitCode.FAILURE) -> dict[str, object]:
+    """Return an error as programs read it. One that is a text only has the type of its exit code."""
+    message = str(error)
+    field = getattr(error, "field", None)
+    if isinstance(error, NxOtpError):
+        message = str(error.args[0])  # without the hint
+    elif isinstance(error, click.ClickException):
+        message = error.format_message()
+        parameter = getattr(error, "param", None)
+        field = parameter.opts[-1] if parameter else getattr(error, "option_name", None)
+    return {
+        "type": _TYPES[code] if isinstance(error, str | click.UsageError) else type(error).__name__,
+        "message": message,
+        "hint": getattr(error, "hint", None),
+        "field": field or None,
+        "code": getattr(error, "code", None),
+        "cus_message_id": getattr(error, "cus_message_id", None),
+    }
 
 
 def print_data(text: str | bytes) -> bool:
@@ -100,6 +132,8 @@ def print_tables(*parts: Table | str) -> bool:
     width = None if is_terminal else _WIDTH
     console = Console(file=text, force_terminal=is_terminal, width=width, highlight=False, markup=False)
     for part in parts:
+        for column in part.columns if isinstance(part, Table) else ():
+            column.overflow = "fold"  # a narrow terminal must not cut off what is copied from it
         console.print(part)
     return print_data("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 

@@ -29,6 +29,7 @@ __all__ = [
     "SHARE",
     "FiniteRange",
     "ParsedText",
+    "Seconds",
     "base_url_option",
     "json_option",
     "ledger_argument",
@@ -36,6 +37,7 @@ __all__ = [
     "options",
     "recipients_option",
     "seed_option",
+    "time_limit_options",
 ]
 
 _T = TypeVar("_T")
@@ -45,11 +47,19 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 class FiniteRange(click.FloatRange):
     """A number in a range, neither infinite nor "nan"."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in FloatRange
         """Return the number, as `FloatRange` does."""
         if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
             self.fail(f"{value} is not a finite number", param, ctx)
         return float(super().convert(value, param, ctx))
+
+
+class Seconds(FiniteRange):
+    """A duration. Help texts show the name as what is expected."""
+
+    name = "seconds"
 
 
 class ParsedText(click.ParamType[_T], Generic[_T]):
@@ -116,6 +126,14 @@ def options(*decorators: _Decorator) -> _Decorator:
 ledger_argument = click.argument("ledger", type=click.Path(path_type=Path))
 json_option = partial(click.option, "--json", "as_json", is_flag=True)
 base_url_option = click.option("--base-url", help=f"The API's base URL. Default: NXOTP_BASE_URL or {DEFAULT_BASE_URL}.")
+time_limit_options = options(
+    click.option("--timeout", type=Seconds(0, min_open=True), help="For one request. Default: NXOTP_TIMEOUT or 10."),
+    click.option(
+        "--deadline",
+        type=Seconds(0, min_open=True),
+        help="For a message, with all its attempts and pauses. Default: NXOTP_DEADLINE or 30.",
+    ),
+)
 seed_option = partial(
     click.option, "--seed", type=int, help="Makes the faults repeatable: a number for the random generator."
 )

@@ -7,15 +7,15 @@ from typing import Any
 import click
 
 from ..client import OtpClient
-from ..errors import InvalidMessageError
+from ..errors import InvalidMessageError, OutcomeUnknownError
 from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..results import SendResult
 from .account import account_client, ask, ask_credentials
 from .event_loop import run
 from .exit_codes import ExitCode
-from .output import print_data, print_json, print_note
-from .parameters import PHONE_NUMBER, base_url_option, json_option
+from .output import error_fields, print_data, print_json, print_note
+from .parameters import PHONE_NUMBER, base_url_option, json_option, time_limit_options
 
 __all__ = ["command"]
 
@@ -29,11 +29,14 @@ __all__ = ["command"]
 @click.option("--dr-webhook", help="URL that the vendor pushes this message's status callbacks to.")
 @click.option("--business-phone", type=PHONE_NUMBER, help="The sending number.")
 @base_url_option
+@time_limit_options
 @json_option(help="Print the result as JSON.")
 def command(
     to: str,
     content: tuple[str, ...],
     base_url: str | None,
+    timeout: float | None,
+    deadline: float | None,
     as_json: bool,
     **fields: Any,  # noqa: ANN401 - OtpMessage checks them
 ) -> None:
@@ -51,15 +54,19 @@ def command(
         fields["cus_message_id"] = token_hex(16)
     credentials = ask_credentials()
     message = _message(to, _read_content(), fields)
-    client = account_client(credentials, base_url=base_url)
-    lost = f"interrupted; message {message.cus_message_id} may have been accepted: wait for its status callback"
+    client = account_client(credentials, base_url=base_url, timeout=timeout, deadline=deadline)
+    lost = OutcomeUnknownError(
+        f"interrupted; message {message.cus_message_id} may have been accepted",
+        hint="wait for its status callback",
+        cus_message_id=message.cus_message_id,
+    )
     result = run(_send(client, message), interrupted=lost)
     if as_json:
         print_json(_masked(result))
     elif result.error is None:
         print_data(f"accepted: {result.message_id}")
     else:
-        print_note(f"{result.status}: {result.error}")
+        print_note(f"{result.status.label}: {result.error}")
     if result.error is not None:
         sys.exit(ExitCode.of(result.error))
 
@@ -81,8 +88,8 @@ def _message(to: str, content: str, fields: dict[str, Any]) -> OtpMessage:
         return OtpMessage(to, content, **fields)
     except InvalidMessageError as error:
         field, problem = error.field, str(error).removeprefix(f"{error.field} ")
-    options = {parameter.name: parameter.opts[-1] for parameter in click.get_current_context().command.params}
-    raise click.BadParameter(problem, param_hint=f"'{options[field]}'")
+    (wrong,) = (parameter for parameter in click.get_current_context().command.params if parameter.name == field)
+    raise click.BadParameter(problem, param=wrong, param_hint=f"'{wrong.opts[-1]}'")
 
 
 async def _send(client: OtpClient, message: OtpMessage) -> SendResult:
@@ -92,7 +99,7 @@ async def _send(client: OtpClient, message: OtpMessage) -> SendResult:
 
 
 def _masked(result: SendResult) -> dict[str, Any]:
-    """Return the result without the code, and with the number masked."""
+    """Return the result without the code, and with the number masked. The elapsed time is in seconds."""
     error = result.error
     return {
         "status": result.status,
@@ -100,6 +107,6 @@ def _masked(result: SendResult) -> dict[str, Any]:
         "cus_message_id": result.message.cus_message_id,
         "message_id": result.message_id,
         "attempts": result.attempts,
-        "elapsed_ms": round(result.elapsed * 1000, 1),
-        "error": error and {"type": type(error).__name__, "code": error.code, "message": str(error)},
+        "elapsed": round(result.elapsed, 4),
+        "error": error and error_fields(error),
     }

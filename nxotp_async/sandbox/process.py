@@ -32,9 +32,11 @@ async def sandbox_process(*options: str) -> AsyncIterator[str]:
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
     try:
         first_line = await asyncio.to_thread(process.stdout.readline)
-        if not first_line:
-            raise ChildProcessError("the sandbox process did not start; see its message above")
-        yield orjson.loads(first_line)["url"]
+        said = orjson.loads(first_line or b"{}")
+        if "url" not in said:
+            why = said.get("error", {}).get("message", "see its message above")
+            raise ChildProcessError(f"the sandbox process did not start: {why}")
+        yield said["url"]
     finally:
         process.terminate()
         process.stdin.close()

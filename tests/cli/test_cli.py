@@ -1,9 +1,12 @@
 """The command as such: help, the version, what is missing, and standard output that cannot be written."""
 
 import errno
+import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,7 +14,7 @@ from pkgutil import resolve_name, walk_packages
 
 import click
 import pytest
-from commands import KEYS, Start, finish, full_device, invoke
+from commands import CONTENT, KEYS, Start, finish, full_device, invoke
 
 from nxotp_async import __main__, __version__, cli
 from nxotp_async.cli import nxotp
@@ -84,6 +87,33 @@ def test_the_version_is_the_packages() -> None:
     assert invoke("--version").stdout == f"nxotp, version {__version__}\n"
 
 
+def every_command(command: click.Command = nxotp, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from every_command(child, *path, name)
+
+
+@pytest.mark.parametrize("command", [*every_command()], ids=lambda command: " ".join(command) or "-")
+def test_no_help_is_wider_than_a_terminal(command: tuple[str, ...]) -> None:
+    for columns in ("80", "200"):
+        lines = invoke(*command, "--help", env={"COLUMNS": columns}).stdout.splitlines()
+        assert [line for line in lines if len(line) > 80] == []
+
+
+def test_no_module_of_the_command_warns(tmp_path: Path) -> None:
+    # With an empty cache, every module is compiled: that is when Python warns of its syntax.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "nxotp_async", "--help"],
+        env={**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @full_device
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("bulk", "run", "-h")], ids=" ".join)
@@ -154,6 +184,46 @@ def test_an_error_of_the_library_is_one_line_and_its_exit_code(
     monkeypatch.setattr(nxotp.commands["demo"], "callback", fail)
     result = invoke("demo")
     assert (result.exit_code, result.output) == (code, "nxotp: what is wrong (what to do)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("send",), 2, {"type": "UsageError", "field": "to", "message": "Missing argument 'TO'."}),
+        (("send", "12"), 2, {"type": "UsageError", "field": "to"}),
+        (("send", "999000001002", "--timeout", "soon"), 2, {"type": "UsageError", "field": "--timeout"}),
+        (("send", "999000001002", "--language", "tlh"), 2, {"type": "UsageError", "field": "--language"}),
+        (("send", "999000001002", "--tiemout", "1"), 2, {"type": "UsageError", "field": "--tiemout"}),
+        (("doctor", "--timeout", "0"), 2, {"type": "UsageError", "field": "--timeout"}),
+        (("demo", "--count", "x"), 2, {"type": "UsageError", "field": "--count"}),
+        (("sandbox", "--host", "203.0.113.1"), 3, {"type": "ConfigurationError", "field": None}),
+        (("listen", "--host", "203.0.113.1"), 3, {"type": "ConfigurationError", "field": None}),
+        (("sign", "no-such-file"), 2, {"type": "UsageError", "field": "body"}),
+        (("bulk", "run", "no-such-file.csv"), 2, {"type": "InputFileError", "field": None}),
+        (("bulk", "resume", "no-such-file.db"), 3, {"type": "LedgerError", "field": None}),
+        (("bulk", "status", "no-such-file.db"), 3, {"type": "LedgerError", "field": None}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_with_json_an_error_is_a_line_of_json(arguments: tuple[str, ...], code: int, error: dict[str, object]) -> None:
+    result = invoke(*arguments, "--json", env=KEYS, stdin=CONTENT)
+    (line,) = result.stdout.splitlines()
+    shown = json.loads(line)
+    assert (result.exit_code, result.stderr, shown.keys()) == (code, "", {"error"})
+    assert shown["error"].keys() == {"type", "message", "hint", "field", "code", "cus_message_id"}
+    assert {name: shown["error"][name] for name in error} == error
+
+
+@pytest.mark.parametrize(("to", "is_json"), [("-", True), ("report.json", False)])
+def test_a_benchmark_that_prints_json_prints_its_errors_so(to: str, is_json: bool) -> None:
+    result = invoke("bench", "--json", to, "--count", "1", "--duration", "1")
+    assert (result.exit_code, bool(result.stdout), bool(result.stderr)) == (2, is_json, not is_json)
+
+
+def test_with_json_missing_keys_are_named_by_their_variables() -> None:
+    error = json.loads(invoke("send", "+999 555 0100", "--json", env=dict.fromkeys(KEYS, "")).stdout)["error"]
+    assert error["type"] == "ConfigurationError"
+    assert all(variable in error["message"] for variable in KEYS)
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

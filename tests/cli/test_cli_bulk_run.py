@@ -141,8 +141,12 @@ def test_the_summary_as_json_is_valid_complete_and_alone_on_stdout(account: Env)
 def test_a_pause_as_json_has_its_error(account: Env) -> None:
     shown = json.loads(bulk("run", otps(NO_BALANCE), "--json", env=account).stdout)
     assert shown["paused"] == {
-        "error": "AccountError",
-        "message": "code 9005, insufficient account balance (recharge the account)",
+        "type": "AccountError",
+        "message": "code 9005, insufficient account balance",
+        "hint": "recharge the account",
+        "field": None,
+        "code": 9005,
+        "cus_message_id": shown["paused"]["cus_message_id"],
     }
     assert shown["stopped"] is False
 

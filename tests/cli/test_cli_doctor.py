@@ -145,7 +145,7 @@ def test_the_timeout_is_passed_on(account: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--timeout", "0"], "'--timeout': 0 is not in the range"),
+        (["--timeout", "0"], "'--timeout': 0.0 is not in the range"),
         (["--send-to", "0123456789"], "'--send-to': starts with 0"),
         (["--send-to", ""], "'--send-to': is empty"),
         (["somewhere"], "unexpected extra argument"),

@@ -73,4 +73,4 @@ def test_no_number_is_read_that_may_be_infinite_or_nan() -> None:
         option for option in options(nxotp) if isinstance(option.type, click.FloatRange | click.types.FloatParamType)
     ]
     assert len(found) > 10
-    assert {type(option.type).__name__ for option in found} == {"FiniteRange"}
+    assert {type(option.type).__name__ for option in found} == {"FiniteRange", "Seconds"}

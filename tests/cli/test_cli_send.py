@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from commands import CONTENT, KEYS, OTP, SECRET, TO, Env, Start, finish, full_device, invoke, posix, read_until
 
-from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Sandbox
+from nxotp_async.sandbox import SANDBOX_BUSINESS_PHONE, Fault, Sandbox
 
 pytest_plugins = ["command_fixtures"]
 
@@ -41,7 +41,7 @@ def test_an_accepted_message_as_json(live: Sandbox, account: dict[str, str]) -> 
     shown = json.loads(result.stdout)
     (message,) = live.messages
     assert (result.exit_code, result.stderr) == (0, "")
-    assert shown.pop("elapsed_ms") > 0
+    assert 0 < shown.pop("elapsed") < 30  # seconds
     assert shown == {
         "status": "accepted",
         "to": "99******00",
@@ -122,8 +122,9 @@ def test_a_failure_as_json_is_on_stdout_alone(
     shown = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (exit_code, "")
     assert (shown["status"], shown["message_id"], shown["attempts"]) == (status, None, 1)
-    assert shown["error"].pop("message")
-    assert shown["error"] == error
+    assert shown["error"].keys() == {"type", "message", "hint", "field", "code", "cus_message_id"}
+    assert shown["error"]["cus_message_id"] == shown["cus_message_id"]
+    assert {name: shown["error"][name] for name in error} == error
 
 
 def test_a_message_that_could_not_leave_is_not_sent(account: dict[str, str]) -> None:
@@ -132,7 +133,7 @@ def test_a_message_that_could_not_leave_is_not_sent(account: dict[str, str]) -> 
     # The deadline leaves no time for a second attempt.
     result = send(env={**account, "NXOTP_BASE_URL": f"http://127.0.0.1:{port}", "NXOTP_DEADLINE": "0.01"})
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("not_sent: ")
+    assert result.stderr.startswith("not sent: ")
 
 
 @pytest.mark.parametrize(
@@ -213,20 +214,51 @@ def test_uvloop_is_not_needed(live: Sandbox, account: dict[str, str], monkeypatc
 
 
 @posix
-def test_ctrl_c_during_a_send_tells_which_message_may_have_gone_out(
-    start: Start, live: Sandbox, account: dict[str, str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_signal_during_a_send_tells_which_message_may_have_gone_out(
+    start: Start, live: Sandbox, account: dict[str, str], number: signal.Signals, as_json: bool
 ) -> None:
-    process = start("send", "999300000008", env=account, stdin=subprocess.PIPE)
+    process = start("send", "999300000008", *["--json"] * as_json, env=account, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(CONTENT)
     process.stdin.close()
     process.stdin = None
     while not live.messages:
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, stdout, stderr = finish(process)
-    assert (code, stdout) == (130, "")
-    assert f"message {live.messages[0].cus_message_id} may have been accepted" in stderr
+    own_id = live.messages[0].cus_message_id
+    lost = f"interrupted; message {own_id} may have been accepted"
+    assert code == 130
+    if as_json:
+        error = {"type": "OutcomeUnknownError", "message": lost, "hint": "wait for its status callback", "field": None}
+        assert json.loads(stdout) == {"error": {**error, "code": None, "cus_message_id": own_id}}
+        assert stderr == ""
+    else:
+        assert (stdout, stderr) == ("", f"nxotp: {lost} (wait for its status callback)\n")
+
+
+@posix
+def test_sigterm_before_the_send_is_ctrl_c_too(start: Start, live: Sandbox) -> None:
+    terminal, its_side = os.openpty()
+    process = start("send", TO, stdin=its_side, env={"NXOTP_BASE_URL": live.url})
+    os.close(its_side)
+    read_until(process.stderr, "Access key: ")
+    process.send_signal(signal.SIGTERM)
+    code, stdout, stderr = finish(process)
+    os.close(terminal)
+    assert (code, stdout, stderr.strip()) == (130, "", "nxotp: interrupted")
+    assert not live.requests
+
+
+def test_the_time_limits_of_a_send_are_options(live: Sandbox, account: dict[str, str]) -> None:
+    live.script(Fault.hang())
+    result = send("--timeout", "0.05", env={**account, "NXOTP_TIMEOUT": "60"})
+    assert (result.exit_code, "no answer within 0.05 s" in result.stderr) == (6, True)
+    live.script(*[Fault.answer(-1)] * 5)
+    result = send("--deadline", "0.01", env={**account, "NXOTP_DEADLINE": "60"})
+    assert (result.exit_code, "the deadline of 0.01 s" in result.stderr) == (1, True)
 
 
 @full_device

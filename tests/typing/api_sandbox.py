@@ -21,10 +21,12 @@ from nxotp_async.testing import (
     NO_PAUSES,
     FakeClock,
     MemoryTransport,
+    SignedCallback,
     UnpooledTransport,
     assert_nothing_sent,
     assert_otp_sent,
     serve_in_thread,
+    signed_callback,
 )
 
 
@@ -102,6 +104,9 @@ async def in_tests() -> None:
     assert_type(assert_nothing_sent(sandbox), None)
     assert_type(transport.reachable, bool)
     transports: list[Transport] = [transport, UnpooledTransport()]
+    assert_type(signed_callback("id", "failed", to="1", errors=[{"code": 1}], now=1.5), SignedCallback)
+    assert_type(signed_callback("id").headers, dict[str, str])
+    assert_type(signed_callback("id").body, bytes)
     clock = FakeClock(now=1_800_000_000)
     assert_type(clock.slept, list[float])
     assert_type(clock.chance, float)

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from ..exit_codes import ExitCode, exit_codes
 from ..output import fail
-from ..parameters import CONCURRENCY, COUNT, EXISTING_FILE, SHARE, FiniteRange, recipients_option, seed_option
+from ..parameters import CONCURRENCY, COUNT, EXISTING_FILE, SHARE, FiniteRange, Seconds, recipients_option, seed_option
 
 __all__ = ["command"]
 
@@ -46,19 +46,19 @@ def _with_the_extra() -> Iterator[None]:
     type=FiniteRange(0.001, 100_000),
     help="Messages that begin each second, independent of the answers: the open loop. Default: the closed loop.",
 )
-@click.option("--duration", type=FiniteRange(0, _DAY, min_open=True), help="Seconds to measure. Default: 10.")
+@click.option("--duration", type=Seconds(0, _DAY, min_open=True), help="How long to measure. Default: 10.")
 @click.option("--count", type=COUNT, help="Messages to measure, instead of --duration.")
 @click.option(
     "--warm-up",
-    type=FiniteRange(0, _DAY),
-    help="Seconds of the same load before, which are not measured. Default: 2; 0 with real messages.",
+    type=Seconds(0, _DAY),
+    help="The same load before, which is not measured. Default: 2; 0 with real messages.",
 )
 @click.option(
     "--max-pending",
     type=COUNT,
     help="Drop further messages while this many have no outcome, and count them. Default: 10,000.",
 )
-@click.option("--latency", type=FiniteRange(0, 60), help="Seconds the sandbox takes for an answer.")
+@click.option("--latency", type=Seconds(0, 60), help="How long the sandbox takes for an answer.")
 @click.option("--fault-rate", type=SHARE, help="Share of requests that the sandbox answers with -1 or 9001.")
 @seed_option()
 @click.option("--base-url", help="URL of a server on loopback to load instead of a sandbox.")
@@ -76,8 +76,8 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     """Measure throughput and latency of sending, by default to a sandbox in a process of its own.
 
     \b
-    nxotp bench                        closed loop: always 64 in flight; what throughput is possible?
-    nxotp bench --rate 500             open loop: 500 begin each second; what is their latency?
+    nxotp bench                closed loop: 64 in flight; what is the throughput?
+    nxotp bench --rate 500     open loop: 500 begin a second; what is the latency?
     nxotp bench --rate 500 --json a.json --html a.html
     nxotp bench compare a.json b.json
 

@@ -24,7 +24,7 @@ def command() -> None:
     nxotp bulk run otps.csv              send it; the ledger is otps.csv.ledger
     nxotp bulk resume otps.csv.ledger    continue after a crash, a kill or Ctrl-C
     nxotp bulk status otps.csv.ledger    show the outcomes, and what to do next
-    nxotp bulk export otps.csv.ledger    write one row of results for each row of the file
+    nxotp bulk export otps.csv.ledger    write the result of each row of the file
     nxotp bulk resolve otps.csv.ledger   resolve unknown outcomes
 
     A file is CSV with a line of column names, or NDJSON; `to` and `content` are required, the other fields of a

@@ -25,11 +25,11 @@ def command(
     """Resolve messages whose outcome is unknown, by hand or by the vendor's status callbacks.
 
     \b
-    nxotp bulk resolve run.db                        list them
-    nxotp bulk resolve run.db delivered ID...        they arrived: accepted
-    nxotp bulk resolve run.db failed ID...           they did not: rejected
-    nxotp bulk resolve run.db resend ID...           queue them again: may deliver a second message
-    nxotp bulk resolve run.db --callbacks FILE       as the callbacks say
+    nxotp bulk resolve run.db                    list them
+    nxotp bulk resolve run.db delivered ID...    they arrived: accepted
+    nxotp bulk resolve run.db failed ID...       they did not: rejected
+    nxotp bulk resolve run.db resend ID...       queue again: may deliver twice
+    nxotp bulk resolve run.db --callbacks FILE   as the callbacks say
 
     Instead of the ids, --all resolves all of them. What is queued again is sent by `nxotp bulk resume`.
     """  # noqa: D301 - click wants the backspace character itself

@@ -18,7 +18,18 @@ from ..account import account_client, ask_credentials
 from ..event_loop import on_stop_signal, run
 from ..exit_codes import ExitCode
 from ..output import fail, print_note
-from ..parameters import ADDRESS, CONCURRENCY, COUNT, INTERVAL, FiniteRange, base_url_option, json_option, options
+from ..parameters import (
+    ADDRESS,
+    CONCURRENCY,
+    COUNT,
+    INTERVAL,
+    FiniteRange,
+    Seconds,
+    base_url_option,
+    json_option,
+    options,
+    time_limit_options,
+)
 from ..progress import run_progress
 from ..serving import callback_options, receiving
 from .progress import watch_sending
@@ -60,13 +71,14 @@ sending_options = options(
     ),
     click.option(
         "--listen-for",
-        type=FiniteRange(0, 86_400),
+        type=Seconds(0, 86_400),
         default=60.0,
-        help="Seconds to wait after the run for missing callbacks.",
+        help="How long to wait after the run for missing callbacks.",
     ),
     click.option("--dr-webhook", help="The public URL of --listen, for messages without one of their own."),
     callback_options,
     base_url_option,
+    time_limit_options,
     json_option(help="Print the summary as JSON."),
 )
 """The options that say how a ledger's messages are sent, those of `Sending`."""
@@ -89,6 +101,8 @@ class Sending:
     unsigned: bool
     window: float
     base_url: str | None
+    timeout: float | None
+    deadline: float | None
     as_json: bool
 
     @cached_property
@@ -100,7 +114,12 @@ class Sending:
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
         return account_client(
-            self._credentials, base_url=self.base_url, dr_webhook=self.dr_webhook, max_concurrency=self.concurrency
+            self._credentials,
+            base_url=self.base_url,
+            dr_webhook=self.dr_webhook,
+            max_concurrency=self.concurrency,
+            timeout=self.timeout,
+            deadline=self.deadline,
         )
 
     def dispatch(self, ledger: Ledger, client: OtpClient) -> NoReturn:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ...bulk import Ledger, MessageState, Reason, Report
 from ..exit_codes import ExitCode
-from ..output import print_data, print_json, print_note, print_tables
+from ..output import error_fields, print_data, print_json, print_note, print_tables
 
 __all__ = ["exit_code", "print_summary"]
 
@@ -50,7 +50,7 @@ def _fields(ledger: Ledger, report: Report) -> dict[str, Any]:
         "ledger": os.fsencode(str(ledger.path)).decode(errors="replace"),
         "total": report.counts.total(),
         **{str(state): report.counts[state] for state in MessageState if state is not MessageState.SENDING},
-        "paused": report.paused and {"error": type(report.paused).__name__, "message": str(report.paused)},
+        "paused": report.paused and error_fields(report.paused),
         "stopped": report.stopped,
         "receipts": _funnel(ledger),
         "reasons": [attrs.asdict(reason) for reason in ledger.reasons()],
