@@ -41,6 +41,8 @@ class OtpClient:
         appkey: The key of the WhatsApp application. Required.
         business_phone: The sending number, for accounts that have several. Default: the vendor chooses.
         base_url: ``https://api2.nxcloud.com`` by default. Plain http is for loopback only.
+        insecure_sandbox_host: The one host beside loopback that plain http may go to: a sandbox's in another container.
+            With other keys than the sandbox's own, it is refused.
         dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
         language_code: The template language of messages that name none. Default: ``en``.
         max_concurrency: Permits: requests in flight at the same time, per event loop. Default: 64.
@@ -73,6 +75,7 @@ class OtpClient:
         appkey: str | None = None,
         business_phone: str | None = None,
         base_url: str | None = None,
+        insecure_sandbox_host: str | None = None,
         dr_webhook: str | None = None,
         language_code: Language | str | None = None,
         max_concurrency: int | None = None,

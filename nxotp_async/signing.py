@@ -2,11 +2,11 @@
 
 import hashlib
 import hmac
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import attrs
 
-__all__ = ["Credentials", "sign", "signed_text", "verify"]
+__all__ = ["SANDBOX_CREDENTIALS", "Credentials", "sign", "signed_text", "verify"]
 
 
 def _hidden(value: str) -> str:
@@ -29,6 +29,10 @@ class Credentials:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("Credentials refuse to be pickled; read them from the environment on the other side")
+
+
+SANDBOX_CREDENTIALS: Final = Credentials("sandbox-access-key", "sandbox-access-secret", "sandbox-appkey")
+"""The keys of the sandbox's account. They are not secret."""
 
 
 def signed_text(
