@@ -27,7 +27,7 @@ from logins import CODE_LIFE, Logins
 from pydantic import BaseModel
 
 from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
-from nxotp_async.receivers import AsgiReceiver
+from nxotp_async.receivers import AsgiReceiver, CallbackMiddleware
 from nxotp_async.tracking import DeliveryTracker
 
 DELIVERY_TIMEOUT = 20.0  # seconds until the fallback
@@ -51,7 +51,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 keys = Credentials(os.environ["NXOTP_ACCESS_KEY"], os.environ["NXOTP_ACCESS_SECRET"])
-app.mount("/nxcloud", AsgiReceiver(tracker, keys))
+app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=AsgiReceiver(tracker, keys))
 
 
 class CodeRequest(BaseModel):

@@ -5,6 +5,8 @@ import hmac
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from enum import IntEnum
 from typing import Any, Final
 
 import attrs
@@ -17,6 +19,8 @@ from .signing import Credentials, signed_text
 __all__ = [
     "MAX_CALLBACK_BYTES",
     "TERMINAL_STATUSES",
+    "CdrType",
+    "Cost",
     "StatusEvent",
     "advances",
     "parse_callback",
@@ -86,6 +90,39 @@ def _are_equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
+class CdrType(IntEnum):
+    """What a message is charged as ("WhatsApp API webhook")."""
+
+    MARKETING = 4
+    NOTIFICATION = 5
+    AUTHENTICATION = 6
+    SERVICE = 7
+    FREE = 8
+    INTERNATIONAL_AUTHENTICATION = 9
+    MM_LITE = 10
+
+
+@attrs.frozen
+class Cost:
+    """What a message costs ("WhatsApp API webhook").
+
+    Attributes:
+        currency: The currency of ``foreign_price``, ``USD`` for example, or an empty str.
+        foreign_price: The price in that currency, or ``None`` if the vendor does not say.
+        price: The price in CNY, or ``None`` if the vendor does not say.
+        cdr_type: What it is charged as: a `CdrType`, another int where this library does not know it, or ``None``.
+        message_id: The vendor's id of the message that is charged, or an empty str.
+        direction: The direction, as the vendor sends it: no page says what its numbers mean.
+    """
+
+    currency: str = ""
+    foreign_price: Decimal | None = None
+    price: Decimal | None = None
+    cdr_type: CdrType | int | None = None
+    message_id: str = ""
+    direction: int | None = None
+
+
 @attrs.frozen
 class StatusEvent:
     """One status of one message ("WhatsApp API webhook").
@@ -97,7 +134,8 @@ class StatusEvent:
         recipient: The recipient's number, or an empty str.
         errors: The vendor's errors, with ``code`` and ``title``, if the message failed.
         conversation: WhatsApp's conversation, as the vendor sends it (``id``, ``origin``...), or ``None``.
-        cost: What the message costs, as the vendor sends it (``currency``, ``foreign_price``...), or ``None``.
+        costs: What the message costs; empty if the vendor does not say. The vendor sends one or several. What stands
+            beside the statuses of a callback, and not inside one, is in each of its events.
         raw: The whole status, as the vendor sends it.
     """
 
@@ -107,7 +145,7 @@ class StatusEvent:
     recipient: str = attrs.field(default="", repr=lambda value: repr(value and mask_number(value)))
     errors: tuple[Mapping[str, Any], ...] = ()
     conversation: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
-    cost: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    costs: tuple[Cost, ...] = attrs.field(default=(), repr=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
 
@@ -136,8 +174,7 @@ def _event(status: object, body: Mapping[str, Any]) -> StatusEvent | None:
     if not (isinstance(message_id, str) and message_id and isinstance(name, str)):
         return None
     recipient, errors, message = status.get("recipient_id"), status.get("errors"), status.get("message")
-    # The vendor does not document where in the body the cost is.
-    conversation, cost = status.get("conversation"), status.get("cost", body.get("cost"))
+    conversation = status.get("conversation")
     if recipient is None and isinstance(message, dict):  # in a status ``deleted``
         recipient = message.get("recipient_id")
     return StatusEvent(
@@ -147,9 +184,42 @@ def _event(status: object, body: Mapping[str, Any]) -> StatusEvent | None:
         recipient if isinstance(recipient, str) else "",
         tuple(error for error in errors if isinstance(error, dict)) if isinstance(errors, list) else (),
         conversation if isinstance(conversation, dict) else None,
-        cost if isinstance(cost, dict) else None,
+        _costs(status) or _costs(body),  # the vendor does not document where in the body they are
         status,
     )
+
+
+def _costs(fields: Mapping[str, Any]) -> tuple[Cost, ...]:
+    """Return what a message costs: the vendor sends an array ``costs``, or an object ``cost``."""
+    several = fields.get("costs")
+    costs = several if isinstance(several, list) and several else [fields.get("cost")]
+    return tuple(_cost(cost) for cost in costs if isinstance(cost, dict))
+
+
+def _cost(cost: Mapping[str, Any]) -> Cost:
+    currency, message_id, kind = cost.get("currency"), cost.get("message_id"), _integer(cost.get("cdr_type"))
+    return Cost(
+        currency if isinstance(currency, str) else "",
+        _decimal(cost.get("foreign_price")),
+        _decimal(cost.get("price")),
+        CdrType(kind) if kind in set(CdrType) else kind,
+        message_id if isinstance(message_id, str) else "",
+        _integer(cost.get("direction")),
+    )
+
+
+def _decimal(value: object) -> Decimal | None:
+    """Parse a number, which may be written as a string."""
+    try:
+        number = Decimal(str(value)) if isinstance(value, str | float | int) and not isinstance(value, bool) else None
+    except InvalidOperation:
+        return None
+    return number if number is not None and number.is_finite() else None
+
+
+def _integer(value: object) -> int | None:
+    number = _decimal(value)
+    return int(number) if number is not None and abs(number) < 2**63 and number == int(number) else None
 
 
 def _timestamp(seconds: object) -> datetime | None:

@@ -51,6 +51,8 @@ class OtpClient:
         default_region: Whose national numbers `send_otp` expects where there is no +: the two letters of a country,
             ``US`` for example. It needs the extra ``verification``. Default: a national number is refused.
         base_url: ``https://api2.nxcloud.com`` by default. Plain http is for loopback only.
+        insecure_sandbox_host: The one host beside loopback that plain http may go to: a sandbox's in another container.
+            With other keys than the sandbox's own, it is refused.
         dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
         language_code: The template language of messages that name none. Default: ``en``.
         max_concurrency: Permits: requests in flight at the same time, per event loop. Default: 64.
@@ -86,6 +88,7 @@ class OtpClient:
         business_phone: str | None = None,
         default_region: str | None = None,
         base_url: str | None = None,
+        insecure_sandbox_host: str | None = None,
         dr_webhook: str | None = None,
         language_code: Language | str | None = None,
         max_concurrency: int | None = None,

@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import MappingProxyType
@@ -13,11 +12,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .callbacks import MAX_CALLBACK_BYTES, StatusEvent, parse_callback, verify_callback
+from .checks import number, validate
 from .clocks import Clock
 from .errors import CallbackVerificationError, ConfigurationError
 from .signing import Credentials
 
-__all__ = ["HANDLER_ARGS", "AsgiReceiver", "EventSink", "aiohttp_receiver"]
+__all__ = ["HANDLER_ARGS", "AsgiReceiver", "CallbackMiddleware", "EventSink", "aiohttp_receiver"]
 
 _log = logging.getLogger("nxotp_async")
 
@@ -52,7 +52,7 @@ class EventSink(Protocol):
     """What a receiver passes events to: a `DeliveryTracker`, or your own code."""
 
     async def record(self, event: StatusEvent) -> object:
-        """Store an event. The vendor gets its answer after this returns, and sends the callback again if it raises."""
+        """Store an event. The answer is 200 after this returns, or 503 if it raises, and the vendor sends it again."""
         ...
 
 
@@ -65,7 +65,7 @@ class _Receiver:
         credentials: Credentials | None,
         token: str | None,
         allow_unsigned: bool,
-        window: object,
+        window: float,
         clock: Clock | None,
     ) -> None:
         if credentials is None and not allow_unsigned:
@@ -79,13 +79,11 @@ class _Receiver:
             raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could forge callbacks")
         if token is not None and not _TOKEN.fullmatch(token):
             raise ConfigurationError("token must be 16 or more of the characters A-Z, a-z, 0-9, '-', '_', '.' and '~'")
-        if isinstance(window, bool) or not isinstance(window, int | float) or not 0 < window < math.inf:
-            raise ConfigurationError(f"window must be a number of seconds, more than 0 and finite, not {window!r}")
         self._sink = sink
         self._credentials = credentials
         self._token = token
         self._allow_unsigned = allow_unsigned
-        self._window = window
+        self._window = validate("window", number(above=0), window, ConfigurationError)
         self._time = (clock or Clock()).time
 
     def matches(self, path: str) -> bool:
@@ -107,8 +105,19 @@ class _Receiver:
             events = parse_callback(body)
         except CallbackVerificationError:
             return 400
-        for event in events:
-            await self._sink.record(event)
+        return await self._record(events)
+
+    async def _record(self, events: Iterable[StatusEvent]) -> int:
+        try:
+            for event in events:
+                await self._sink.record(event)
+        except web.HTTPException:
+            raise  # a sink under aiohttp has chosen the answer itself
+        except Exception:
+            _log.exception(
+                "a callback's events were not stored: it was answered 503, so that the vendor sends it again"
+            )
+            return 503
         return 200
 
 
@@ -126,8 +135,8 @@ def aiohttp_receiver(
         app = web.Application(handler_args=HANDLER_ARGS)
         app.add_subapp("/nxcloud", aiohttp_receiver(tracker, credentials))
 
-    It answers 200 after the events are stored, also to a button click, which has none; 401 if the callback cannot be
-    verified, 413 if it is too long, 400 if it is not a JSON object, 404 for another path.
+    It answers 200 after the events are stored, also to a button click, which has none; 503 if the sink raises, 401 if
+    the callback cannot be verified, 413 if it is too long, 400 if it is not a JSON object, 404 for another path.
 
     Args:
         sink: Stores the events, for example a `DeliveryTracker`.
@@ -143,7 +152,7 @@ def aiohttp_receiver(
     receiver = _Receiver(sink, credentials, token, allow_unsigned, window, clock)
 
     async def post(request: web.Request) -> web.Response:
-        if not receiver.matches(request.match_info["token"]):
+        if not receiver.matches(request.match_info.get("token", "")):
             return web.Response(status=404)
         try:
             async with asyncio.timeout(_READ_TIMEOUT):
@@ -158,14 +167,17 @@ def aiohttp_receiver(
 
     app = web.Application(client_max_size=MAX_CALLBACK_BYTES, handler_args=HANDLER_ARGS)
     app.router.add_post("/{token:.*}", post)
+    app.router.add_post("", post)  # what it is mounted at, without a slash
     return app
 
 
 _Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 class AsgiReceiver:
-    """An ASGI application that receives status callbacks: mount it in FastAPI, Starlette, Litestar or Django.
+    """An ASGI application that receives status callbacks. `CallbackMiddleware` puts it in front of another application.
 
     The answers and arguments are those of `aiohttp_receiver`.
     """
@@ -182,20 +194,15 @@ class AsgiReceiver:
     ) -> None:
         self._receiver = _Receiver(sink, credentials, token, allow_unsigned, window, clock)
 
-    async def __call__(
-        self,
-        scope: _Message,
-        receive: Callable[[], Awaitable[_Message]],
-        send: Callable[[_Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Handle one request, or the lifespan, of an ASGI server."""
         if scope["type"] == "lifespan":
             await _handle_lifespan(receive, send)
         elif scope["type"] == "http":
             await _respond(send, await self._status(scope, receive))
 
-    async def _status(self, scope: _Message, receive: Callable[[], Awaitable[_Message]]) -> int:
-        if not self._receiver.matches(scope["path"].removeprefix(scope.get("root_path", ""))):
+    async def _status(self, scope: _Message, receive: _Receive) -> int:
+        if not self._receiver.matches(_path(scope)):
             return 404
         if scope["method"] != "POST":
             return 405
@@ -209,11 +216,51 @@ class AsgiReceiver:
         return await self._receiver.handle(_headers(scope["headers"]), body)
 
 
+class CallbackMiddleware:
+    """Passes what is posted to one path to a receiver, and everything else to an ASGI application.
+
+        app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=receiver)  # FastAPI, Starlette
+        application = CallbackMiddleware(application, path="/nxcloud", receiver=receiver)  # any other
+
+    It knows the path with and without a slash at its end. A *mount* of FastAPI and Starlette answers 307 where the
+    slash is missing, which the vendor does not follow: the callback would be lost.
+
+    Args:
+        app: The application.
+        path: The path of the receiver, without its token.
+        receiver: The receiver.
+
+    Raises:
+        ConfigurationError: The path is that of the whole application.
+    """
+
+    def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]], /, path: str, receiver: AsgiReceiver) -> None:
+        self._app = app
+        self._path = f"/{path.strip('/')}"
+        if self._path == "/":
+            raise ConfigurationError("path must not be that of the whole application", hint="/nxcloud for example")
+        self._receiver = receiver
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Handle one event of an ASGI server."""
+        path = _path(scope) if scope["type"] == "http" else ""
+        if f"{path}/".startswith(f"{self._path}/"):
+            await self._receiver({**scope, "path": path[len(self._path) :], "root_path": ""}, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _path(scope: _Message) -> str:
+    """Return the path below that which the application is mounted at."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
 
 
-async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
+async def _read(receive: _Receive) -> bytes | None:
     """Return the body, or a part that is longer than `MAX_CALLBACK_BYTES`; ``None`` if the client disconnects."""
     body = bytearray()
     while len(body) <= MAX_CALLBACK_BYTES:
@@ -226,14 +273,12 @@ async def _read(receive: Callable[[], Awaitable[_Message]]) -> bytes | None:
     return bytes(body)
 
 
-async def _respond(send: Callable[[_Message], Awaitable[None]], status: int) -> None:
+async def _respond(send: _Send, status: int) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _handle_lifespan(
-    receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
-) -> None:
+async def _handle_lifespan(receive: _Receive, send: _Send) -> None:
     """Answer the lifespan events of a server for which this is the whole application: there is nothing to do."""
     while True:
         message = await receive()

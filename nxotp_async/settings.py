@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 
 import attrs
 from aiohttp import ClientSession
-from yarl import URL
 
 from .checks import InvalidValueError, header_text, instance_of, integer, number, text, validate
 from .clocks import Clock
@@ -15,9 +14,9 @@ from .languages import Language
 from .phone_numbers import mask_number, parse_number, parse_region
 from .protocol import OTP_PATH
 from .retry import RetryPolicy
-from .signing import Credentials
+from .signing import SANDBOX_CREDENTIALS, Credentials
 from .transports import Transport
-from .urls import is_http_url, is_loopback, mask_proxy, mask_url, parse_url
+from .urls import is_http_url, mask_proxy, mask_url, parse_host, parse_url, plain_http_host
 
 __all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "Setting", "Settings"]
 
@@ -62,9 +61,6 @@ class Setting:
 def _base_url(value: object) -> str:
     if not isinstance(value, str) or not is_http_url(value) or not value.isascii() or set(value) & set("?#@\\"):
         raise InvalidValueError(f"must be a plain https URL, {DEFAULT_BASE_URL} for example")
-    url = URL(value)
-    if url.scheme == "http" and not is_loopback(url.host or ""):
-        raise InvalidValueError("must be https: over plain http anybody on the way can read the codes")
     return value.rstrip("/")
 
 
@@ -107,6 +103,7 @@ class Settings:
     business_phone: Annotated[str | None, Setting(parse_number, show=mask_number, in_views=True)] = None
     default_region: Annotated[str | None, Setting(parse_region, in_views=True)] = None
     base_url: Annotated[str, Setting(_base_url)] = DEFAULT_BASE_URL
+    insecure_sandbox_host: Annotated[str | None, Setting(parse_host)] = None
     dr_webhook: Annotated[str | None, Setting(parse_url, show=mask_url, in_views=True)] = None
     language_code: Annotated[Language, Setting(Language.parse, in_views=True)] = Language.EN
     max_concurrency: Annotated[int, Setting(_from_text(integer(at_least=1)))] = 64
@@ -134,6 +131,20 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         if sum(way is not None for way in (self.proxy, self.session, self.transport)) > 1:
             raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
+        self._check_plain_http()
+
+    def _check_plain_http(self) -> None:
+        host, of_sandbox = plain_http_host(self.base_url), self.credentials == SANDBOX_CREDENTIALS
+        if self.insecure_sandbox_host is not None and not of_sandbox:
+            raise ConfigurationError(
+                "insecure_sandbox_host (or NXOTP_INSECURE_SANDBOX_HOST) must not be set with an account's keys: it is "
+                "for the sandbox's own, because over plain http anybody on the way can read keys and codes"
+            )
+        if host not in (None, self.insecure_sandbox_host):
+            raise ConfigurationError(
+                "base_url (or NXOTP_BASE_URL) must be https: over plain http anybody on the way can read the codes",
+                hint=f"for a sandbox on that host, set NXOTP_INSECURE_SANDBOX_HOST={host}" if of_sandbox else None,
+            )
 
     @classmethod
     @sensitive_variables

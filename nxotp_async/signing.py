@@ -4,14 +4,14 @@ import hashlib
 import hmac
 import os
 from collections.abc import Mapping
-from typing import NoReturn, Self
+from typing import Final, NoReturn, Self
 
 import attrs
 
 from .checks import header_text, validate
 from .errors import ConfigurationError, sensitive_variables
 
-__all__ = ["Credentials", "sign", "signed_text", "verify"]
+__all__ = ["SANDBOX_CREDENTIALS", "Credentials", "sign", "signed_text", "verify"]
 
 
 def _hidden(value: str) -> str:
@@ -51,6 +51,10 @@ class Credentials:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("Credentials refuse to be pickled; read them from the environment on the other side")
+
+
+SANDBOX_CREDENTIALS: Final = Credentials("sandbox-access-key", "sandbox-access-secret", "sandbox-appkey")
+"""The keys of the sandbox's account. They are not secret."""
 
 
 def signed_text(

@@ -2,6 +2,7 @@ import hashlib
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -13,6 +14,8 @@ from nxotp_async import CallbackVerificationError, Credentials, NxOtpError
 from nxotp_async.callbacks import (
     MAX_CALLBACK_BYTES,
     TERMINAL_STATUSES,
+    CdrType,
+    Cost,
     StatusEvent,
     advances,
     parse_callback,
@@ -246,6 +249,11 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+_numbers = st.from_regex(r"-?[0-9]{1,25}(\.[0-9]+)?([eE][-+]?[0-9]{1,25})?", fullmatch=True) | _json
+_costs = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("currency", "price", "foreign_price", "cdr_type", "message_id", "direction"), _numbers),
+)
 _statuses = st.fixed_dictionaries(
     {},
     optional={
@@ -255,15 +263,18 @@ _statuses = st.fixed_dictionaries(
         "recipient_id": _json,
         "errors": _json,
         "message": _json,
+        "cost": _costs | _json,
+        "costs": st.lists(_costs | _json, max_size=3) | _json,
     },
 )
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(_statuses | _json, max_size=3) | _json)
-@example([{"id": "a", "status": "sent", "timestamp": 1e308}])
-def test_no_json_object_whatever_it_holds_makes_the_reader_fail(statuses: Any) -> None:
-    for event in parse_callback(orjson.dumps({"statuses": statuses})):
+@given(st.lists(_statuses | _json, max_size=3) | _json, _costs | _json)
+@example([{"id": "a", "status": "sent", "timestamp": 1e308}], {})
+@example([{"id": "a", "status": "sent", "cost": {"price": "1e999999999999999999", "cdr_type": "9e999999"}}], {})
+def test_no_json_object_whatever_it_holds_makes_the_reader_fail(statuses: Any, cost: Any) -> None:
+    for event in parse_callback(orjson.dumps({"statuses": statuses, "cost": cost})):
         assert event.message_id
         assert event.raw["id"] == event.message_id
         assert event.status == event.raw["status"].lower()
@@ -499,20 +510,97 @@ def test_nothing_follows_an_end() -> None:
     assert frozenset({"failed", "deleted"}) == TERMINAL_STATUSES
 
 
-@pytest.mark.parametrize("place", ["status", "body"])
-def test_conversation_and_cost_are_handed_on(place: str) -> None:
-    cost = {"currency": "USD", "foreign_price": 0.02, "cdr_type": 1, "message_id": "wamid.1", "direction": 2}
+def test_a_conversation_is_handed_on() -> None:
     conversation = {"id": "c-1", "expiration_timestamp": "1660106400", "origin": {"type": "business_initiated"}}
-    status: dict[str, Any] = {"id": "wamid.1", "status": "sent", "conversation": conversation}
-    body: dict[str, Any] = {"statuses": [status]}
-    (status if place == "status" else body)["cost"] = cost
-    (event,) = parse_callback(orjson.dumps(body))
-    assert (event.conversation, event.cost) == (conversation, cost)
+    assert only_event(status(conversation=conversation)).conversation == conversation
+
+
+# ---------------------------------------------------------------------------------------------- what it costs
+
+COST = {"currency": "USD", "foreign_price": 0.02, "cdr_type": 6, "message_id": "wamid.1", "direction": 2}
+IN_CNY = {**COST, "price": "0.1434", "cdr_type": 9}
+ODD_NUMBERS: list[Any] = [None, True, "", "x", 6.5, "1e400", 1e300, [6], {}]
+NO_COSTS: list[Any] = [None, 3, "USD", [[]]]
+READ = Cost("USD", Decimal("0.02"), None, CdrType.AUTHENTICATION, "wamid.1", 2)
+READ_IN_CNY = Cost("USD", Decimal("0.02"), Decimal("0.1434"), CdrType.INTERNATIONAL_AUTHENTICATION, "wamid.1", 2)
+
+
+@pytest.mark.parametrize("place", ["status", "body"])
+@pytest.mark.parametrize(
+    ("fields", "costs"),
+    [
+        pytest.param({"cost": COST}, (READ,), id="an object"),
+        pytest.param({"costs": [COST, IN_CNY]}, (READ, READ_IN_CNY), id="an array of two"),
+        pytest.param({"costs": [IN_CNY], "cost": COST}, (READ_IN_CNY,), id="both"),
+        pytest.param({"costs": [], "cost": COST}, (READ,), id="an empty array"),
+        pytest.param({"costs": [None, "x", 3, COST]}, (READ,), id="odd entries"),
+        pytest.param({"cost": {}}, (Cost(),), id="an empty object"),
+        *(pytest.param({name: value}, (), id=f"{name} {value!r}") for name in ("cost", "costs") for value in NO_COSTS),
+    ],
+)
+def test_what_a_message_costs_is_read_in_both_notations(place: str, fields: Any, costs: tuple[Cost, ...]) -> None:
+    event = only_event(status(**fields)) if place == "status" else only_event(status(), **fields)
+    assert event.costs == costs
+
+
+def test_the_costs_of_a_status_come_before_those_of_the_body() -> None:
+    assert only_event(status(cost=IN_CNY), costs=[COST]).costs == (READ_IN_CNY,)
+
+
+def test_what_is_in_the_body_is_in_each_of_its_events() -> None:
+    events = parse_callback(body(status("sent"), status("delivered"), cost=COST))
+    assert [event.costs for event in events] == [(READ,), (READ,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (0, Decimal(0)),
+        (0.02, Decimal("0.02")),
+        ("0.020", Decimal("0.020")),
+        (-1, Decimal(-1)),
+        ("1e-7", Decimal("1e-7")),
+        *((odd, None) for odd in (None, True, "", "free", "nan", "inf", "-inf", [0.02], {"USD": 0.02})),
+    ],
+    ids=repr,
+)
+def test_a_price_is_a_decimal_where_it_is_a_number(value: object, number: Decimal | None) -> None:
+    (cost,) = only_event(status(cost={"price": value, "foreign_price": value})).costs
+    assert (cost.price, cost.foreign_price) == (number, number)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        *((kind.value, kind) for kind in CdrType),
+        ("6", CdrType.AUTHENTICATION),
+        (6.0, CdrType.AUTHENTICATION),
+        (1, 1),
+        (11, 11),
+        *((odd, None) for odd in ODD_NUMBERS),
+    ],
+    ids=repr,
+)
+def test_a_kind_of_charge_is_known_or_a_number(value: object, kind: int | None) -> None:
+    (cost,) = only_event(status(cost={"cdr_type": value})).costs
+    assert cost.cdr_type == kind
+    assert isinstance(cost.cdr_type, CdrType) == isinstance(kind, CdrType)
+
+
+def test_the_kinds_of_charge_are_those_of_the_vendors_page() -> None:
+    assert {kind.name: kind.value for kind in CdrType} == {
+        "MARKETING": 4,
+        "NOTIFICATION": 5,
+        "AUTHENTICATION": 6,
+        "SERVICE": 7,
+        "FREE": 8,
+        "INTERNATIONAL_AUTHENTICATION": 9,
+        "MM_LITE": 10,
+    }
 
 
 @pytest.mark.parametrize("value", [None, 3, "USD", [{}]])
-def test_a_conversation_or_cost_of_another_type_is_none(value: object) -> None:
-    status = {"id": "wamid.1", "status": "read", "conversation": value, "cost": value}
-    (event,) = parse_callback(orjson.dumps({"statuses": [status]}))
-    assert (event.conversation, event.cost) == (None, None)
-    assert event.raw == status
+def test_a_conversation_of_another_type_is_none(value: object) -> None:
+    event = only_event(status(conversation=value))
+    assert event.conversation is None
+    assert event.raw["conversation"] == value

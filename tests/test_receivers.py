@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
@@ -16,10 +17,12 @@ import uvicorn.server
 from aiohttp import web
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from nxotp_async import ConfigurationError, Credentials, receivers
 from nxotp_async.callbacks import MAX_CALLBACK_BYTES, StatusEvent
-from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, aiohttp_receiver
+from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, CallbackMiddleware, aiohttp_receiver
 from nxotp_async.testing import FakeClock
 from nxotp_async.tracking import DeliveryTracker
 
@@ -243,16 +246,46 @@ async def _time_out() -> None:
 
 
 @pytest.mark.parametrize("failure", [_fail, _time_out])
-async def test_what_could_not_be_stored_is_answered_5xx_and_comes_again(
+async def test_what_could_not_be_stored_is_answered_503_and_comes_again(
     serve: Serve, http: aiohttp.ClientSession, failure: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Sink(failure)
     async with serve(sink) as url:
-        assert 500 <= await post(http, url, DELIVERED, signed(DELIVERED)) <= 599
+        assert await post(http, url, DELIVERED, signed(DELIVERED)) == 503
         assert sink.events == []
         assert await post(http, url, DELIVERED, signed(DELIVERED)) == 200
     assert sink.events == [("wamid.1", "delivered")]
-    assert NUMBER not in caplog.text
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.name == "nxotp_async"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    report = traceback.TracebackException.from_exception(record.exc_info[1], capture_locals=True)
+    assert failure.__name__ in caplog.text  # the sink's own line is in the traceback
+    assert NUMBER not in f"{caplog.text}{''.join(report.format())}"
+
+
+async def test_a_receiver_that_is_stopped_answers_nothing_for_the_sink(clock: FakeClock) -> None:
+    async def cancel() -> None:
+        raise asyncio.CancelledError
+
+    receiver = AsgiReceiver(Sink(cancel), KEYS, clock=clock)
+    with pytest.raises(asyncio.CancelledError):
+        await call(receiver, "/")
+
+
+async def call(app: Any, path: str, **fields: Any) -> int:
+    """Have an ASGI application handle a callback to a path, and return the status of its answer."""
+    headers = [(name.encode(), value.encode()) for name, value in signed(DELIVERED).items()]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": DELIVERED}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": path, "headers": headers, **fields}, receive, send)
+    return int(sent[0]["status"])
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -613,8 +646,8 @@ async def test_what_a_sink_raises_is_logged_with_its_traceback(
     clock: FakeClock, logs: pytest.LogCaptureFixture
 ) -> None:
     async with aiohttp_server(aiohttp_receiver(Sink(_fail), KEYS, clock=clock)) as url:
-        assert b" 500 " in await raw(url, CALLBACK)
-    (record,) = [record for record in logs.records if record.name == "aiohttp.server"]
+        assert b" 503 " in await raw(url, CALLBACK)
+    (record,) = [record for record in logs.records if record.name == "nxotp_async"]
     assert record.levelno == logging.ERROR
     assert "the store is away" in str(record.exc_text)
 
@@ -659,6 +692,91 @@ async def test_it_is_mounted_in(framework: Any, http: aiohttp.ClientSession, clo
     app.mount("/nxcloud", AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock))
     async with uvicorn_server(app) as url:
         await _check_mounted(http, url, sink)
+
+
+def _application_of(framework: Any) -> Any:
+    """Return an application with a page of its own beside the callbacks."""
+
+    async def page(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("the application's")
+
+    app = framework()
+    for path in ("/", "/nxcloudy", "/a/nxcloud"):
+        app.add_route(path, page, methods=["POST"])
+    return app
+
+
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+@pytest.mark.parametrize("written", ["/nxcloud", "/nxcloud/", "nxcloud"])
+async def test_in_front_of_an_application_it_is_found_with_and_without_the_slash(
+    framework: Any, written: str, http: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    sink = Sink()
+    app = _application_of(framework)
+    app.add_middleware(CallbackMiddleware, path=written, receiver=AsgiReceiver(sink, KEYS, clock=clock))
+    async with uvicorn_server(app) as url:
+        for path in ("/nxcloud", "/nxcloud/", "/nxcloud?from=vendor"):
+            async with http.post(url + path, data=DELIVERED, headers=signed(DELIVERED), allow_redirects=False) as given:
+                assert given.status == 200, path
+        assert len(sink.events) == 3
+        assert await post(http, f"{url}/nxcloud/more", DELIVERED, signed(DELIVERED)) == 404
+        for path in ("/", "/nxcloudy", "/a/nxcloud"):
+            async with http.post(url + path) as page:
+                assert await page.text() == "the application's"
+    assert len(sink.events) == 3
+
+
+async def test_in_front_of_an_application_it_knows_its_token(http: aiohttp.ClientSession, clock: FakeClock) -> None:
+    sink = Sink()
+    app = _application_of(FastAPI)
+    receiver = AsgiReceiver(sink, KEYS, token=TOKEN, clock=clock)
+    app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=receiver)
+    async with uvicorn_server(app) as url:
+        await _check_mounted(http, url, sink)
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path"), [("/api/nxcloud", "/api"), ("/nxcloud", "/api"), ("/nxcloud", ""), ("/nxcloud/", "")]
+)
+async def test_in_front_of_an_application_a_prefix_of_the_server_does_not_matter(
+    path: str, root_path: str, clock: FakeClock
+) -> None:
+    sink = Sink()
+    app = CallbackMiddleware(Starlette(), path="/nxcloud", receiver=AsgiReceiver(sink, KEYS, clock=clock))
+    assert await call(app, path, root_path=root_path) == 200
+    assert len(sink.events) == 1
+
+
+@pytest.mark.parametrize("path", ["", "/", "//"])
+def test_in_front_of_an_application_it_does_not_take_its_place(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="path must not be that of the whole application"):
+        CallbackMiddleware(Starlette(), path=path, receiver=AsgiReceiver(Sink(), KEYS))
+
+
+async def test_in_front_of_an_application_other_events_are_the_applications(clock: FakeClock) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    wrapped = CallbackMiddleware(app, path="/nxcloud", receiver=AsgiReceiver(Sink(), KEYS, clock=clock))
+    for kind in ("lifespan", "websocket"):
+        await wrapped({"type": kind, "path": "/nxcloud"}, None, None)  # type: ignore[arg-type]
+    assert seen == ["lifespan", "websocket"]
+
+
+async def test_as_a_sub_application_of_aiohttp_it_is_found_with_and_without_the_slash(
+    http: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    sink = Sink()
+    app = web.Application()
+    app.add_subapp("/nxcloud", aiohttp_receiver(sink, KEYS, clock=clock))
+    async with aiohttp_server(app) as url:
+        for path in ("/nxcloud", "/nxcloud/"):
+            async with http.post(url + path, data=DELIVERED, headers=signed(DELIVERED), allow_redirects=False) as given:
+                assert given.status == 200, path
+        assert await post(http, f"{url}/nxcloudy", DELIVERED, signed(DELIVERED)) == 404
+    assert len(sink.events) == 2
 
 
 async def test_it_is_mounted_behind_two_prefixes(http: aiohttp.ClientSession, clock: FakeClock) -> None:
@@ -733,7 +851,7 @@ async def test_the_whole_application_starts_and_stops_with_its_server(clock: Fak
         pytest.param(None, {"token": "c4n4ry", "allow_unsigned": True}, "token must be", id="a short one"),
         *(
             pytest.param(
-                KEYS, {"window": window}, "window must be a number of seconds, more than 0 and finite", id=f"{window!r}"
+                KEYS, {"window": window}, "^window must be (a number|more than 0, and finite)", id=f"{window!r}"
             )
             for window in (0, -1, float("nan"), float("inf"), "300", True, None)
         ),

@@ -7,6 +7,7 @@ import pytest
 
 from nxotp_async import ConfigurationError, Language, OtpClient, RetryPolicy
 from nxotp_async.settings import SETTINGS, Settings
+from nxotp_async.signing import SANDBOX_CREDENTIALS
 
 ACCOUNT = {"access_key": "key", "access_secret": "secret", "appkey": "app"}
 
@@ -53,6 +54,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "NXOTP_PROXY": "http://proxy.example:3128",
         },
     )
+    assert settings.insecure_sandbox_host is None  # refused beside these keys; a test of its own is below
     assert settings.credentials.access_secret == "secret"
     assert settings.url == "http://localhost:8099/api/wa/otp"
     assert settings.business_phone == "99955500000"
@@ -101,6 +103,21 @@ def test_an_argument_wins_over_its_variable() -> None:
         ("appkey", "ключ", "printable ASCII"),
         ("base_url", "http://api2.nxcloud.com", "must be https"),
         ("base_url", "http://127.0.0.1.evil.example", "must be https"),
+        *(
+            ("insecure_sandbox_host", host, "name of a host without a scheme and a port")
+            for host in (
+                "http://sandbox",
+                "sandbox:8099",
+                "sandbox/x",
+                "me@sandbox",
+                "a b",
+                "",
+                " sandbox",
+                "*",
+                "[::1]",
+            )
+        ),
+        ("insecure_sandbox_host", 5, "must be a str"),
         ("base_url", "ftp://api2.nxcloud.com", "plain https URL"),
         ("base_url", "api2.nxcloud.com", "plain https URL"),
         ("base_url", "https://user:password@api2.nxcloud.com", "plain https URL"),
@@ -135,6 +152,53 @@ def test_a_wrong_setting_is_named_with_its_variable(name: str, value: object, re
         Settings.resolve({**ACCOUNT, name: value}, {})
     assert name in str(caught.value)
     assert f"NXOTP_{name.upper()}" in str(caught.value)
+
+
+SANDBOX = attrs.asdict(SANDBOX_CREDENTIALS)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host"),
+    [
+        ("http://sandbox:8099", "sandbox"),
+        ("http://Sandbox:8099/", "SANDBOX"),
+        ("http://10.0.0.7", "10.0.0.7"),
+        ("http://[fd00::7]:8099", "fd00::7"),
+        ("http://127.0.0.1:8099", "sandbox"),
+        ("https://sandbox", "sandbox"),
+    ],
+)
+def test_plain_http_may_go_to_the_one_host_of_a_sandbox(base_url: str, host: str) -> None:
+    assert Settings.resolve({**SANDBOX, "base_url": base_url, "insecure_sandbox_host": host}, {}).url
+    variables = {"NXOTP_BASE_URL": base_url, "NXOTP_INSECURE_SANDBOX_HOST": host}
+    assert Settings.resolve(SANDBOX, variables).insecure_sandbox_host == host.lower()
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://sandbox.example", "http://other", "http://sandbox@other", "http://xsandbox", "http://10.0.0.7"]
+)
+def test_plain_http_may_go_to_no_other_host(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"must be https|plain https URL"):
+        Settings.resolve({**SANDBOX, "base_url": base_url, "insecure_sandbox_host": "sandbox"}, {})
+
+
+def test_without_the_opt_in_the_sandboxs_keys_are_told_of_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"set NXOTP_INSECURE_SANDBOX_HOST=sandbox\)"):
+        Settings.resolve({**SANDBOX, "base_url": "http://sandbox:8099"}, {})
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(base_url="http://sandbox:8099")
+    assert "INSECURE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base_url", ["http://sandbox:8099", "https://api2.nxcloud.com", "http://127.0.0.1:8099"])
+@pytest.mark.parametrize("name", ["access_key", "access_secret", "appkey"])
+def test_an_accounts_keys_never_go_over_plain_http(base_url: str, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="must not be set with an account's keys") as caught:
+        Settings.resolve(
+            {**SANDBOX, name: "s3cr3t-c4n4ry", "base_url": base_url}, {"NXOTP_INSECURE_SANDBOX_HOST": "sandbox"}
+        )
+    assert "NXOTP_INSECURE_SANDBOX_HOST" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,16 @@ import pytest
 from yarl import URL
 
 from nxotp_async.checks import InvalidValueError
-from nxotp_async.urls import host_and_port, is_http_url, is_loopback, mask_proxy, mask_url, parse_url
+from nxotp_async.urls import (
+    host_and_port,
+    is_http_url,
+    is_loopback,
+    listening_url,
+    mask_proxy,
+    mask_url,
+    parse_url,
+    plain_http_host,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,36 @@ def test_this_machine_is_loopback(host: str) -> None:
 )
 def test_nothing_else_is_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://sandbox:8099/a", "sandbox"),
+        ("http://10.0.0.7", "10.0.0.7"),
+        ("http://127.0.0.1:8099", None),
+        ("http://[::1]", None),
+        ("https://sandbox", None),
+        ("nonsense", None),
+        ("http://[", None),
+    ],
+)
+def test_plain_http_that_leaves_this_machine_is_known(url: str, host: str | None) -> None:
+    assert plain_http_host(url) == host
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("192.0.2.1", "http://192.0.2.1:80"),
+        ("a.example", "http://a.example:80"),
+    ],
+)
+def test_what_listens_on_all_addresses_is_reached_on_loopback(host: str, url: str) -> None:
+    assert listening_url(host, 80) == url
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import select
 import sys
 from contextlib import AbstractAsyncContextManager
 from secrets import token_urlsafe
-from typing import Final
 
 import click
 import orjson
@@ -21,11 +19,9 @@ from .event_loop import on_stop_signal, run
 from .exit_codes import ExitCode
 from .output import fail, print_note, printable
 from .parameters import json_option, listening_options
-from .serving import callback_options, receiving
+from .serving import callback_options, receiving, write_stdout
 
 __all__ = ["CallbackPrinter", "command"]
-
-_PIECE: Final[int] = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes without blocking where select says so
 
 
 @click.command("listen")
@@ -92,7 +88,7 @@ class CallbackPrinter:
             self._is_sound = False
             if await self._tracker.record(event):
                 try:
-                    await _write(self._line(event))
+                    await write_stdout(self._line(event))
                 except OSError as error:
                     self.failure = error
                     self.stop.set()
@@ -103,26 +99,6 @@ class CallbackPrinter:
         if self._as_json:
             return orjson.dumps(_fields(event), option=orjson.OPT_APPEND_NEWLINE)
         return f"{printable(_text(event))}\n".encode(sys.stdout.encoding, "replace")
-
-
-async def _write(data: bytes) -> None:
-    """Write to standard output, past its buffer. A slow reader holds up the writer, and not the event loop."""
-    number = sys.stdout.fileno()
-    while data:
-        if os.name != "nt":  # Windows can ask sockets only
-            await _until_writable(number)
-        data = data[os.write(number, data[:_PIECE]) :]
-
-
-async def _until_writable(number: int) -> None:
-    if select.select([], [number], [], 0)[1]:  # a file always is; the loop could not wait for it
-        return
-    loop, writable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_writer(number, writable.set)
-    try:
-        await writable.wait()
-    finally:
-        loop.remove_writer(number)
 
 
 def _fields(event: StatusEvent) -> dict[str, object]:

@@ -2,20 +2,27 @@
 
 import asyncio
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import click
 import orjson
+from yarl import URL
 
 from ..sandbox import MAGIC_RECIPIENTS, CallbackPlan, Fault, FaultKind, Sandbox
+from ..sandbox.account import client_settings, environ_of
+from ..urls import host_and_port, listening_url, parse_host
 from .event_loop import on_stop_signal, run
 from .exit_codes import ExitCode
 from .output import print_data, print_note
-from .parameters import HTTP_URL, SHARE, FiniteRange, ParsedText, json_option, listening_options, seed_option
-from .serving import listening_on
+from .parameters import COUNT, HTTP_URL, SHARE, FiniteRange, ParsedText, json_option, listening_options, seed_option
+from .request_printer import RequestPrinter
+from .serving import SHUTDOWN_TIMEOUT, listening_on
 
 __all__ = ["command"]
 
@@ -57,47 +64,118 @@ def _fault(text: str) -> Fault:
     "--clock-offset", type=FiniteRange(-_YEAR, _YEAR), default=0.0, help="Seconds the sandbox's clock is ahead."
 )
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
+@click.option(
+    "--sender-limit", type=COUNT, help="Messages a second from one number, as WhatsApp's 80. Default: no limit."
+)
+@click.option(
+    "--recipient-interval",
+    type=FiniteRange(0, min_open=True),
+    help="Seconds between two messages to one number, as WhatsApp's 6. Default: no limit.",
+)
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
 @click.option(
     "--webhook",
     type=HTTP_URL,
     help="Push the callbacks of messages without a dr_webhook to this URL; implies --callbacks.",
 )
-@click.option("--callback-delay", type=_SECONDS, default=0.5, help="Seconds before each callback.")
+@click.option(
+    "--callback-host",
+    "callback_hosts",
+    type=ParsedText("host", parse_host),
+    multiple=True,
+    help="A host beside loopback that callbacks may go to, another container for example; may be repeated.",
+)
+@click.option("--callback-delay", type=_SECONDS, default=CallbackPlan().delay, help="Seconds before each callback.")
+@click.option(
+    "--new-connections",
+    is_flag=True,
+    help="Push each callback over a connection of its own, so that every worker behind a port gets some.",
+)
+@click.option(
+    "--callback-cost",
+    type=click.Choice(["cost", "costs"]),
+    help="Say in delivered what the message costs: in an object cost, or in an array costs.",
+)
 @click.option("--failed-rate", type=SHARE, default=0.0, help="Share of deliveries that fail.")
 @click.option("--unsigned-callbacks", is_flag=True, help="Push callbacks without a signature.")
+@click.option("--quiet", is_flag=True, help="Do not print the requests.")
+@click.option("--env", is_flag=True, help="Print the variables for a client of it, and exit; nothing is started.")
 @json_option(help="Print only the URL, as JSON.")
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends.")
 def command(
     faults: tuple[Fault, ...],
     made_up_ids: bool,
     callbacks: bool,
-    webhook: str | None,
-    callback_delay: float,
-    failed_rate: float,
-    unsigned_callbacks: bool,
+    quiet: bool,
+    env: bool,
     as_json: bool,
     until_eof: bool,
     **options: Any,  # noqa: ANN401 - options of several types, each checked by click
 ) -> None:
     """Run an emulator of the OTP API: no account, no network.
 
-    Some numbers always have the same outcome: 9990 and eight digits are answered with that code of the vendor's
+    It prints a line for each request, with the code: its messages reach nobody. In a second it prints 50 at most, and
+    counts the rest. In another terminal, set the variables that a client needs:
+
+    \b
+    eval "$(nxotp sandbox --env)"
+
+    Some numbers always have the same outcome: 9990 and eight digits are answered with that code of the vendor
     (999000009001 with 9001; 999000000001 with -1), 9991 with one of Meta's codes, 9992 with an HTTP status, and with
     999300000001 to 999300000009 the answer is lost, malformed or late.
-    """
+    """  # noqa: D301 - click wants the backspace character itself
+    plan = _callback_plan(options, callbacks)
+    host, port = options["host"], options["port"]
+    if env:
+        _print_environ(host, port, as_json=as_json)
+        return
     if faults:
         options["faults"] = faults
-    if callbacks or webhook is not None:
-        options["callbacks"] = CallbackPlan(
-            webhook=webhook, delay=callback_delay, failed=failed_rate, signed=not unsigned_callbacks
+    printer = None if quiet or as_json else RequestPrinter(plan)
+    server = Sandbox(
+        **options, callbacks=plan, echo_message_id=not made_up_ids, on_request=None if printer is None else printer.add
+    )
+    sys.exit(run(_serve(server, (host, port), printer, as_json=as_json, until_eof=until_eof)))
+
+
+def _callback_plan(options: dict[str, Any], wanted: bool) -> CallbackPlan | None:
+    """Take the options for callbacks out of all options."""
+    webhook, unsigned = options.pop("webhook"), options.pop("unsigned_callbacks")
+    plan = partial(
+        CallbackPlan,
+        hosts=options.pop("callback_hosts"),
+        delay=options.pop("callback_delay"),
+        reuse_connections=not options.pop("new_connections"),
+        cost=options.pop("callback_cost"),
+        failed=options.pop("failed_rate"),
+        signed=not unsigned,
+    )
+    if webhook is None:
+        return plan() if wanted else None
+    if plan().url_for(webhook) is None:
+        raise click.UsageError(
+            f"--webhook: callbacks go to loopback only, and nothing would be pushed there. If {URL(webhook).host} is a "
+            f"host of yours, another container for example, add --callback-host {URL(webhook).host}"
         )
-    server = Sandbox(**options, echo_message_id=not made_up_ids)
-    address = (options["host"], options["port"])
-    sys.exit(run(_serve(server, address, as_json=as_json, until_eof=until_eof)))
+    return plan(webhook=webhook)
 
 
-async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, until_eof: bool) -> ExitCode:
+def _exports(environ: Mapping[str, str], indent: str = "") -> str:
+    return "\n".join(f"{indent}export {name}={shlex.quote(value)}" for name, value in environ.items())
+
+
+def _print_environ(host: str, port: int, *, as_json: bool) -> None:
+    if as_json:
+        raise click.UsageError("--env prints commands for a shell, and --json prints JSON: choose one")
+    if not port:
+        raise click.UsageError("--env needs the --port of the sandbox: a free one is known only to who has started it")
+    if not print_data(_exports(environ_of(client_settings(listening_url(host, port))))):
+        sys.exit(ExitCode.USAGE)
+
+
+async def _serve(
+    server: Sandbox, address: tuple[str, int], printer: RequestPrinter | None, *, as_json: bool, until_eof: bool
+) -> ExitCode:
     stop = asyncio.Event()
     on_stop_signal(stop.set)
     async with AsyncExitStack() as stack:
@@ -106,8 +184,9 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
         if not print_data(orjson.dumps({"url": server.url}) if as_json else f"listening on {server.url}"):
             return ExitCode.USAGE
         if not as_json:
-            exports = "\n".join(f"  export {name}={value}" for name, value in server.environ.items())
-            print_note(f"use it with\n{exports}\n{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it.")
+            print_note(_how_to_use(server, address[0]))
+        if printer is not None:
+            await stack.enter_async_context(_printing(printer))
         if until_eof:
             try:
                 asyncio.get_running_loop().add_reader(sys.stdin, _stop_at_eof, stop)
@@ -115,8 +194,44 @@ async def _serve(server: Sandbox, address: tuple[str, int], *, as_json: bool, un
                 stop.set()
         await stop.wait()
     if not as_json:
-        print_note(f"stopped; requests: {server.counts['requests']}, accepted: {server.counts['messages']}")
+        print_note(f"stopped; {_counted(server.counts)}")
     return ExitCode.SUCCESS
+
+
+def _how_to_use(server: Sandbox, host: str) -> str:
+    port = URL(server.url).port
+    named = "" if host == "127.0.0.1" else f" --host {shlex.quote(host)}"
+    lines = [
+        "use it with",
+        _exports(server.environ, "  "),
+        f'or, in another terminal, with  eval "$(nxotp sandbox --env{named} --port {port})"',
+        f"{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it.",
+    ]
+    if listening_url(host, 0) != f"http://{host_and_port(host, 0)}":
+        everywhere = "it listens on all addresses of this machine: whoever reaches one can use it"
+        elsewhere = f"set NXOTP_BASE_URL=http://NAME:{port} and NXOTP_INSECURE_SANDBOX_HOST=NAME"
+        lines.insert(0, f"{everywhere}. From another container or machine, where its name is NAME, {elsewhere}")
+    return "\n".join(lines)
+
+
+def _counted(counts: Counter[str]) -> str:
+    text = f"requests: {counts['requests']}, accepted: {counts['messages']}"
+    if counts["callbacks pushed"]:
+        text += f"; callbacks pushed: {counts['callbacks pushed']}, answered 200: {counts['callbacks taken']}"
+    return text
+
+
+@asynccontextmanager
+async def _printing(printer: RequestPrinter) -> AsyncIterator[None]:
+    printing = asyncio.create_task(printer.run())
+    try:
+        yield
+    finally:
+        printing.cancel()
+        await asyncio.gather(printing, return_exceptions=True)
+        with suppress(OSError):  # TimeoutError is one, too
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT):
+                await printer.finish()
 
 
 def _stop_at_eof(stop: asyncio.Event) -> None:

@@ -1,5 +1,9 @@
-"""Listening on an address, and receiving status callbacks there."""
+"""Listening on an address, receiving status callbacks there, and printing what comes as it comes."""
 
+import asyncio
+import os
+import select
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -11,12 +15,13 @@ from ..errors import ConfigurationError
 from ..receivers import EventSink, aiohttp_receiver
 from ..settings import CALLBACK_TOKEN
 from ..signing import Credentials
-from ..urls import host_and_port
+from ..urls import host_and_port, listening_url
 from .output import print_note
 from .parameters import FiniteRange, options
 
-__all__ = ["SHUTDOWN_TIMEOUT", "callback_options", "listening_on", "receiving"]
+__all__ = ["SHUTDOWN_TIMEOUT", "callback_options", "listening_on", "receiving", "write_stdout"]
 
+_PIECE: Final[int] = getattr(select, "PIPE_BUF", 512)  # bytes that a pipe takes without blocking where select says so
 SHUTDOWN_TIMEOUT: Final = 1.0  # seconds that what has come is given to be taken in and answered, in the end
 
 callback_options = options(
@@ -74,7 +79,27 @@ async def receiving(
     try:
         with listening_on(*address):
             await web.TCPSite(runner, *address).start()
-        print_note(f"receiving callbacks on http://{host_and_port(*runner.addresses[0][:2])}/{token or ''}")
+        print_note(f"receiving callbacks on {listening_url(*runner.addresses[0][:2])}/{token or ''}")
         yield
     finally:
         await runner.cleanup()
+
+
+async def write_stdout(data: bytes) -> None:
+    """Write to standard output, past its buffer. A slow reader holds up the writer, and not the event loop."""
+    number = sys.stdout.fileno()
+    while data:
+        if os.name != "nt":  # Windows can ask sockets only
+            await _until_writable(number)
+        data = data[os.write(number, data[:_PIECE]) :]
+
+
+async def _until_writable(number: int) -> None:
+    if select.select([], [number], [], 0)[1]:  # a file always is; the loop could not wait for it
+        return
+    loop, writable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(number, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(number)

@@ -44,13 +44,13 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
 
 
 def is_local() -> bool:
-    """Return whether the ``NXOTP_`` variables point to this machine itself, for example to a sandbox.
+    """Return whether the ``NXOTP_`` variables lead to this machine itself, or to a sandbox elsewhere.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
     """
     settings = Settings.resolve({})
-    return settings.url.startswith("http:") and settings.proxy is None  # plain http is allowed for loopback only
+    return settings.url.startswith("http:") and settings.proxy is None  # plain http is for these only
 
 
 @sensitive_variables

@@ -9,9 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from .._version import __version__
 from ..errors import ConfigurationError
 from ..settings import CALLBACK_TOKEN, SETTINGS, Setting, Settings
+from ..signing import SANDBOX_CREDENTIALS
 from .findings import Check, Finding, Status, printable
 
 __all__ = ["examine_environment", "examine_settings", "resolve_endpoint"]
@@ -79,7 +82,21 @@ def examine_settings() -> list[Finding]:
         findings.append(Finding(Check.SETTINGS, Status.FAILED, f"missing: {missing}", advice))
     if optional := ", ".join(setting.variable for setting in absent if not setting.is_required):
         findings.append(Finding(Check.SETTINGS, Status.OK, f"not set (optional): {optional}"))
-    return findings + _misspelt()
+    return findings + _examine_together() + _misspelt()
+
+
+def _examine_together() -> list[Finding]:
+    """Check the variables that are right each for itself: they may contradict one another."""
+    sound = attrs.asdict(SANDBOX_CREDENTIALS)  # in the place of keys that are missing or wrong
+    for name, setting in _BY_VARIABLE.items():
+        if (text := os.environ.get(name)) and _examine(setting, text).status is Status.OK:
+            sound[setting.name] = text
+    try:
+        Settings.resolve(sound, {})
+    except ConfigurationError as error:
+        variable = next(name for name in _BY_VARIABLE if name in str(error))
+        return [Finding(Check.SETTINGS, Status.FAILED, str(error), f"correct {variable}, or unset it")]
+    return []
 
 
 def _examine(setting: Setting, text: str) -> Finding:
@@ -95,11 +112,10 @@ def _examine(setting: Setting, text: str) -> Finding:
 
 
 def resolve_endpoint() -> Settings | None:
-    """Return settings with the URLs of the variables and made-up keys, or ``None`` where a URL is wrong."""
-    made_up = {name: "made-up" for name, setting in SETTINGS.items() if setting.is_required}
-    urls = {name: os.environ.get(name, "") for name in ("NXOTP_BASE_URL", "NXOTP_PROXY")}
+    """Return settings with the URLs of the variables and the sandbox's keys, or ``None`` where a URL is wrong."""
+    names = ("NXOTP_BASE_URL", "NXOTP_INSECURE_SANDBOX_HOST", "NXOTP_PROXY")
     try:
-        return Settings.resolve(made_up, urls)
+        return Settings.resolve(attrs.asdict(SANDBOX_CREDENTIALS), {name: os.environ.get(name, "") for name in names})
     except ConfigurationError:
         return None
 

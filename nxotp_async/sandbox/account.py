@@ -1,16 +1,16 @@
 """The sandbox's one account, and a client of it."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
 from ..client import OtpClient
-from ..signing import Credentials
+from ..signing import SANDBOX_CREDENTIALS, Credentials
+from ..urls import plain_http_host
 
-__all__ = ["SANDBOX_BUSINESS_PHONE", "SANDBOX_CREDENTIALS", "sandbox_client"]
+__all__ = ["SANDBOX_BUSINESS_PHONE", "SANDBOX_CREDENTIALS", "client_settings", "environ_of", "sandbox_client"]
 
-SANDBOX_CREDENTIALS: Final = Credentials("sandbox-access-key", "sandbox-access-secret", "sandbox-appkey")
-"""The keys of the sandbox's account. They are not secret."""
 SANDBOX_BUSINESS_PHONE: Final = "99955500000"
 """The number bound to the sandbox's application."""
 
@@ -19,8 +19,22 @@ def sandbox_client(base_url: str, **options: Any) -> OtpClient:  # noqa: ANN401 
     """Return a client with the sandbox's account and number.
 
     Args:
-        base_url: Where a sandbox listens, in another process for example.
+        base_url: Where a sandbox listens, in another process or container for example.
         options: Those of `OtpClient`.
     """
-    account = {**attrs.asdict(SANDBOX_CREDENTIALS), "business_phone": SANDBOX_BUSINESS_PHONE}
-    return OtpClient(**{**account, "base_url": base_url, **options})
+    return OtpClient(**{**client_settings(base_url), **options})
+
+
+def client_settings(
+    base_url: str,
+    credentials: Credentials = SANDBOX_CREDENTIALS,
+    business_phone: str | None = SANDBOX_BUSINESS_PHONE,
+) -> dict[str, str | None]:
+    """Return the settings of a client of a sandbox."""
+    settings = {"base_url": base_url, **attrs.asdict(credentials), "business_phone": business_phone}
+    return {**settings, "insecure_sandbox_host": plain_http_host(base_url)}
+
+
+def environ_of(settings: Mapping[str, str | None]) -> dict[str, str]:
+    """Return settings as the environment variables that a client reads."""
+    return {f"NXOTP_{name.upper()}": value for name, value in settings.items() if value is not None}

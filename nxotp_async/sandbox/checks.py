@@ -1,5 +1,7 @@
 """The vendor's checks of a request, and the codes they answer with. Pure functions."""
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -9,7 +11,7 @@ import orjson
 from ..codes import ResponseCode
 from ..languages import Language
 from ..messages import Category
-from ..signing import Credentials, verify
+from ..signing import Credentials, sign, signed_text, verify
 
 __all__ = ["check_body", "check_headers", "otp_code", "parse_body"]
 
@@ -45,8 +47,38 @@ def check_headers(
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return ResponseCode.INVALID_SIGNATURE, "Content-Type must be application/json"
     if not verify(headers["sign"], body, ts=int(ts), credentials=credentials):
-        return ResponseCode.INVALID_SIGNATURE, "the sign does not match"
+        return ResponseCode.INVALID_SIGNATURE, _wrong_sign(headers["sign"], body, int(ts), credentials)
     return ResponseCode.SUCCESS, ""
+
+
+def _wrong_sign(given: str, body: bytes, ts: int, credentials: Credentials) -> str:
+    """Return what is wrong with a signature, as far as a usual mistake explains it."""
+    whole = signed_text(body, ts=ts, credentials=credentials)
+    mistakes = {
+        "must be in lowercase": {sign(body, ts=ts, credentials=credentials).upper()},
+        "is SHA-256: MD5 is expected": {hashlib.sha256(whole).hexdigest()},
+        "was made without the body": {sign(b"", ts=ts, credentials=credentials)},
+        "is of other JSON than was sent: sign exactly the bytes that you send": {
+            sign(other, ts=ts, credentials=credentials) for other in _other_spellings(body)
+        },
+    }
+    known = next((mistake for mistake, signs in mistakes.items() if given in signs), None)
+    return (
+        f"the sign {known or 'does not match: the access secret is wrong, or the body is not the one that was signed'}"
+    )
+
+
+def _other_spellings(body: bytes) -> list[bytes]:
+    """Return the same JSON as other programs write it."""
+    fields = parse_body(body)
+    try:
+        return [
+            json.dumps(fields, separators=separators, ensure_ascii=ascii_only).encode()
+            for separators in ((", ", ": "), (",", ":"))
+            for ascii_only in (True, False)
+        ]
+    except RecursionError:  # orjson reads JSON that is nested deeper than json writes it
+        return []
 
 
 def parse_body(body: bytes) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from ..checks import number, validate
 from ..codes import MetaCode, ResponseCode
 
 __all__ = ["MAGIC_RECIPIENTS", "Fault", "FaultKind", "FaultPlan"]
@@ -57,6 +58,16 @@ class Fault:
             case FaultKind.HTTP:
                 return self.code in (502, 504)  # a gateway that lost its upstream's answer
         return True
+
+    def __str__(self) -> str:
+        if self.kind is FaultKind.NONE:
+            return f"{self.latency:g} s late" if self.latency else ""
+        if self.kind is FaultKind.CODE:
+            return "a fault"
+        if self.kind is FaultKind.META:
+            known = MetaCode.find(self.code)
+            return f"Meta's {self.code:d}, {known.meaning if known else 'unknown'}"
+        return f"fault {self.kind.replace('_', ' ')} {self.code or ''}".rstrip()
 
     @classmethod
     def answer(cls, code: int) -> "Fault":
@@ -176,11 +187,9 @@ class FaultPlan:
     """
 
     def __init__(self, rate: float, faults: Sequence[Fault], seed: int | None) -> None:
-        if not 0.0 <= rate <= 1.0:
-            raise ValueError("fault_rate must be between 0.0 and 1.0")
+        self._rate = validate("fault_rate", number(at_least=0, at_most=1), rate)
         if rate and not faults:
             raise ValueError("fault_rate needs faults to draw from")
-        self._rate = rate
         self._faults = tuple(faults)
         self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self._script: deque[Fault] = deque()

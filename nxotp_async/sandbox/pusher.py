@@ -12,8 +12,9 @@ import attrs
 import orjson
 from yarl import URL
 
+from ..checks import InvalidValueError, integer, number, validate
 from ..signing import Credentials, signed_text
-from ..urls import is_loopback
+from ..urls import is_http_url, is_loopback, parse_host
 
 __all__ = ["CallbackPlan", "CallbackPusher"]
 
@@ -27,10 +28,13 @@ class CallbackPlan:
     """Which callbacks the sandbox pushes for a message that was sent, and how.
 
     Each is repeated with growing pauses until it is answered with 200, up to twelve times. They go to loopback
-    addresses only. Shares are from 0.0 to 1.0.
+    addresses only, and to ``hosts``. Shares are from 0.0 to 1.0.
 
     Attributes:
         webhook: The URL for messages without a ``dr_webhook``; with ``None``, they have no callbacks.
+        hosts: Names or addresses of other hosts that callbacks may go to, of other containers for example.
+        reuse_connections: Whether connections are kept open; otherwise each callback comes over a new one, so that all
+            the workers behind one port get some.
         statuses: The statuses of a message, in this order.
         failed: The share of messages that have the status ``failed`` in place of all after the first.
         delay: Seconds before each callback of a message.
@@ -41,9 +45,16 @@ class CallbackPlan:
         algorithm: The hash of the signature.
         signed: Whether they are signed.
         forged: The share of callbacks that a forged one is added to, with a wrong signature and the status ``deleted``.
+        cost: The field in which ``delivered`` says what the message costs: ``cost``, an object, or ``costs``, an array.
+            With ``None``, it does not.
+
+    Raises:
+        ValueError: A value is wrong, or ``webhook`` leads to another host.
     """
 
     webhook: str | None = None
+    hosts: Sequence[str] = ()
+    reuse_connections: bool = True
     statuses: Sequence[str] = ("sent", "delivered", "read")
     failed: float = 0.0
     delay: float = 0.0
@@ -54,6 +65,23 @@ class CallbackPlan:
     algorithm: Literal["md5", "sha256"] = "sha256"
     signed: bool = True
     forged: float = 0.0
+    cost: Literal["cost", "costs"] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("failed", "early", "loss", "forged"):
+            validate(name, number(at_least=0, at_most=1), getattr(self, name))
+        validate("delay", number(at_least=0), self.delay)
+        validate("copies", integer(at_least=0), self.copies)
+        for host in self.hosts:
+            validate("hosts", parse_host, host)
+        if self.webhook is not None and self.url_for(None) is None:
+            raise InvalidValueError("webhook must lead to loopback, or to one of hosts")
+
+    def url_for(self, dr_webhook: str | None) -> str | None:
+        """Return the URL for the callbacks of a message, or ``None`` if there is none that they may go to."""
+        url = dr_webhook or self.webhook
+        host = URL(url).host if url is not None and is_http_url(url) else None
+        return url if host and (is_loopback(host) or host in map(str.lower, self.hosts)) else None
 
 
 @attrs.frozen
@@ -88,7 +116,11 @@ class CallbackPusher:
         self._counts = counts
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=not plan.reuse_connections),
+            timeout=_TIMEOUT,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         self._permits = asyncio.Semaphore(_MESSAGES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsettled = 0
@@ -111,8 +143,8 @@ class CallbackPusher:
 
     async def announce(self, fields: Mapping[str, Any], message_id: str) -> None:
         """Push the callbacks of a message that was sent; an early one, before this returns."""
-        url = fields.get("dr_webhook") or self._plan.webhook
-        if url is None or not _leads_to_loopback(url):
+        url = self._plan.url_for(fields.get("dr_webhook"))
+        if url is None:
             self._counts["callbacks without an address"] += 1
             return
         callbacks = [
@@ -166,6 +198,9 @@ class CallbackPusher:
             event["conversation"] = {"id": hashlib.sha256(message_id.encode()).hexdigest()[:32]}
         if status == "sent":
             event["conversation"] |= {"expiration_timestamp": str(now + 86_400)}
+        if status == "delivered" and self._plan.cost is not None:
+            cost = {"currency": "USD", "foreign_price": 0.02, "cdr_type": 6, "message_id": message_id, "direction": 2}
+            event |= {"cost": cost} if self._plan.cost == "cost" else {"costs": [{**cost, "price": 0.14}]}
         if status == "failed":
             event["errors"] = [{"code": 131026, "title": "Message undeliverable"}]
         return orjson.dumps(
@@ -220,10 +255,3 @@ class CallbackPusher:
             "algorithm": algorithm,
             "sign": "0" * len(signature) if callback.is_forged else signature,
         }
-
-
-def _leads_to_loopback(url: str) -> bool:
-    try:
-        return is_loopback(URL(url).host or "")
-    except ValueError:
-        return False

@@ -24,6 +24,7 @@ class ReceivedRequest:
         code: The vendor's code for it, whether or not the answer said so.
         fault: The fault that was applied to it.
         message_id: The id of the message that was sent, or ``None`` if none was.
+        why: What is wrong with it, or the fault; empty if there is nothing to say.
     """
 
     arrived_at: float
@@ -33,16 +34,17 @@ class ReceivedRequest:
     code: int
     fault: FaultKind
     message_id: str | None
+    why: str = ""
 
     @property
     def to(self) -> str:
-        """The recipient's number."""
-        return str(self.fields.get("to", ""))
+        """The recipient's number; empty if there is none."""
+        return self._text("to")
 
     @property
     def content(self) -> str:
-        """The content as it was sent."""
-        return str(self.fields.get("content", ""))
+        """The content as it was sent; empty if there is none."""
+        return self._text("content")
 
     @property
     def otp(self) -> str | None:
@@ -59,6 +61,10 @@ class ReceivedRequest:
         """The ``ts`` header, in milliseconds; 0 if it is missing or not a number."""
         ts = self.headers.get("ts", "")
         return int(ts) if ts.isascii() and ts.isdigit() else 0
+
+    def _text(self, name: str) -> str:
+        value = self.fields.get(name)
+        return value if isinstance(value, str) else ""
 
     def __str__(self) -> str:
         return f"{self.cus_message_id or '-'} to {mask_number(self.to)}: {int(self.code)} {self.fault}"

@@ -9,20 +9,21 @@ from secrets import token_urlsafe
 from types import TracebackType
 from typing import Any, Final, Self
 
-import attrs
 from aiohttp import web
 
+from ..checks import number, validate
 from ..client import OtpClient
 from ..clocks import Clock
 from ..codes import ResponseCode
 from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
-from ..urls import host_and_port
-from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
+from ..urls import listening_url
+from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
 from .answers import Reply, answer
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
+from .limits import WhatsAppLimits
 from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
@@ -56,9 +57,17 @@ class Sandbox:
         clock_offset: Seconds the sandbox's clock is ahead; its ``Date`` header and its 60 s window follow it.
         echo_message_id: Whether the message id is the ``cus_message_id``, as the vendor documents it; otherwise ids
             are made up, like that of the vendor's example answer.
+        sender_limit: Messages a second from one sending number; more are refused with 9099 and Meta's 130429, as by
+            WhatsApp, whose limit is 80. No limit by default.
+        recipient_interval: Seconds between two messages to one recipient; earlier ones are refused with 9099 and Meta's
+            131056, as by WhatsApp, where it is 6. No limit by default.
         callbacks: The status callbacks to push for messages that were sent; none by default.
+        on_request: Called with every request, after it was judged and before it is answered.
         keep: How many requests are remembered; the oldest are dropped first. The counters are not affected.
         clock: The source of time.
+
+    Raises:
+        ValueError: An argument is wrong.
 
     Attributes:
         credentials: The account's keys.
@@ -80,7 +89,10 @@ class Sandbox:
         latency: float = 0.0,
         clock_offset: float = 0.0,
         echo_message_id: bool = True,
+        sender_limit: int | None = None,
+        recipient_interval: float | None = None,
         callbacks: CallbackPlan | None = None,
+        on_request: Callable[[ReceivedRequest], object] | None = None,
         keep: int = 100_000,
         clock: Clock | None = None,
     ) -> None:
@@ -90,10 +102,13 @@ class Sandbox:
         self.max_in_flight: int = 0
         self._address = host, port
         self._business_phones = tuple(business_phones)
+        self._first_phone = next(iter(self._business_phones), None)
         self._plan = FaultPlan(fault_rate, faults, seed)
-        self._latency = latency
+        self._limits = WhatsAppLimits(sender_limit, recipient_interval)
+        self._latency = validate("latency", number(at_least=0), latency)
         self._echo_message_id = echo_message_id
         self._callback_plan = callbacks
+        self._on_request = on_request
         self._seed = seed
         self._clock = clock or Clock()
         self._clock_offset = clock_offset
@@ -159,24 +174,22 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL to give to a client."""
+        """The base URL to give to a client on this machine."""
         if self._runner is None:
             raise RuntimeError("the sandbox is not running: use it as 'async with Sandbox() as sandbox'")
-        return f"http://{host_and_port(*self._runner.addresses[0][:2])}"
+        return listening_url(*self._runner.addresses[0][:2])
 
     @property
     def environ(self) -> dict[str, str]:
         """The environment variables that let ``OtpClient()`` use this sandbox, its account and its first number."""
-        settings = {"base_url": self.url, **self._account()}
-        return {f"NXOTP_{name.upper()}": value for name, value in settings.items() if value is not None}
+        return environ_of(self._client_settings(self.url))
 
     def client(self, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
         """Return a client with this sandbox's account and first number. The options are those of `OtpClient`."""
-        base_url = options.pop("base_url", None) or self.url
-        return sandbox_client(base_url, **{**self._account(), **options})
+        return OtpClient(**{**self._client_settings(options.get("base_url") or self.url), **options})
 
-    def _account(self) -> dict[str, str | None]:
-        return {**attrs.asdict(self.credentials), "business_phone": next(iter(self._business_phones), None)}
+    def _client_settings(self, base_url: str) -> dict[str, str | None]:
+        return client_settings(base_url, self.credentials, self._first_phone)
 
     # ------------------------------------------------------------------------------------------ in tests
 
@@ -242,7 +255,8 @@ class Sandbox:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             failed = ResponseCode.REQUEST_FAILED
-            return Reply(self._remember(ReceivedRequest(arrived_at, headers, b"", {}, failed, fault.kind, None)))
+            unread = ReceivedRequest(arrived_at, headers, b"", {}, failed, fault.kind, None, str(fault))
+            return Reply(self._remember(unread))
         body = await read()
         code: int
         code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000))
@@ -250,13 +264,19 @@ class Sandbox:
         if code is ResponseCode.SUCCESS:
             code, why = check_body(fields, self.credentials, self._business_phones)
         fields = fields or {}
-        fault = fault or MAGIC_RECIPIENTS.get(str(fields.get("to"))) or _NO_FAULT
+        to = fields.get("to")
+        fault = fault or (MAGIC_RECIPIENTS.get(to) if isinstance(to, str) else None) or _NO_FAULT
+        if code is ResponseCode.SUCCESS and fault.accepts:
+            sender = fields.get("business_phone") or self._first_phone or ""
+            fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
             code = fault.code
         elif code is ResponseCode.SUCCESS and fault.kind is FaultKind.META:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
-        request = self._remember(ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id))
+        request = self._remember(
+            ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault))
+        )
         return Reply(request, self._latency + fault.latency, answer(request, fault, why, self._now()))
 
     def _now(self) -> float:
@@ -273,6 +293,8 @@ class Sandbox:
         with self._remembered:
             self.requests.append(request)
             self._remembered.notify_all()
+        if self._on_request is not None:
+            self._on_request(request)
         return request
 
     async def _announce(self, request: ReceivedRequest) -> None:

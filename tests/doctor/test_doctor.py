@@ -261,8 +261,8 @@ def test_what_is_set_is_shown_as_far_as_it_may_be(set_: Set) -> None:
         "NXOTP_PROXY: http://proxy.example:3128, with a user name",
         "NXOTP_CALLBACK_TOKEN: set, 17 characters",
         (
-            "not set (optional): "
-            "NXOTP_DEFAULT_REGION, NXOTP_MAX_CONCURRENCY, NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT"
+            "not set (optional): NXOTP_DEFAULT_REGION, NXOTP_INSECURE_SANDBOX_HOST, NXOTP_MAX_CONCURRENCY, "
+            "NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT"
         ),
     ]
 
@@ -352,6 +352,34 @@ def test_the_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch,
     for name in ("NX_CLOUD_ACCESS_TOKEN", "NX_BASE", "AWS_ACCESS_KEY", "OTP_APPKEY"):
         monkeypatch.setenv(name, "theirs")
     assert {finding.status for finding in machine.examine_settings()} == {Status.OK}
+
+
+def test_a_host_for_plain_http_is_refused_beside_real_keys(monkeypatch: pytest.MonkeyPatch, set_: Set) -> None:
+    set_(BASE_URL="http://sandbox:8099", INSECURE_SANDBOX_HOST="sandbox", ACCESS_SECRET="an-accounts")
+    finding = about(machine.examine_settings(), "must not be set with an account's keys")
+    assert finding.status is Status.FAILED
+    assert finding.advice == "correct NXOTP_INSECURE_SANDBOX_HOST, or unset it"
+    set_()
+    assert {finding.status for finding in machine.examine_settings()} == {Status.OK}
+    monkeypatch.delenv("NXOTP_INSECURE_SANDBOX_HOST")
+    finding = about(machine.examine_settings(), "must be https")
+    assert (finding.status, finding.advice) == (Status.FAILED, "correct NXOTP_BASE_URL, or unset it")
+    assert "set NXOTP_INSECURE_SANDBOX_HOST=sandbox" in finding.found
+
+
+def test_a_host_for_plain_http_is_a_host_alone(set_: Set) -> None:
+    set_(INSECURE_SANDBOX_HOST="http://sandbox")
+    finding = about(machine.examine_settings(), "NXOTP_INSECURE_SANDBOX_HOST")
+    assert (finding.status, finding.advice) == (Status.FAILED, "correct NXOTP_INSECURE_SANDBOX_HOST, or unset it")
+
+
+async def test_a_sandbox_in_another_container_is_examined(names: Callable[..., None], set_: Set) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    names(fail)
+    set_(BASE_URL="http://sandbox:8099", INSECURE_SANDBOX_HOST="sandbox")
+    assert one(await examine(), Check.DNS).found.startswith("sandbox was not found")
 
 
 async def test_wrong_keys_do_not_keep_the_way_from_being_examined(

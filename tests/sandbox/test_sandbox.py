@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import socket
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -16,6 +18,7 @@ from requests_by_hand import (
     NUMBER,
     PATH,
     REQUIRED_FIELDS,
+    Answer,
     Api,
     body_with,
     body_without,
@@ -24,11 +27,13 @@ from requests_by_hand import (
 
 from nxotp_async import (
     Category,
+    ConfigurationError,
     InvalidSignatureError,
     Language,
     OtpClient,
     OtpMessage,
     ResponseCode,
+    RetryPolicy,
     SendStatus,
 )
 from nxotp_async.sandbox import (
@@ -37,6 +42,7 @@ from nxotp_async.sandbox import (
     FaultKind,
     ReceivedRequest,
     Sandbox,
+    sandbox_client,
 )
 from nxotp_async.testing import FakeClock
 
@@ -187,6 +193,44 @@ async def test_a_sign_is_lowercase(api: Api) -> None:
     sign = api.headers(body, {})["sign"]
     assert (await api.post(body, {"sign": sign})).code == 0
     assert (await api.post(body, {"sign": sign.upper()})).code == 1003
+
+
+def _md5(text: bytes) -> str:
+    return hashlib.md5(text).hexdigest()
+
+
+SECRET = b"&accessSecret=sandbox-access-secret"
+Signer = Callable[[bytes, bytes], str]
+
+
+def _of_other_json(**options: Any) -> Signer:
+    return lambda head, body: _md5(head + b"&body=" + json.dumps(json.loads(body), **options).encode() + SECRET)
+
+
+MISTAKES: list[tuple[str, Signer]] = [
+    ("must be in lowercase", lambda head, body: _md5(head + b"&body=" + body + SECRET).upper()),
+    ("is SHA-256: MD5 is expected", lambda head, body: hashlib.sha256(head + b"&body=" + body + SECRET).hexdigest()),
+    ("was made without the body", lambda head, _: _md5(head + SECRET)),
+    ("is of other JSON than was sent", _of_other_json()),
+    ("is of other JSON than was sent", _of_other_json(ensure_ascii=False)),
+    ("is of other JSON than was sent", _of_other_json(separators=(",", ":"))),
+    ("does not match: the access secret is wrong", lambda head, body: _md5(head + b"&body=" + body)),
+]
+
+
+@pytest.mark.parametrize(("told", "sign"), MISTAKES)
+async def test_the_usual_mistake_in_a_sign_is_named(api: Api, sandbox: Sandbox, told: str, sign: Signer) -> None:
+    body = json.dumps({**FIELDS, "content": "кодé 482913"}, separators=(",", ":"), ensure_ascii=False).encode()
+    head = f"accessKey=sandbox-access-key&action=mt&bizType=2&ts={api.now_ms}".encode()
+    answer = await api.post(body, {"sign": sign(head, body)})
+    assert answer.code == 1003
+    assert answer.json["message"].startswith(f"Invalid signature: the sign {told}")
+    assert sandbox.requests[0].why in answer.json["message"]
+
+
+async def test_a_wrong_sign_of_json_that_is_nested_deeply_is_refused(api: Api) -> None:
+    body = b'{"to":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    assert (await api.post(body, {"sign": "0" * 32})).code == 1003
 
 
 async def test_a_sign_with_another_secret_is_refused(sandbox: Sandbox, clock: FakeClock) -> None:
@@ -371,6 +415,131 @@ async def test_a_record_as_text_tells_what_became_of_the_request(api: Api, sandb
     assert str(sandbox.requests[0]) == "order-1 to 99******00: 9001 code"
 
 
+async def test_a_record_says_why(api: Api, sandbox: Sandbox) -> None:
+    sandbox.script(*[Fault.slow(0)] * 2, Fault.answer(9001), Fault.meta(131056), Fault.meta(7), Fault.http(503))
+    sandbox.script(Fault.truncated(), Fault.slow(0.001))
+    await api.post_good()
+    await api.post_good(category="x")
+    for _ in range(6):
+        await api.post_good()
+    assert [request.why for request in sandbox.requests] == [
+        "",
+        "unknown category",
+        "a fault",
+        "Meta's 131056, Pair rate limit hit",
+        "Meta's 7, unknown",
+        "fault http 503",
+        "fault truncated",
+        "0.001 s late",
+    ]
+
+
+async def test_who_watches_hears_of_every_request_before_its_answer(
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    heard: list[ReceivedRequest] = []
+    async with Sandbox(clock=clock, on_request=heard.append) as sandbox:
+        api = api_of(sandbox)
+        await api.post_good()
+        assert [request.code for request in heard] == [0]
+        await api.post(b"")
+    assert heard == [*sandbox.requests]
+    assert [request.code for request in heard] == [0, 1002]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"sender_limit": 0}, "sender_limit must be 1 at least"),
+        ({"sender_limit": 0.5}, "sender_limit must be an integer"),
+        ({"recipient_interval": 0}, "recipient_interval must be more than 0"),
+        ({"latency": -1}, "latency must be 0 at least"),
+        ({"latency": "1"}, "latency must be a number"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_refused(wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Sandbox(**wrong)
+
+
+# ---------------------------------------------------------------------------------------------- WhatsApp's limits
+
+
+def meta_code(answer: Answer) -> int | None:
+    data = answer.json["data"]
+    return data["error"]["code"] if answer.code == 9099 else None
+
+
+async def test_a_number_may_send_so_many_messages_in_any_second(
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    phones = [SANDBOX_BUSINESS_PHONE, "99955500001"]
+    async with Sandbox(clock=clock, sender_limit=80, business_phones=phones) as sandbox:
+        api = api_of(sandbox)
+
+        async def send(**fields: Any) -> int | None:
+            return meta_code(await api.post_good(**fields))
+
+        assert await send() is None
+        clock.advance(0.5)
+        assert [await send() for _ in range(79)] == [None] * 79
+        assert await send() == 130429
+        assert await send(business_phone=SANDBOX_BUSINESS_PHONE) == 130429  # the number that is meant without one
+        assert await send(business_phone="99955500001") is None  # another number's limit is its own
+        clock.advance(0.499)
+        assert await send() == 130429
+        clock.advance(0.001)  # the first was a second ago; what was refused did not count
+        assert await send() is None
+        assert await send() == 130429
+        clock.advance(0.5)
+        assert [await send() for _ in range(80)] == [None] * 79 + [130429]
+    assert sandbox.counts["messages"] == 1 + 79 + 1 + 1 + 79
+
+
+async def test_a_recipient_gets_one_message_in_so_many_seconds(
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    async with Sandbox(clock=clock, recipient_interval=6) as sandbox:
+        api = api_of(sandbox)
+
+        async def send(to: str = NUMBER) -> int | None:
+            return meta_code(await api.post_good(to=to))
+
+        assert await send() is None
+        assert (await send(), await send("9995550101")) == (131056, None)
+        clock.advance(5.999)
+        assert await send() == 131056
+        clock.advance(0.001)
+        assert (await send(), await send()) == (None, 131056)
+        assert await send("9995550101") is None
+        clock.advance(6.0)
+        assert await send("9995550101") is None
+
+
+async def test_what_was_not_accepted_does_not_count_for_the_limits(
+    clock: FakeClock, api_of: Callable[[Sandbox], Api]
+) -> None:
+    async with Sandbox(clock=clock, sender_limit=1, recipient_interval=6) as sandbox:
+        api = api_of(sandbox)
+        sandbox.script(Fault.answer(9001), Fault.http(503), Fault.meta(4))
+        await api.post_good(category="x")
+        codes = [(await api.post_good()).status for _ in range(3)]
+        assert codes == [503, 200, 200]
+        assert sandbox.counts["messages"] == 1
+
+
+async def test_the_client_learns_of_the_limits_as_of_whatsapps(clock: FakeClock) -> None:
+    async with (
+        Sandbox(clock=clock, recipient_interval=6) as sandbox,
+        sandbox.client(clock=clock, deadline=60, retry=RetryPolicy(max_attempts=9)) as client,
+    ):
+        results = [await client.send_otp(NUMBER, CODE) for _ in range(2)]
+    assert [result.status for result in results] == [SendStatus.ACCEPTED] * 2
+    assert results[1].attempts > 1
+    assert sandbox.messages[1].arrived_at - sandbox.messages[0].arrived_at >= 6
+
+
 async def test_it_counts(api: Api, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
     sandbox.script(Fault.answer(9001), Fault.truncated())
     for _ in range(3):
@@ -487,6 +656,22 @@ async def test_an_ipv6_address_is_bracketed_in_the_url(clock: FakeClock) -> None
         assert sandbox.url.startswith("http://[::1]:")
         async with sandbox.client(clock=clock) as client:
             assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED
+
+
+async def test_on_all_addresses_it_names_one_that_works(clock: FakeClock) -> None:
+    async with Sandbox(host="0.0.0.0", clock=clock) as sandbox:
+        assert sandbox.url.startswith("http://127.0.0.1:")
+        assert "NXOTP_INSECURE_SANDBOX_HOST" not in sandbox.environ
+        async with sandbox.client(clock=clock) as client:
+            assert (await client.send_otp(NUMBER, CODE)).status is SendStatus.ACCEPTED
+
+
+def test_a_client_of_a_sandbox_elsewhere_may_use_plain_http() -> None:
+    assert sandbox_client("http://sandbox:8099").url == "http://sandbox:8099/api/wa/otp"
+    with pytest.raises(ConfigurationError, match="must not be set with an account's keys"):
+        sandbox_client("http://sandbox:8099", access_secret="an-accounts")
+    with pytest.raises(ConfigurationError, match="plain https URL"):
+        sandbox_client("sandbox:8099")
 
 
 async def test_the_options_of_its_client_are_those_of_the_client(sandbox: Sandbox, clock: FakeClock) -> None:

@@ -73,7 +73,7 @@ async def test_a_script_comes_before_the_random_faults(clock: FakeClock, api_of:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_rate_out_of_range_is_refused(rate: float) -> None:
-    with pytest.raises(ValueError, match="fault_rate must be between"):
+    with pytest.raises(ValueError, match="fault_rate must be 0 at least, and 1 at most"):
         Sandbox(fault_rate=rate)
 
 

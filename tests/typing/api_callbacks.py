@@ -2,21 +2,25 @@
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, assert_type
 
 from aiohttp import web
+from fastapi import FastAPI
 
 from nxotp_async import Clock, Credentials, SendResult, SendStatus
 from nxotp_async.callbacks import (
     MAX_CALLBACK_BYTES,
     TERMINAL_STATUSES,
+    CdrType,
+    Cost,
     StatusEvent,
     advances,
     parse_callback,
     reaches,
     verify_callback,
 )
-from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, EventSink, aiohttp_receiver
+from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, CallbackMiddleware, EventSink, aiohttp_receiver
 from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore, StatusStore
 
 
@@ -30,7 +34,9 @@ def a_callback(headers: dict[str, str], body: bytes, keys: Credentials, event: S
     assert_type(event.recipient, str)
     assert_type(event.errors, tuple[Mapping[str, Any], ...])
     assert_type(event.conversation, Mapping[str, Any] | None)
-    assert_type(event.cost, Mapping[str, Any] | None)
+    assert_type(event.costs, tuple[Cost, ...])
+    assert_type(event.costs[0].price, Decimal | None)
+    assert_type(event.costs[0].cdr_type, CdrType | int | None)
     assert_type(event.raw, Mapping[str, Any])
     assert_type(advances("sent", "delivered"), bool)
     assert_type(reaches("read", "delivered"), bool)
@@ -88,7 +94,10 @@ def receivers(tracker: DeliveryTracker, keys: Credentials, clock: Clock) -> None
     sinks: list[EventSink] = [tracker, MySink()]
     for sink in sinks:
         assert_type(aiohttp_receiver(sink, keys), web.Application)
-        assert_type(AsgiReceiver(sink, keys, token="0" * 16), AsgiReceiver)
+        receiver = AsgiReceiver(sink, keys, token="0" * 16)
+        assert_type(receiver, AsgiReceiver)
+        assert_type(CallbackMiddleware(receiver, path="/nxcloud", receiver=receiver), CallbackMiddleware)
+        FastAPI().add_middleware(CallbackMiddleware, path="/nxcloud", receiver=receiver)
     aiohttp_receiver(tracker, token="0" * 16, allow_unsigned=True, window=60, clock=clock)
     AsgiReceiver(tracker, token="0" * 16, allow_unsigned=True, window=60, clock=clock)
     web.Application(handler_args=HANDLER_ARGS)

@@ -71,6 +71,7 @@ def a_request(request: ReceivedRequest) -> None:
     assert_type(request.fault, FaultKind)
     assert_type(request.body, bytes)
     assert_type(request.fields, Mapping[str, Any])
+    assert_type(request.why, str)
 
 
 def faults() -> None:
@@ -90,6 +91,9 @@ def faults() -> None:
     assert_type(MAGIC_RECIPIENTS["999000009005"], Fault)
     assert_type(SANDBOX_CREDENTIALS, Credentials)
     assert_type(sandbox_client("http://127.0.0.1:8099", max_concurrency=8), OtpClient)
+    Sandbox(sender_limit=80, recipient_interval=6, on_request=print)
+    CallbackPlan(hosts=["app"], reuse_connections=False, cost="costs")
+    assert_type(CallbackPlan().url_for(None), str | None)
     Sandbox(callbacks=CallbackPlan(failed=0.1, delay=1, early=0.5, shuffle=True, copies=2, loss=0.1, forged=0.1))
     number: str = SANDBOX_BUSINESS_PHONE
     del number
