@@ -1,6 +1,8 @@
+# make help    this list
 # make demo    a thousand OTPs through a sandbox: no account, no network
 # make test    everything that must pass: lint, types, tests with coverage
 # make lint    format, lint, types and security only
+# make format  what ruff can format and fix
 # make test-lowest, make test-newest   the tests with the lowest and with the newest versions of what is depended on
 # make test-pythons   the tests on every Python there is, from 3.11 on
 # make audit   known vulnerabilities of what is installed; needs the network
@@ -17,12 +19,15 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs faults kills
+.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs faults kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
 	$(BIN)/python -m nxotp_async demo
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
 
 test: lint
 	$(BIN)/coverage erase

@@ -3,7 +3,7 @@
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
     pip install nxotp_async django uvicorn
-    uvicorn --app-dir examples django_login:application
+    uvicorn --app-dir examples --factory django_login:make_application
 
 and open http://127.0.0.1:8000/. The HTTP status is 200 if the code was sent, 202 if it may arrive, 422 if it is not a
 phone number, and 503 if the code could not be sent. In production also set DJANGO_SECRET_KEY and DJANGO_ALLOWED_HOSTS.
@@ -18,6 +18,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.template import RequestContext, Template
 from django.urls import path
@@ -27,31 +28,18 @@ from logins import CODE_LIFE, Logins
 
 from nxotp_async import InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
 
-settings.configure(
-    SECRET_KEY=os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(),
-    ALLOWED_HOSTS=os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(","),
-    ROOT_URLCONF=__name__,
-    # No view is exempt from CSRF protection: each form contains the token.
-    MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware", "django.middleware.clickjacking.XFrameOptionsMiddleware"],
-    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
-)
-
-logging.basicConfig()
-django_app = get_asgi_application()
-
-PAGE = Template("""<!doctype html><title>Login</title><p>{{ text }}</p>
+PAGE = """<!doctype html><title>Login</title><p>{{ text }}</p>
 {% if login %}<form method="post" action="/verify">{% csrf_token %}<input type="hidden" name="login" value="{{login}}">
 <input name="code" inputmode="numeric" autocomplete="one-time-code"><button>Log in</button></form>{% endif %}
-<form method="post" action="/code">{% csrf_token %}<input name="number" type="tel"><button>Send code</button></form>""")
+<form method="post" action="/code">{% csrf_token %}<input name="number" type="tel"><button>Send code</button></form>"""
 
 log = logging.getLogger(__name__)
-client = OtpClient(deadline=8)  # seconds; a user is waiting
 logins = Logins()
 
 
 def page(request: HttpRequest, text: str, *, status: int = 200, login: str = "") -> HttpResponse:
     """Return the page with this text, and with a field for the code if there is a login."""
-    return HttpResponse(PAGE.render(RequestContext(request, {"text": text, "login": login})), status=status)
+    return HttpResponse(Template(PAGE).render(RequestContext(request, {"text": text, "login": login})), status=status)
 
 
 @require_GET
@@ -63,7 +51,7 @@ async def start(request: HttpRequest) -> HttpResponse:
 @require_POST
 @sensitive_post_parameters("number")
 @sensitive_variables("code", "message")
-async def send_code(request: HttpRequest) -> HttpResponse:
+async def send_code(request: ASGIRequest) -> HttpResponse:
     """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
     expires_at = datetime.now(UTC) + timedelta(seconds=CODE_LIFE)
@@ -73,7 +61,7 @@ async def send_code(request: HttpRequest) -> HttpResponse:
         return page(request, str(error), status=422)
     status, text = 200, "The code was sent."
     try:
-        await client.send(message)
+        await request.scope["state"]["client"].send(message)
     except OutcomeUnknownError:
         status, text = 202, "The code may arrive: wait a minute before you ask for another one."
     except NxOtpError as error:
@@ -96,22 +84,46 @@ async def verify_code(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("", start), path("code", send_code), path("verify", verify_code)]
 
 Message = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
-async def application(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
-    """Serve Django, and close the client at the end.
+def configure() -> None:
+    """Configure Django, which can be done once in a process."""
+    settings.configure(
+        SECRET_KEY=os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(),
+        ALLOWED_HOSTS=os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(","),
+        ROOT_URLCONF=__name__,
+        # No view is exempt from CSRF protection: each form contains the token.
+        MIDDLEWARE=[
+            "django.middleware.csrf.CsrfViewMiddleware",
+            "django.middleware.clickjacking.XFrameOptionsMiddleware",
+        ],
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+    )
+    logging.basicConfig()
 
-    Django does not support the lifespan events of ASGI. So they are handled here, and the client is closed in the event
-    loop of its connections, after the last request has been answered. With WSGI, each request has its own event loop:
-    the client works there, too, but opens a new connection for each send.
-    """
-    if scope["type"] != "lifespan":
-        await django_app(scope, receive, send)
-        return
-    async with client:
-        await receive()  # lifespan.startup
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
-    await send({"type": "lifespan.shutdown.complete"})
+
+def make_application() -> Callable[[dict[str, Any], Receive, Send], Awaitable[None]]:
+    """Return the application. The client is made here, and not at import, when a test has not set its variables yet."""
+    if not settings.configured:
+        configure()
+    django_app = get_asgi_application()
+    client = OtpClient(deadline=8)  # seconds; a user is waiting
+
+    async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve Django, which does not support the lifespan events of ASGI. So they are handled here.
+
+        The client is closed in the event loop of its connections, after the last request has been answered.
+        """
+        if scope["type"] != "lifespan":
+            await django_app(scope, receive, send)
+            return
+        async with client:
+            scope["state"]["client"] = client  # the server adds this state to the scope of every request
+            await receive()  # lifespan.startup
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # lifespan.shutdown
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return application

@@ -3,7 +3,7 @@
 In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
 
     pip install nxotp_async fastapi uvicorn
-    uvicorn --app-dir examples fastapi_login:app
+    uvicorn --app-dir examples --factory fastapi_login:make_app
 
     POST /login/code    {"number": "+999 555 0100"}         -> 200 {"login": "...", "status": "sent"}
     POST /login/verify  {"login": "...", "code": "482913"}  -> 200 {"status": "logged in"}, or 401
@@ -14,13 +14,12 @@ In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
 
 import asyncio
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from logins import CODE_LIFE, Logins
@@ -33,25 +32,31 @@ from nxotp_async.tracking import DeliveryTracker
 DELIVERY_TIMEOUT = 20.0  # seconds until the fallback
 
 log = logging.getLogger(__name__)
-client = OtpClient(deadline=8)  # seconds; a user is waiting
+router = APIRouter()
 tracker = DeliveryTracker()
 logins = Logins()
 waits: set[asyncio.Task[None]] = set()
 
 
+def make_app() -> FastAPI:
+    """Return the application. The client is made here, and not at import, when a test has not set its variables yet."""
+    app = FastAPI(lifespan=lifespan)
+    app.state.client = OtpClient(deadline=8, tracker=tracker)  # seconds; a user is waiting
+    app.include_router(router)
+    app.exception_handler(RequestValidationError)(on_invalid_request)
+    receiver = AsgiReceiver(tracker, Credentials.from_env())
+    app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=receiver)
+    return app
+
+
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """At the end, close the client's connections, and stop waiting for callbacks, because none can come any more."""
-    async with client:
+    async with app.state.client:
         yield
     for wait in waits:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
-
-
-app = FastAPI(lifespan=lifespan)
-keys = Credentials(os.environ["NXOTP_ACCESS_KEY"], os.environ["NXOTP_ACCESS_SECRET"])
-app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=AsgiReceiver(tracker, keys))
 
 
 class CodeRequest(BaseModel):
@@ -67,20 +72,19 @@ class CodeAnswer(BaseModel):
     code: str
 
 
-@app.exception_handler(RequestValidationError)
 async def on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     """Say what is wrong with a request. FastAPI's own answer would contain the number or the code."""
     return JSONResponse({"detail": [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]}, 422)
 
 
-@app.post("/login/code")
-async def send_code(request: CodeRequest, response: Response) -> dict[str, str]:
+@router.post("/login/code")
+async def send_code(asked: CodeRequest, request: Request, response: Response) -> dict[str, str]:
     """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
     message_id = secrets.token_hex(16)  # known before the send, so that a callback can be matched in any case
     try:
         message = OtpMessage(
-            request.number,
+            asked.number,
             f"Your code is {code}",
             cus_message_id=message_id,
             expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),
@@ -89,7 +93,7 @@ async def send_code(request: CodeRequest, response: Response) -> dict[str, str]:
         raise HTTPException(422, str(error)) from None
     status = "sent"
     try:
-        await tracker.add(await client.send(message))
+        await request.app.state.client.send(message)
     except OutcomeUnknownError:
         response.status_code, status = 202, "may arrive"  # a callback will say whether it was delivered
     except NxOtpError as error:
@@ -101,7 +105,7 @@ async def send_code(request: CodeRequest, response: Response) -> dict[str, str]:
     return {"login": logins.begin(message.to, code), "status": status}
 
 
-@app.post("/login/verify")
+@router.post("/login/verify")
 async def verify_code(answer: CodeAnswer) -> dict[str, str]:
     """Verify a code."""
     number = logins.verify(answer.login, answer.code)

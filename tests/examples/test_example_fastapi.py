@@ -78,7 +78,7 @@ class Example:
 
 @contextlib.contextmanager
 def _served(module: ModuleType, listener: socket.socket) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(module.app, log_level="critical", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(module.make_app(), log_level="critical", ws="none"))
     started = threading.Event()
     original = server.startup
 
@@ -319,4 +319,4 @@ def test_a_request_of_the_wrong_form_is_not_repeated_in_the_answer(body: Any, ex
 
 def test_without_settings_it_does_not_start_and_says_which() -> None:
     with pytest.raises(ConfigurationError, match="NXOTP_ACCESS_KEY; access_secret is missing"):
-        load("fastapi_login")
+        load("fastapi_login").make_app()

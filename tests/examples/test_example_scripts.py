@@ -107,7 +107,7 @@ def test_its_cells_run_in_a_loop_that_is_running_already(
 ) -> None:
     for variable, value in sandbox.environ.items():
         monkeypatch.setenv(variable, value)
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
 
     def execute(cell: str) -> Any:
         code = compile(cell, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -121,7 +121,7 @@ def test_its_cells_run_in_a_loop_that_is_running_already(
 
     first, *others = cells()
     execute(first)
-    asyncio.run(names["client"].send(names["new_message"](ACCEPTED)))  # in a loop that has ended by then
+    asyncio.run(names["the_client"]().send(names["new_message"](ACCEPTED)))  # in a loop that has ended by then
     asyncio.run(notebook())
     assert capsys.readouterr().out == SHOWN
     assert sandbox.counts["messages"] == 103
