@@ -40,6 +40,7 @@ PUBLIC: Final = (
     ".otel",
     ".receivers",
     ".sandbox",
+    ".stores",
     ".testing",
     ".tracking",
 )
