@@ -50,7 +50,7 @@ async def send_code(request: web.Request) -> web.Response:
         raise web.HTTPUnprocessableEntity(text=str(error)) from None
     http_status, status = 200, "sent"
     try:
-        await request.app[TRACKER].add(await request.app[CLIENT].send(message))
+        await request.app[CLIENT].send(message)
     except OutcomeUnknownError:
         http_status, status = 202, "may arrive"  # a callback will say whether it was delivered
     except NxOtpError as error:
@@ -93,13 +93,12 @@ async def field(request: web.Request, name: str) -> str:
 def make_app() -> web.Application:
     """Return the application."""
     app = web.Application(handler_args=HANDLER_ARGS)  # closes connections on which no request comes
-    app[CLIENT] = OtpClient(deadline=8)  # seconds; a user is waiting
-    app[LOGINS] = Logins()
     app[TRACKER] = DeliveryTracker()
+    app[CLIENT] = OtpClient(deadline=8, tracker=app[TRACKER])  # seconds; a user is waiting
+    app[LOGINS] = Logins()
     app.cleanup_ctx.append(close_client)
     app.add_routes(routes)
-    keys = Credentials(os.environ["NXOTP_ACCESS_KEY"], os.environ["NXOTP_ACCESS_SECRET"])
-    app.add_subapp("/nxcloud", aiohttp_receiver(app[TRACKER], keys))
+    app.add_subapp("/nxcloud", aiohttp_receiver(app[TRACKER], Credentials.from_env()))
     return app
 
 

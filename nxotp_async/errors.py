@@ -19,7 +19,8 @@
     │   └── OutcomeUnknownError     it may have been accepted
     ├── CallbackVerificationError   a status callback is not the vendor's
     ├── InputFileError              .line: a file of messages is refused as a whole
-    └── LedgerError                 a bulk run's ledger cannot be used
+    ├── LedgerError                 a bulk run's ledger cannot be used
+    └── StoreError                  a store that processes share did not do what was asked
 
 All of them are plain exceptions that pickle, without their ``result``. They hold plain data only, and never a secret,
 an OTP code or a full phone number.
@@ -53,6 +54,7 @@ __all__ = [
     "OutcomeUnknownError",
     "ParameterError",
     "PermissionDeniedError",
+    "StoreError",
     "TemplateError",
     "TimestampExpiredError",
     "TransientApiError",
@@ -269,6 +271,13 @@ class InputFileError(NxOtpError):
 
 class LedgerError(NxOtpError):
     """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written."""
+
+
+class StoreError(NxOtpError):
+    """A store did not answer in time, or could not be reached: what was asked of it may have been done or not.
+
+    Nothing that was stored is lost by it. A receiver of callbacks answers 503, so that the vendor sends them again.
+    """
 
 
 # ---------------------------------------------------------------------------------------------- tracebacks

@@ -5,6 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from requests_by_hand import api, api_of, session  # noqa: F401 - fixtures of the sandbox's tests
+from store_fixtures import (  # noqa: F401 - fixtures of the stores' tests
+    new_store,
+    postgres_url,
+    redis_url,
+    store,
+    store_kind,
+    store_url,
+)
 
 from nxotp_async import OtpClient
 from nxotp_async.sandbox import Sandbox

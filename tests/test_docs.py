@@ -41,6 +41,7 @@ PUBLIC: Final = (
     ".otel",
     ".receivers",
     ".sandbox",
+    ".stores",
     ".testing",
     ".tracking",
 )

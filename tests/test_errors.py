@@ -28,6 +28,7 @@ from nxotp_async import (
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
+    StoreError,
     TemplateError,
     TimestampExpiredError,
     TransientApiError,
@@ -57,6 +58,7 @@ TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
     CallbackVerificationError: (NxOtpError,),
     InputFileError: (NxOtpError,),
     LedgerError: (NxOtpError,),
+    StoreError: (NxOtpError,),
 }
 
 # Every attribute, with a value that is not its default.

@@ -141,6 +141,8 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "cli": {"click", "rich"},
         "fast": {"uvloop"},
         "otel": {"opentelemetry-api"},
+        "postgres": {"psycopg"},
+        "redis": {"redis"},
         "verification": {"phonenumbers"},
     }
     assert set(metadata.get_all("Provides-Extra", [])) == set(brought) - {""}

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import VirtualTimeLoop
 
-from nxotp_async import ApiError, OtpMessage, SendResult, SendStatus, tracking
+from nxotp_async import ApiError, OtpMessage, SendResult, SendStatus, StoreError
 from nxotp_async.callbacks import StatusEvent
 from nxotp_async.receivers import aiohttp_receiver
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.stores import MemoryStore, watching
 from nxotp_async.testing import FakeClock
-from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore
+from nxotp_async.tracking import DeliveryState, DeliveryTracker
 
 TO: Final = "+999 555 0100"
 OWN, VENDORS = "order-1", "wamid.1"
@@ -57,21 +58,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class DictStore:
-    """A store as a database would be: whoever asks has to wait, and several trackers may use it."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, DeliveryState] = {}
-        self.puts: list[tuple[str, DeliveryState]] = []
-
-    async def get(self, message_id: str) -> DeliveryState | None:
-        await asyncio.sleep(0)
-        return self.states.get(message_id)
-
-    async def put(self, message_id: str, state: DeliveryState) -> None:
-        await asyncio.sleep(0)
-        self.puts.append((message_id, state))
-        self.states[message_id] = state
+def waited_for(tracker: DeliveryTracker) -> int:
+    """Count the keys that somebody waits for."""
+    assert isinstance(tracker._store, MemoryStore)
+    return len(tracker._store._watchers())
 
 
 # ---------------------------------------------------------------------------------------------- whole deliveries
@@ -387,7 +377,7 @@ async def test_who_waits_hears_when_it_is_reached_exceeded_or_over(
         await tracker.record(event(status))
         state = await waiting
     assert state.status == status
-    assert tracker._waiters == {}
+    assert waited_for(tracker) == 0
 
 
 @pytest.mark.parametrize("status", [SendStatus.REJECTED, SendStatus.NOT_SENT])
@@ -435,14 +425,13 @@ async def test_only_what_a_message_may_come_to_is_waited_for(wanted: str) -> Non
     tracker = DeliveryTracker()
     with pytest.raises(ValueError, match="sent, delivered or read"):
         await tracker.wait(OWN, wanted)
-    assert tracker._waiters == {}
+    assert waited_for(tracker) == 0
 
 
-@pytest.mark.parametrize("store", [None, DictStore])
 @pytest.mark.parametrize("timeout", [0.0, 0.5, 1.0, 2.0, 30.0])
-def test_a_wait_ends_when_its_time_is_over(store: type[DictStore] | None, timeout: float) -> None:
+def test_a_wait_ends_when_its_time_is_over(timeout: float) -> None:
     async def scenario() -> None:
-        tracker = DeliveryTracker(None if store is None else store())
+        tracker = DeliveryTracker()
         await tracker.add(result())
         began = now()
         waiting = asyncio.create_task(tracker.wait(OWN, timeout=timeout))
@@ -451,7 +440,7 @@ def test_a_wait_ends_when_its_time_is_over(store: type[DictStore] | None, timeou
         with pytest.raises(TimeoutError):
             await waiting
         assert now() - began == pytest.approx(timeout, abs=0.01)
-        assert tracker._waiters == {}
+        assert waited_for(tracker) == 0
 
     in_virtual_time(scenario())
 
@@ -483,7 +472,7 @@ async def test_several_wait_for_one_message_each_for_its_own() -> None:
         done = {wanted for (_, wanted), wait in waits.items() if wait.done()}
         assert done == set(ORDER[1 : ORDER.index(name) + 1])
     assert {(await wait).status for wait in waits.values()} == {"sent", "delivered", "read"}
-    assert tracker._waiters == {}
+    assert waited_for(tracker) == 0
 
 
 async def test_a_wait_that_is_cancelled_leaves_nothing_and_disturbs_nobody() -> None:
@@ -493,10 +482,10 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_and_disturbs_nobody() -> 
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
-    assert [len(waiters) for waiters in tracker._waiters.values()] == [1]
+    assert waited_for(tracker) == 1
     await tracker.record(event("delivered", OWN))
     assert (await patient).status == "delivered"
-    assert tracker._waiters == {}
+    assert waited_for(tracker) == 0
 
 
 async def test_a_thousand_waits_of_which_half_are_cancelled_leave_nothing() -> None:
@@ -510,226 +499,120 @@ async def test_a_thousand_waits_of_which_half_are_cancelled_leave_nothing() -> N
     done = await asyncio.gather(*waits, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in done[::2])
     assert {outcome.status for outcome in done[1::2] if isinstance(outcome, DeliveryState)} == {"read"}
-    assert tracker._waiters == {}
-
-
-# ---------------------------------------------------------------------------------------------- stores of one's own
-
-
-def test_what_another_tracker_writes_to_a_shared_store_is_noticed() -> None:
-    async def scenario() -> float:
-        store = DictStore()
-        waits, writes = DeliveryTracker(store), DeliveryTracker(store)
-        await waits.add(result())
-        waiting = asyncio.create_task(waits.wait(OWN, timeout=60))
-        await asyncio.sleep(2.5)
-        await writes.record(event("sent"))
-        await asyncio.sleep(4)
-        assert not waiting.done()
-        await writes.record(event("delivered"))
-        assert (await waiting).status == "delivered"
-        assert waits._waiters == {}
-        return now()
-
-    assert 6.5 <= in_virtual_time(scenario()) <= 7.6
-
-
-def test_what_the_tracker_itself_writes_to_a_shared_store_is_noticed_at_once() -> None:
-    async def scenario() -> None:
-        tracker = DeliveryTracker(DictStore())
-        waiting = asyncio.create_task(tracker.wait(OWN))
-        await asyncio.sleep(10.5)
-        await tracker.record(event("delivered", OWN))
-        await waiting
-        assert now() == pytest.approx(10.5, abs=0.01)
-
-    in_virtual_time(scenario())
-
-
-async def test_a_store_that_is_slow_loses_nothing_and_goes_not_back() -> None:
-    store = DictStore()
-    tracker = DeliveryTracker(store)
-    arrivals = [event(name) for name in ("read", "sent", "delivered", "sent", "read")]
-    await asyncio.gather(*(tracker.record(arrival) for arrival in arrivals), tracker.add(result()))
-    assert store.states[OWN] == store.states[VENDORS]
-    assert store.states[OWN].status == "read"
-    for message_id in (OWN, VENDORS):
-        assert never_back([state.status for written, state in store.puts if written == message_id])
-
-
-class FailingStore(DictStore):
-    """A store that fails at its nth write from now."""
-
-    fails_at = 0
-
-    async def put(self, message_id: str, state: DeliveryState) -> None:
-        self.fails_at -= 1
-        if self.fails_at == 0:
-            raise OSError("the store is away")
-        await super().put(message_id, state)
-
-
-@pytest.mark.parametrize("fails_at", [1, 2])
-async def test_what_a_store_failed_to_keep_is_kept_and_told_at_the_next_try(fails_at: int) -> None:
-    store = FailingStore()
-    tracker = DeliveryTracker(store)
-    await tracker.add(result())
-    called = store.puts[0][0]  # the id that is written first
-    reader = tracker.events()
-    store.fails_at = fails_at
-    with pytest.raises(OSError, match="away"):
-        await tracker.record(event("delivered", called))
-    await tracker.record(event("delivered", called))  # the vendor was answered 500, and tries again
-    assert [store.states[OWN].status, store.states[VENDORS].status] == ["delivered", "delivered"]
-    await tracker.record(event("read", called))
-    assert [(await anext(reader)).status for _ in range(2)] == ["delivered", "read"]
+    assert waited_for(tracker) == 0
 
 
 # ---------------------------------------------------------------------------------------------- events
 
 
-async def statuses_until_read(reader: AsyncIterator[StatusEvent]) -> list[str]:
+async def statuses_until_read(reader: AsyncIterator[DeliveryState]) -> list[str]:
     heard: list[str] = []
-    async for news in reader:
-        heard.append(news.status)
-        if news.status == "read":
+    async for state in reader:
+        heard.append(state.status)
+        if state.status == "read":
             return heard
     return heard
 
 
-async def test_every_reader_hears_every_news_once_and_from_then_on() -> None:
+async def test_every_reader_hears_every_change_once_and_from_then_on() -> None:
     tracker = DeliveryTracker()
     await tracker.record(event("sent", "wamid.0"))
-    readers = [tracker.events() for _ in range(2)]
+    listeners = [asyncio.create_task(statuses_until_read(tracker.events())) for _ in range(2)]
+    await turns()
     await tracker.record(event("sent"))
-    readers.append(tracker.events())
+    await turns()
+    listeners.append(asyncio.create_task(statuses_until_read(tracker.events())))
     for name in ("sent", "delivered", "sent", "delivered", "read"):
+        await turns()
         await tracker.record(event(name))
-    heard = [await statuses_until_read(reader) for reader in readers]
+    heard = [await listener for listener in listeners]
     assert heard == [["sent", "delivered", "read"]] * 2 + [["delivered", "read"]]
 
 
-async def test_who_listens_hears_what_comes_later() -> None:
+async def test_who_reads_late_hears_the_newest_state_of_each_message() -> None:
     tracker = DeliveryTracker()
-    listener = asyncio.create_task(statuses_until_read(tracker.events()))
-    await turns()
-    for name in ("sent", "read"):
-        await tracker.record(event(name))
-        await turns()
-    assert await listener == ["sent", "read"]
+    reader = tracker.events()
+    for message_id in ("wamid.1", "wamid.2"):
+        for name in ("sent", "delivered"):
+            await tracker.record(event(name, message_id))
+    await tracker.record(event("read", "wamid.1"))
+    heard = [await anext(reader) for _ in range(2)]
+    assert [([*state.ids], state.status) for state in heard] == [(["wamid.1"], "read"), (["wamid.2"], "delivered")]
 
 
-async def test_an_answer_is_no_event_but_what_follows_it_is() -> None:
+async def test_an_answer_is_a_change_too_but_a_second_id_is_not_another_message() -> None:
     tracker = DeliveryTracker()
     reader = tracker.events()
     await tracker.add(result(SendStatus.UNKNOWN))
-    await tracker.record(event("played", OWN))
-    await tracker.record(event("read", OWN))
-    assert await statuses_until_read(reader) == ["played", "read"]
+    first = await anext(reader)
+    await tracker.add(result())
+    second = await anext(reader)
+    await tracker.record(event("read"))
+    assert [first.send_status, second.send_status] == [SendStatus.UNKNOWN, SendStatus.ACCEPTED]
+    assert await anext(reader) == DeliveryState(
+        frozenset({OWN, VENDORS}), "read", SendStatus.ACCEPTED, event("read").timestamp
+    )
 
 
 async def test_who_reads_too_slowly_misses_the_oldest(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "_MAX_UNREAD_EVENTS", 3)
+    monkeypatch.setattr(watching, "_MAX_UNREAD", 3)
     tracker = DeliveryTracker()
     slow, quick = tracker.events(), tracker.events()
     swift: list[str] = []
     with caplog.at_level(logging.WARNING, "nxotp_async"):
         for index in range(5):
             await tracker.record(event("sent", f"wamid.{index}"))
-            swift.append((await anext(quick)).message_id)
+            swift.extend((await anext(quick)).ids)
     assert swift == [f"wamid.{index}" for index in range(5)]
-    assert [(await anext(slow)).message_id for _ in range(3)] == ["wamid.2", "wamid.3", "wamid.4"]
+    assert [list((await anext(slow)).ids) for _ in range(3)] == [["wamid.2"], ["wamid.3"], ["wamid.4"]]
     assert len(caplog.records) == 2
     assert "too slow" in caplog.text
-    assert "9995550100" not in caplog.text
 
 
 async def test_a_reader_ends_when_nobody_refers_to_it() -> None:
     tracker = DeliveryTracker()
+    assert isinstance(tracker._store, MemoryStore)
+    followers = tracker._store._watchers()._followers
     kept, dropped = tracker.events(), tracker.events()
     listener = asyncio.create_task(statuses_until_read(tracker.events()))
     await turns()
-    assert len(tracker._subscriptions) == 3
+    assert len(followers) == 3
     del dropped
     listener.cancel()
     del listener
     await turns()
     gc.collect()
-    assert len(tracker._subscriptions) == 1
+    assert len(followers) == 1
     await tracker.record(event("sent"))
     assert (await anext(kept)).status == "sent"
 
 
 def test_a_reader_that_gave_up_for_a_while_misses_nothing() -> None:
-    async def scenario() -> list[str]:
+    async def scenario() -> str:
         tracker = DeliveryTracker()
         reader = tracker.events()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 await anext(reader)
-        for name in ("sent", "read"):
-            await tracker.record(event(name))
-        return await statuses_until_read(reader)
+        await tracker.record(event("read"))
+        return (await anext(reader)).status
 
-    assert in_virtual_time(scenario()) == ["sent", "read"]
-
-
-# ---------------------------------------------------------------------------------------------- memory
+    assert in_virtual_time(scenario()) == "read"
 
 
-def state(message_id: str) -> DeliveryState:
-    return DeliveryState(frozenset({message_id}))
+# ---------------------------------------------------------------------------------------------- what is stored
 
 
-async def known(store: MemoryStatusStore, *ids: str) -> list[bool]:
-    return [await store.get(message_id) is not None for message_id in ids]
-
-
-async def test_memory_keeps_so_many_ids_and_forgets_the_oldest() -> None:
-    store = MemoryStatusStore(max_entries=3)
-    for message_id in ("a", "b", "c", "a", "d"):
-        await store.put(message_id, state(message_id))
-        assert len(store) <= 3
-    assert await known(store, "a", "b", "c", "d") == [True, False, True, True]
-    assert await store.get("a") == state("a")
-
-
-async def test_memory_keeps_an_id_for_so_long_since_its_last_news(clock: FakeClock) -> None:
-    store = MemoryStatusStore(max_age=100, clock=clock)
-    await store.put("a", state("a"))
-    await store.put("b", state("b"))
-    clock.advance(60)
-    await store.put("a", state("a"))
-    assert await known(store, "a", "b") == [True, True]
-    clock.advance(39)
-    assert await known(store, "a", "b") == [True, True]
-    clock.advance(1)
-    assert await known(store, "a", "b") == [True, False]
-    clock.advance(60)
-    assert await known(store, "a", "b") == [False, False]
-    assert len(store) == 0
-
-
-async def test_memory_keeps_200_000_ids_for_a_day(clock: FakeClock) -> None:
-    store = MemoryStatusStore(clock=clock)
-    shared = state("x")
-    for index in range(200_001):
-        await store.put(str(index), shared)
-    assert len(store) == 200_000
-    assert await known(store, "0", "1") == [False, True]
-    clock.advance(86_399)
-    assert await known(store, "200000") == [True]
-    clock.advance(1)
-    assert await known(store, "200000") == [False]
-
-
-async def test_a_message_that_was_forgotten_is_begun_anew(clock: FakeClock) -> None:
-    tracker = DeliveryTracker(MemoryStatusStore(max_age=10, clock=clock))
+async def test_a_message_is_forgotten_when_nothing_was_heard_of_it_for_so_long(clock: FakeClock) -> None:
+    tracker = DeliveryTracker(MemoryStore(clock=clock), keep_for=10)
     await tracker.add(result())
+    clock.advance(6)
     await tracker.record(event("sent"))
-    clock.advance(10)
+    clock.advance(6)
+    assert await status_of(tracker, OWN) == "sent"
+    clock.advance(4)
     assert await tracker.state(OWN) is None
     await tracker.record(event("delivered"))
     assert await tracker.state(VENDORS) == DeliveryState(
@@ -737,11 +620,52 @@ async def test_a_message_that_was_forgotten_is_begun_anew(clock: FakeClock) -> N
     )
 
 
-async def test_nothing_a_tracker_shows_holds_the_number_or_the_code() -> None:
+async def test_a_callback_of_a_message_that_nobody_here_has_sent_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     tracker = DeliveryTracker()
+    await tracker.add(result())
+    with caplog.at_level(logging.INFO, "nxotp_async"):
+        await tracker.record(event("sent"))
+        await tracker.record(event("sent", "wamid.HBgLOTk5NTU1MDEwMAA"))
+        await tracker.record(event("read", "wamid.HBgLOTk5NTU1MDEwMAA"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a callback says sent of message ...DEwMAA to 99******00, of which no send is known here (yet)"
+    ]
+
+
+async def test_neither_what_a_tracker_shows_nor_what_it_stores_holds_the_number_or_the_code() -> None:
+    store = MemoryStore()
+    tracker = DeliveryTracker(store)
     added = await tracker.add(result())
-    news = event("read", raw={"recipient_id": "9995550100"})
-    await tracker.record(news)
-    shown = f"{tracker!r} {added!r} {await tracker.state(OWN)!r} {news!r} {tracker.events()!r}"
+    why = ({"code": 470, "error_data": {"details": "9995550100 has no WhatsApp"}},)
+    await tracker.record(event("failed", errors=why, raw={"recipient_id": "9995550100"}))
+    shown = f"{tracker!r} {added!r} {await tracker.state(OWN)!r} {tracker.events()!r} {store!r}"
+    stored = str(store._entries)
+    assert "has no WhatsApp" in stored
     for hidden in ("9995550100", "482913"):
         assert hidden not in shown
+        assert hidden not in stored
+
+
+async def test_a_state_that_a_newer_version_has_written_is_left_alone() -> None:
+    store = MemoryStore()
+    tracker = DeliveryTracker(store)
+    await tracker.record(event("sent"))
+    (key,) = store._entries
+    newer = b'{"version":2,"something":"else"}'
+    await store.update(key, lambda _: newer, ttl=60)
+    for call in (tracker.record(event("read")), tracker.state(VENDORS), tracker.wait(VENDORS)):
+        with pytest.raises(StoreError, match="update this worker"):
+            await call
+    assert await store.get(key) == newer
+
+
+async def test_what_is_added_to_the_form_of_a_state_disturbs_no_older_worker() -> None:
+    store = MemoryStore()
+    tracker = DeliveryTracker(store)
+    await tracker.record(event("sent"))
+    (key,) = store._entries
+    await store.update(key, lambda value: (value or b"").replace(b'{"ids"', b'{"more":[1],"ids"'), ttl=60)
+    assert await tracker.record(event("read"))
+    assert await status_of(tracker, VENDORS) == "read"

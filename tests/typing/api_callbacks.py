@@ -21,7 +21,7 @@ from nxotp_async.callbacks import (
     verify_callback,
 )
 from nxotp_async.receivers import HANDLER_ARGS, AsgiReceiver, CallbackMiddleware, EventSink, aiohttp_receiver
-from nxotp_async.tracking import DeliveryState, DeliveryTracker, MemoryStatusStore, StatusStore
+from nxotp_async.tracking import DeliveryState, DeliveryTracker
 
 
 def a_callback(headers: dict[str, str], body: bytes, keys: Credentials, event: StatusEvent) -> None:
@@ -52,7 +52,7 @@ async def a_tracker(result: SendResult, event: StatusEvent) -> None:
     assert_type(await tracker.state("A-1"), DeliveryState | None)
     assert_type(await tracker.wait("A-1", "delivered", timeout=20), DeliveryState)
     await tracker.wait("A-1")
-    assert_type(tracker.events(), AsyncIterator[StatusEvent])
+    assert_type(tracker.events(), AsyncIterator[DeliveryState])
 
 
 def a_state(state: DeliveryState, event: StatusEvent) -> None:
@@ -62,32 +62,15 @@ def a_state(state: DeliveryState, event: StatusEvent) -> None:
     assert_type(state.updated_at, datetime | None)
     assert_type(state.errors, tuple[Any, ...])
     assert_type(state.after(event), DeliveryState)
+    assert_type(state.including(None), DeliveryState)
     assert_type(state.has_reached("read"), bool)
 
 
-class MyStore:
-    """A class of the application's is a `StatusStore` without inheriting from it."""
-
-    async def get(self, message_id: str) -> DeliveryState | None: ...
-
-    async def put(self, message_id: str, state: DeliveryState) -> None: ...
-
-
 class MySink:
-    """So it is an `EventSink`, whatever its method returns."""
+    """A class of the application's is an `EventSink` without inheriting from it, whatever its method returns."""
 
     async def record(self, event: StatusEvent) -> int:
         return len(event.status)
-
-
-async def stores(state: DeliveryState, clock: Clock) -> None:
-    store: StatusStore = MyStore()
-    assert_type(await store.get("A-1"), DeliveryState | None)
-    assert_type(await store.put("A-1", state), None)
-    assert_type(DeliveryTracker(store), DeliveryTracker)
-    store = MemoryStatusStore(max_entries=10, max_age=60, clock=clock)
-    DeliveryTracker(MyStore())
-    assert_type(len(MemoryStatusStore()), int)
 
 
 def receivers(tracker: DeliveryTracker, keys: Credentials, clock: Clock) -> None:

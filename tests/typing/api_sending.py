@@ -41,6 +41,7 @@ from nxotp_async import (
     RetryPolicy,
     SendResult,
     SendStatus,
+    StoreError,
     Summary,
     TemplateError,
     TimestampExpiredError,
@@ -212,7 +213,13 @@ def errors(error: NxOtpError, field: InvalidMessageError, api: ApiError, meta: M
 
 
 # A handler for a class takes those below it.
-_ERRORS: tuple[type[NxOtpError], ...] = (ConfigurationError, CallbackVerificationError, InputFileError, LedgerError)
+_ERRORS: tuple[type[NxOtpError], ...] = (
+    ConfigurationError,
+    CallbackVerificationError,
+    InputFileError,
+    LedgerError,
+    StoreError,
+)
 _VALUE_ERROR: type[ValueError] = InvalidMessageError
 _TRANSPORT: tuple[type[TransportError], ...] = (NotSentError, OutcomeUnknownError)
 _API: tuple[type[ApiError], ...] = (

@@ -1,0 +1,81 @@
+"""The tables of a `PostgresStore`, and how they are made."""
+
+from typing import Any, Final
+
+import psycopg
+
+from ..errors import ConfigurationError
+
+__all__ = ["Connection", "check_schema", "migrate"]
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+# What brings the tables from each version to the next one, and the oldest version of the library's own that still
+# works with the result: during a rolling deploy, older and newer workers use the same tables.
+_MIGRATIONS: Final[tuple[tuple[str, int], ...]] = (
+    (
+        """
+        CREATE TABLE nxotp_entries (key text PRIMARY KEY, value bytea NOT NULL, expires_at timestamptz NOT NULL);
+        CREATE INDEX nxotp_entries_expires_at ON nxotp_entries (expires_at);
+        CREATE UNLOGGED TABLE nxotp_rates (key text PRIMARY KEY, free_at double precision NOT NULL)
+            WITH (fillfactor = 10);
+        """,
+        1,
+    ),
+)
+_VERSION: Final = len(_MIGRATIONS)
+_LOCK: Final = 0x6E786F7470  # an advisory lock: one migration at a time
+
+
+async def check_schema(connection: Connection) -> None:
+    """Check that the tables are there, and that this version of the library works with them; make them if allowed.
+
+    Raises:
+        ConfigurationError: They are missing and may not be made, or are older or newer than this version can use.
+    """
+    version, needs = await _versions(connection)
+    if version < _VERSION:
+        try:
+            await migrate(connection)
+        except psycopg.errors.InsufficientPrivilege:
+            raise ConfigurationError(
+                f"the store's tables {'are missing' if version == 0 else 'are older than this version needs'}, and its "
+                "user may not change that",
+                hint="run  nxotp store migrate  with a user that may create tables, then grant this one "
+                "SELECT, INSERT, UPDATE and DELETE on nxotp_entries, nxotp_rates and nxotp_schema",
+            ) from None
+    elif needs > _VERSION:
+        raise ConfigurationError(
+            f"the store's tables have version {version}, which needs a newer nxotp_async than this", hint="update it"
+        )
+
+
+async def migrate(connection: Connection) -> int:
+    """Make the tables, or bring them to the newest version, in one transaction; return the version that was there.
+
+    Other programs may use the tables meanwhile.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        version, _ = await _versions(connection)
+        if version < _VERSION:
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS nxotp_schema (version integer NOT NULL, needs integer NOT NULL)"
+            )
+            for statements, _ in _MIGRATIONS[version:]:
+                for statement in statements.split(";"):
+                    if statement.strip():
+                        await connection.execute(statement)  # pyright: ignore
+            await connection.execute("DELETE FROM nxotp_schema")
+            await connection.execute("INSERT INTO nxotp_schema VALUES (%s, %s)", (_VERSION, _MIGRATIONS[-1][1]))
+    return version
+
+
+async def _versions(connection: Connection) -> tuple[int, int]:
+    """Return the version of the tables, 0 if there are none, and which version of the library's own they need."""
+    cursor = await connection.execute("SELECT to_regclass('nxotp_schema') IS NOT NULL")
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return 0, 0
+    cursor = await connection.execute("SELECT version, needs FROM nxotp_schema")
+    return await cursor.fetchone() or (0, 0)

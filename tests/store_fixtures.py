@@ -1,0 +1,57 @@
+"""A PostgreSQL and a Valkey for the tests of a process, and stores over them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from store_servers import POSTGRES_URL, REDIS_URL, PostgresServer, ValkeyServer
+
+from nxotp_async.stores import MemoryStore, store_from_url
+from nxotp_async.stores.base import BaseStore
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    if POSTGRES_URL:
+        yield POSTGRES_URL
+        return
+    with PostgresServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    if REDIS_URL:
+        yield REDIS_URL
+        return
+    with ValkeyServer() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "postgres", "redis"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store_url(store_kind: str, request: pytest.FixtureRequest) -> str:
+    return "memory://" if store_kind == "memory" else str(request.getfixturevalue(f"{store_kind}_url"))
+
+
+@pytest.fixture
+async def new_store(store_url: str) -> AsyncIterator[Callable[[], BaseStore]]:
+    """Returns a store at each call. All of them share their values, as those of several processes do."""
+    stores = [store_from_url(store_url)]
+
+    def new() -> BaseStore:
+        if not isinstance(stores[0], MemoryStore):
+            stores.append(store_from_url(store_url))
+        return stores[-1]
+
+    yield new
+    await asyncio.gather(*(store.aclose() for store in stores))
+
+
+@pytest.fixture
+def store(new_store: Callable[[], BaseStore]) -> BaseStore:
+    return new_store()
