@@ -219,7 +219,7 @@ def _decimal(value: object) -> Decimal | None:
 
 def _integer(value: object) -> int | None:
     number = _decimal(value)
-    return int(number) if number is not None and abs(number) < 2**63 and number == int(number) else None
+    return int(number) if number is not None and -(2**63) < number < 2**63 and number == int(number) else None
 
 
 def _timestamp(seconds: object) -> datetime | None:

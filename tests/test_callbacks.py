@@ -272,6 +272,7 @@ _statuses = st.fixed_dictionaries(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(_statuses | _json, max_size=3) | _json, _costs | _json)
 @example([{"id": "a", "status": "sent", "timestamp": 1e308}], {})
+@example([{"id": "a", "status": "sent"}], {"direction": "-1E1000000", "cdr_type": "1E-1000000", "price": "1E1000000"})
 @example([{"id": "a", "status": "sent", "cost": {"price": "1e999999999999999999", "cdr_type": "9e999999"}}], {})
 def test_no_json_object_whatever_it_holds_makes_the_reader_fail(statuses: Any, cost: Any) -> None:
     for event in parse_callback(orjson.dumps({"statuses": statuses, "cost": cost})):

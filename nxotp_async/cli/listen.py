@@ -6,6 +6,7 @@ import sys
 from contextlib import AbstractAsyncContextManager
 from secrets import token_urlsafe
 
+import attrs
 import click
 import orjson
 from aiohttp import web
@@ -97,7 +98,7 @@ class CallbackPrinter:
 
     def _line(self, event: StatusEvent) -> bytes:
         if self._as_json:
-            return orjson.dumps(_fields(event), option=orjson.OPT_APPEND_NEWLINE)
+            return orjson.dumps(_fields(event), str, option=orjson.OPT_APPEND_NEWLINE)  # a price is a Decimal
         return f"{printable(_text(event))}\n".encode(sys.stdout.encoding, "replace")
 
 
@@ -108,6 +109,7 @@ def _fields(event: StatusEvent) -> dict[str, object]:
         "timestamp": event.timestamp,
         "recipient": event.recipient and mask_number(event.recipient),
         "errors": event.errors,
+        "costs": [attrs.asdict(cost) for cost in event.costs],
     }
 
 

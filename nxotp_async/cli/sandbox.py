@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Final
 
+import attrs
 import click
 import orjson
 from yarl import URL
@@ -26,6 +26,7 @@ from .serving import SHUTDOWN_TIMEOUT, listening_on
 
 __all__ = ["command"]
 
+_PORT: Final = 8099
 _SECONDS: Final = FiniteRange(0, 60)
 _YEAR: Final = 31_536_000  # seconds
 
@@ -48,7 +49,7 @@ def _fault(text: str) -> Fault:
 
 
 @click.command("sandbox")
-@listening_options(port=8099)
+@listening_options(port=_PORT)
 @click.option("--fault-rate", type=SHARE, default=0.0, help="Share of requests with a fault.")
 @click.option(
     "--fault",
@@ -80,12 +81,14 @@ def _fault(text: str) -> Fault:
 )
 @click.option(
     "--callback-host",
-    "callback_hosts",
+    "hosts",
     type=ParsedText("host", parse_host),
     multiple=True,
     help="A host beside loopback that callbacks may go to, another container for example; may be repeated.",
 )
-@click.option("--callback-delay", type=_SECONDS, default=CallbackPlan().delay, help="Seconds before each callback.")
+@click.option(
+    "--callback-delay", "delay", type=_SECONDS, default=CallbackPlan().delay, help="Seconds before each callback."
+)
 @click.option(
     "--new-connections",
     is_flag=True,
@@ -93,10 +96,11 @@ def _fault(text: str) -> Fault:
 )
 @click.option(
     "--callback-cost",
+    "cost",
     type=click.Choice(["cost", "costs"]),
     help="Say in delivered what the message costs: in an object cost, or in an array costs.",
 )
-@click.option("--failed-rate", type=SHARE, default=0.0, help="Share of deliveries that fail.")
+@click.option("--failed-rate", "failed", type=SHARE, default=0.0, help="Share of deliveries that fail.")
 @click.option("--unsigned-callbacks", is_flag=True, help="Push callbacks without a signature.")
 @click.option("--quiet", is_flag=True, help="Do not print the requests.")
 @click.option("--env", is_flag=True, help="Print the variables for a client of it, and exit; nothing is started.")
@@ -140,24 +144,20 @@ def command(
 
 def _callback_plan(options: dict[str, Any], wanted: bool) -> CallbackPlan | None:
     """Take the options for callbacks out of all options."""
-    webhook, unsigned = options.pop("webhook"), options.pop("unsigned_callbacks")
-    plan = partial(
-        CallbackPlan,
-        hosts=options.pop("callback_hosts"),
-        delay=options.pop("callback_delay"),
-        reuse_connections=not options.pop("new_connections"),
-        cost=options.pop("callback_cost"),
-        failed=options.pop("failed_rate"),
+    webhook, new_connections, unsigned = map(options.pop, ("webhook", "new_connections", "unsigned_callbacks"))
+    plan = CallbackPlan(
+        **{name: options.pop(name) for name in ("hosts", "delay", "failed", "cost")},
+        reuse_connections=not new_connections,
         signed=not unsigned,
     )
     if webhook is None:
-        return plan() if wanted else None
-    if plan().url_for(webhook) is None:
+        return plan if wanted else None
+    if plan.url_for(webhook) is None:
         raise click.UsageError(
             f"--webhook: callbacks go to loopback only, and nothing would be pushed there. If {URL(webhook).host} is a "
             f"host of yours, another container for example, add --callback-host {URL(webhook).host}"
         )
-    return plan(webhook=webhook)
+    return attrs.evolve(plan, webhook=webhook)
 
 
 def _exports(environ: Mapping[str, str], indent: str = "") -> str:
@@ -200,11 +200,12 @@ async def _serve(
 
 def _how_to_use(server: Sandbox, host: str) -> str:
     port = URL(server.url).port
-    named = "" if host == "127.0.0.1" else f" --host {shlex.quote(host)}"
+    options = "" if URL(server.url).host == "127.0.0.1" else f" --host {shlex.quote(host)}"
+    options += "" if port == _PORT else f" --port {port}"
     lines = [
         "use it with",
         _exports(server.environ, "  "),
-        f'or, in another terminal, with  eval "$(nxotp sandbox --env{named} --port {port})"',
+        f'or, in another terminal, with  eval "$(nxotp sandbox --env{options})"',
         f"{len(MAGIC_RECIPIENTS)} magic numbers: see --help. Ctrl-C stops it.",
     ]
     if listening_url(host, 0) != f"http://{host_and_port(host, 0)}":

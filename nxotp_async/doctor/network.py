@@ -132,7 +132,7 @@ _EXPIRES_SOON: Final = 14  # days
 def _connection(made: _Connection, settings: Settings) -> Finding:
     found = f"{_peer(settings)[1]} in {milliseconds(made.took)}"
     if made.tls is None:
-        return Finding(Check.CONNECTION, Status.OK, f"{found}, without TLS, which is allowed for this machine only")
+        return Finding(Check.CONNECTION, Status.OK, f"{found}, without TLS, which is allowed for a sandbox only")
     issuer = dict(pair for part in made.certificate["issuer"] for pair in part)
     days = int((ssl.cert_time_to_seconds(made.certificate["notAfter"]) - made.at) // 86_400)
     name = printable(issuer.get("organizationName") or issuer.get("commonName") or "an unnamed authority")

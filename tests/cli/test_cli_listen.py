@@ -53,7 +53,7 @@ def test_callbacks_as_json_are_one_object_a_line_and_a_token_is_their_path(liste
     assert push(url.removesuffix(TOKEN), callback("id-1", "deleted")) == 404
     errors = [{"code": 131026, "title": "Message undeliverable"}]
     for body in (
-        callback("id-1", "sent"),
+        callback("id-1", "sent", cost={"currency": "USD", "foreign_price": 0.02, "cdr_type": 6}),
         callback("id-1", "sent"),
         callback("id-2", "failed", errors=errors, recipient_id=None, timestamp=None),
         b'{"button": "clicked"}',
@@ -69,8 +69,18 @@ def test_callbacks_as_json_are_one_object_a_line_and_a_token_is_their_path(liste
             "timestamp": "2027-01-15T08:00:00+00:00",
             "recipient": "99******00",
             "errors": [],
+            "costs": [
+                {
+                    "currency": "USD",
+                    "foreign_price": "0.02",
+                    "price": None,
+                    "cdr_type": 6,
+                    "message_id": "",
+                    "direction": None,
+                }
+            ],
         },
-        {"message_id": "id-2", "status": "failed", "timestamp": None, "recipient": "", "errors": errors},
+        {"message_id": "id-2", "status": "failed", "timestamp": None, "recipient": "", "errors": errors, "costs": []},
     ]
 
 

@@ -58,7 +58,7 @@ def test_the_sandbox_is_where_the_clients_look_and_pushes_to_the_receiver(compos
     assert (sandbox["host"], sandbox["port"]) == ("0.0.0.0", 8099)
     assert compose["services"]["sandbox"]["ports"] == ["127.0.0.1:8099:8099"]
     assert (receiver["host"], sandbox["webhook"]) == ("0.0.0.0", f"http://receiver:{receiver['port']}/")
-    Sandbox(callbacks=CallbackPlan(webhook=sandbox["webhook"], hosts=sandbox["callback_hosts"]))
+    Sandbox(callbacks=CallbackPlan(webhook=sandbox["webhook"], hosts=sandbox["hosts"]))
 
 
 def test_the_application_is_an_example(compose: dict[str, Any]) -> None:
