@@ -22,7 +22,15 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 from logins import CODE_LIFE, Logins
 
-from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
+from nxotp_async import (
+    Credentials,
+    InvalidMessageError,
+    NxOtpError,
+    OtpClient,
+    OtpMessage,
+    OutcomeUnknownError,
+    SendStatus,
+)
 from nxotp_async.receivers import HANDLER_ARGS, aiohttp_receiver
 from nxotp_async.tracking import DeliveryTracker
 
@@ -64,7 +72,9 @@ async def send_code(request: web.Request) -> web.Response:
 async def delivery(request: web.Request) -> web.Response:
     """Return the delivery status of a code. A page can poll this, and offer a call if the code does not arrive."""
     state = await request.app[TRACKER].state(request.match_info["message"])
-    return web.json_response({"delivery": state.status if state else "unknown"})
+    if state is None or state.send_status is SendStatus.UNKNOWN:
+        return web.json_response({"delivery": "unknown"})
+    return web.json_response({"delivery": state.status})
 
 
 @routes.post("/login/verify")
