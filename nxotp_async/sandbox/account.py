@@ -1,6 +1,7 @@
 """The sandbox's one account, and a client of it."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -15,12 +16,16 @@ SANDBOX_BUSINESS_PHONE: Final = "99955500000"
 """The number bound to the sandbox's application."""
 
 
+class _SandboxClient(OtpClient):
+    _environment: ClassVar[Mapping[str, str]] = {}
+
+
 def sandbox_client(base_url: str, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
-    """Return a client with the sandbox's account and number.
+    """Return a client with the sandbox's account and number. It reads no variable: those are for a real account.
 
     Args:
         base_url: Where a sandbox listens, in another process for example.
         options: Those of `OtpClient`.
     """
     account = {**attrs.asdict(SANDBOX_CREDENTIALS), "business_phone": SANDBOX_BUSINESS_PHONE}
-    return OtpClient(**{**account, "base_url": base_url, **options})
+    return _SandboxClient(**{**account, "base_url": base_url, **options})

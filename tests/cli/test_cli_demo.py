@@ -71,6 +71,13 @@ def test_a_demo_ends_with_what_was_on_purpose_and_what_to_try_next(
         subprocess.run(f"{command} --help", shell=True, check=True, capture_output=True, timeout=60)
 
 
+def test_a_demo_is_not_slowed_by_the_settings_of_a_real_account(people: Callable[..., str]) -> None:
+    real = {"NXOTP_PROXY": "http://127.0.0.1:1", "NXOTP_DEADLINE": "0.001", "NXOTP_RATE_LIMIT": "1"}
+    arguments = ("--count", "5", "--fault-rate", "0", "--json", "--recipients", people("+999 555 0100"))
+    result = invoke("demo", *arguments, env=real)
+    assert json.loads(result.stdout)["summary"]["accepted"] == 5
+
+
 def test_a_demo_without_faults_says_so(people: Callable[..., str]) -> None:
     result = invoke("demo", "--count", "1", "--fault-rate", "0", "--recipients", people("+999 555 0100"))
     assert result.stderr.startswith("0% of the sandbox's answers")
