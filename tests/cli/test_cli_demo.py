@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Start, finish, full_device, invoke, posix, read_until
+from commands import Start, finish, full_device, invoke, posix, read_until, without_styles
+from rich.table import Table
+
+from nxotp_async.cli.output import print_tables
 
 pytest_plugins = ["command_fixtures"]
 
@@ -76,6 +79,20 @@ def test_a_demo_is_not_slowed_by_the_settings_of_a_real_account(people: Callable
     arguments = ("--count", "5", "--fault-rate", "0", "--json", "--recipients", people("+999 555 0100"))
     result = invoke("demo", *arguments, env=real)
     assert json.loads(result.stdout)["summary"]["accepted"] == 5
+
+
+def test_a_narrow_terminal_cuts_nothing_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    one, another = "a1" * 16, "b2" * 20
+    table = Table("first", "second", box=None)
+    table.add_row(one, another)
+    assert print_tables(table)
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 40 for line in without_styles(shown).splitlines())
+    assert (shown.count("a1"), "\u2026" in shown) == (16, False)
 
 
 def test_a_demo_without_faults_says_so(people: Callable[..., str]) -> None:
