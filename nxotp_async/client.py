@@ -1,11 +1,12 @@
 """The client: messages in, results out."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from secrets import token_hex
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 import aiohttp
 
@@ -78,6 +79,8 @@ class OtpClient:
         ConfigurationError: A setting is missing or wrong; the text names the argument and its variable.
     """
 
+    _environment: ClassVar[Mapping[str, str]] = os.environ
+
     @sensitive_variables
     def __init__(
         self,
@@ -105,7 +108,7 @@ class OtpClient:
         on_attempt: AttemptHook | None = None,
         on_result: ResultHook | None = None,
     ) -> None:
-        self._settings = settings = Settings.resolve(locals())
+        self._settings = settings = Settings.resolve(locals(), self._environment)
         pool = settings.transport or SessionPool(
             max_connections=settings.max_concurrency,
             proxy=settings.proxy,

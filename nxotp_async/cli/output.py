@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from typing import IO, Any, NoReturn, TextIO, cast
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import NxOtpError
+from ..settings import SETTINGS
 from .exit_codes import ExitCode
 
 __all__ = [
@@ -69,7 +71,12 @@ def discard(stream: IO[Any]) -> None:
 
 def print_note(text: str) -> None:
     """Print a line to standard error."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(_by_variables(text), markup=False, soft_wrap=True)
+
+
+def _by_variables(text: str) -> str:
+    """Return an error with the variables of settings in place of the arguments of `OtpClient`."""
+    return re.sub(r"\b(?:base_url|max_concurrency|rate_limit)\b", lambda name: SETTINGS[name[0]].variable, text)
 
 
 def print_error(error: object) -> None:
@@ -92,7 +99,7 @@ def error_fields(error: object, code: ExitCode = ExitCode.FAILURE) -> dict[str, 
     message = str(error)
     field = getattr(error, "field", None)
     if isinstance(error, NxOtpError):
-        message = str(error.args[0])  # without the hint
+        message = _by_variables(str(error.args[0]))  # without the hint
     elif isinstance(error, click.ClickException):
         message = error.format_message()
         parameter = getattr(error, "param", None)
@@ -100,7 +107,7 @@ def error_fields(error: object, code: ExitCode = ExitCode.FAILURE) -> dict[str, 
     return {
         "type": _TYPES[code] if isinstance(error, str | click.UsageError) else type(error).__name__,
         "message": message,
-        "hint": getattr(error, "hint", None),
+        "hint": _by_variables(getattr(error, "hint", None) or "") or None,
         "field": field or None,
         "code": getattr(error, "code", None),
         "cus_message_id": getattr(error, "cus_message_id", None),

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
 
 from ..clocks import Clock
 from . import output
@@ -39,7 +40,7 @@ async def run_progress(
 ) -> AsyncIterator[None]:
     """Look how far a run in the event loop is every ``interval`` seconds, and show it, until the block ends."""
     console, clock = console or output.stderr, clock or Clock()
-    columns = BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[text]}")
+    columns = BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[text]}", table_column=Column())
     # Without a thread that refreshes it, which would compete with the run for the interpreter lock.
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
     task = bar.add_task("", total=None, text="")

@@ -1,7 +1,7 @@
 """The sandbox's one account, and a client of it."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -15,14 +15,18 @@ SANDBOX_BUSINESS_PHONE: Final = "99955500000"
 """The number bound to the sandbox's application."""
 
 
+class _SandboxClient(OtpClient):
+    _environment: ClassVar[Mapping[str, str]] = {}
+
+
 def sandbox_client(base_url: str, **options: Any) -> OtpClient:  # noqa: ANN401 - OtpClient checks them
-    """Return a client with the sandbox's account and number.
+    """Return a client with the sandbox's account and number. It reads no variable: those are for a real account.
 
     Args:
         base_url: Where a sandbox listens, in another process or container for example.
         options: Those of `OtpClient`.
     """
-    return OtpClient(**{**client_settings(base_url), **options})
+    return _SandboxClient(**{**client_settings(base_url), **options})
 
 
 def client_settings(

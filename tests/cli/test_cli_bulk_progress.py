@@ -17,8 +17,9 @@ from nxotp_async import Clock
 from nxotp_async.bulk import Dispatcher, MessageState
 from nxotp_async.cli import output
 from nxotp_async.cli.bulk.progress import watch_sending
-from nxotp_async.cli.progress import reading_progress, run_progress
+from nxotp_async.cli.progress import Snapshot, reading_progress, run_progress
 from nxotp_async.sandbox import Sandbox
+from nxotp_async.testing import NO_PAUSES
 
 pytest_plugins = ["command_fixtures"]
 pytestmark = pytest.mark.usefixtures("own_directory")
@@ -174,3 +175,17 @@ def test_a_reader_of_the_progress_that_has_gone_does_not_stop_the_run(start: Sta
     shown = process.stdout.read()
     assert (process.wait(30), counts_of()) == (0, {"accepted": 30})
     assert json.loads(shown)["accepted"] == len(live.messages) == 30
+
+
+async def test_no_figure_of_the_progress_is_cut_off_at_80_columns() -> None:
+    figures = "1,234/s  ETA 0:01:40  accepted 96,000  rejected 1,234  not sent 200  unknown 15  limit 80/s"
+    console, looked = Console(file=io.StringIO(), width=80, force_terminal=True), asyncio.Event()
+
+    def look() -> Snapshot:
+        looked.set()
+        return 1000, 200_000, figures
+
+    async with run_progress(look, console=console, clock=NO_PAUSES):
+        await looked.wait()
+    shown = without_styles(cast("io.StringIO", console.file).getvalue())
+    assert set(figures.split()) <= set(shown.split())

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Start, finish, full_device, invoke, posix, read_until
+from commands import Start, finish, full_device, invoke, posix, read_until, without_styles
+from rich.table import Table
+
+from nxotp_async.cli.output import print_tables
 
 pytest_plugins = ["command_fixtures"]
 
@@ -69,6 +72,27 @@ def test_a_demo_ends_with_what_was_on_purpose_and_what_to_try_next(
     assert all(command.startswith("  nxotp ") is is_installed for command in commands)
     for command in commands:  # --help runs none of them, but refuses what is no command and no option
         subprocess.run(f"{command} --help", shell=True, check=True, capture_output=True, timeout=60)
+
+
+def test_a_demo_is_not_slowed_by_the_settings_of_a_real_account(people: Callable[..., str]) -> None:
+    real = {"NXOTP_PROXY": "http://127.0.0.1:1", "NXOTP_DEADLINE": "0.001", "NXOTP_RATE_LIMIT": "1"}
+    arguments = ("--count", "5", "--fault-rate", "0", "--json", "--recipients", people("+999 555 0100"))
+    result = invoke("demo", *arguments, env=real)
+    assert json.loads(result.stdout)["summary"]["accepted"] == 5
+
+
+def test_a_narrow_terminal_cuts_nothing_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    one, another = "a1" * 16, "b2" * 20
+    table = Table("first", "second", box=None)
+    table.add_row(one, another)
+    assert print_tables(table)
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 40 for line in without_styles(shown).splitlines())
+    assert (shown.count("a1"), "\u2026" in shown) == (16, False)
 
 
 def test_a_demo_without_faults_says_so(people: Callable[..., str]) -> None:

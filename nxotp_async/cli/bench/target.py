@@ -1,9 +1,8 @@
 """The server that ``nxotp bench`` loads: a sandbox, one on loopback, or a real one, if asked for explicitly."""
 
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 import attrs
@@ -46,7 +45,7 @@ class Target:
 @asynccontextmanager
 async def _sandbox(concurrency: int, options: Mapping[str, object]) -> AsyncIterator[OtpClient]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    async with sandbox_process(*arguments) as url, _local_client(url, concurrency) as client:
+    async with sandbox_process(*arguments) as url, sandbox_client(url, max_concurrency=concurrency) as client:
         yield client
 
 
@@ -80,7 +79,8 @@ def choose_target(
             raise click.UsageError(
                 f"--yes-send-real-messages requires a --base-url that is not loopback, unlike {host}"
             )
-        client = _local_client(base_url, concurrency)
+        # The sandbox's account: the keys of a real one are not sent to a local server.
+        client = sandbox_client(base_url, max_concurrency=concurrency)
     else:
         _check_real(host, plan, real=real, messages=recipients)
         client = account_client(ask_credentials(), base_url=base_url, max_concurrency=concurrency)
@@ -103,21 +103,3 @@ def _check_real(host: str, plan: Plan, *, real: bool, messages: list[OtpMessage]
         raise click.UsageError(
             f"--count is {plan.count}, but --recipients contains {len(messages)}: real messages are sent once to each"
         )
-
-
-def _local_client(base_url: str, concurrency: int) -> OtpClient:
-    """Return a client with the sandbox's account: the keys of a real one are not sent to a local server."""
-    with _without_settings():
-        return sandbox_client(base_url, max_concurrency=concurrency)
-
-
-@contextmanager
-def _without_settings() -> Iterator[None]:
-    """Remove the ``NXOTP_`` variables: a rate limit or a proxy for the real account would be measured."""
-    settings = {name: value for name, value in os.environ.items() if name.startswith("NXOTP_")}
-    for name in settings:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(settings)
