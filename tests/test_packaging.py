@@ -253,15 +253,6 @@ NEED_AN_EXTRA = (
     *("__main__", "bench", "cli", "numbering_plans", "otel"),
     *("stores.postgres", "stores.redis", "stores.schema"),
 )
-    "__main__",
-    "bench",
-    "cli",
-    "numbering_plans",
-    "otel",
-    "stores.postgres",
-    "stores.redis",
-    "stores.schema",
-)
 
 
 def test_without_extras_every_other_module_can_be_imported(core: Environment) -> None:
