@@ -114,7 +114,9 @@ class RedisStore(BaseStore):
                 retry=Retry(NoBackoff(), 0),
                 decode_responses=False,
             )
-            pool.make_connection()  # raises what is wrong with the options; it does not connect
+            pool.connection_class(
+                **pool.connection_kwargs
+            )  # raises what is wrong with the options; it does not connect
         except (ValueError, TypeError, AttributeError):
             raise ConfigurationError(
                 "the store's URL is not one of Redis", hint="redis://host:6379/0, or rediss:// with TLS"
