@@ -38,6 +38,7 @@ PUBLIC: Final = (
     ".callbacks",
     ".doctor",
     ".otel",
+    ".pacing",
     ".receivers",
     ".sandbox",
     ".stores",

@@ -56,7 +56,7 @@ _RESERVE: Final = """
     VALUES (%(key)s, extract(epoch FROM clock_timestamp()) + %(cost)s)
     ON CONFLICT (key) DO UPDATE
     SET free_at = greatest(old.free_at, extract(epoch FROM clock_timestamp())) + %(cost)s
-    WHERE greatest(old.free_at - extract(epoch FROM clock_timestamp()), 0) + %(cost)s - %(tolerance)s <= %(patience)s
+    WHERE greatest(old.free_at - extract(epoch FROM clock_timestamp()), 0) + (%(cost)s - %(tolerance)s) <= %(patience)s
     RETURNING greatest(0, free_at - %(tolerance)s - extract(epoch FROM clock_timestamp()))
 """
 _SWEEP: Final = """
