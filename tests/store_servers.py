@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -75,12 +76,21 @@ class _Server:
 
     def pause(self) -> None:
         """Have it stop answering, without closing a connection."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Return the ids of its processes: those that run in its directory."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink().is_relative_to(self.directory):
+                    found.append(int(process.name))
+        return found
 
     def __enter__(self) -> Self:
         return self.start()
@@ -128,24 +138,8 @@ class PostgresServer(_Server):
         """Kill the server, and wait until none of its processes runs any more."""
         super().kill()
         until = time.monotonic() + _PATIENCE
-        while self._is_alive() and time.monotonic() < until:
+        while self._pids() and time.monotonic() < until:
             time.sleep(0.02)
-
-    def _is_alive(self) -> bool:
-        # Every process of the server has the shared memory open, by which the next one knows that it must not start.
-        done = subprocess.run([sys.executable, "-c", _FIND, str(self.directory)], check=False, capture_output=True)
-        return bool(done.stdout.strip())
-
-
-_FIND: Final = """
-import os, sys
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        if os.readlink(f"/proc/{pid}/cwd").startswith(sys.argv[1]) and pid != str(os.getpid()):
-            print(pid)
-    except OSError:
-        pass
-"""
 
 
 class ValkeyServer(_Server):

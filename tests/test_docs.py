@@ -39,6 +39,7 @@ PUBLIC: Final = (
     ".callbacks",
     ".doctor",
     ".otel",
+    ".pacing",
     ".receivers",
     ".sandbox",
     ".stores",

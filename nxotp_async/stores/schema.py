@@ -1,6 +1,6 @@
 """The tables of a `PostgresStore`, and how they are made."""
 
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 
@@ -12,14 +12,14 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 # What brings the tables from each version to the next one, and the oldest version of the library's own that still
 # works with the result: during a rolling deploy, older and newer workers use the same tables.
-_MIGRATIONS: Final[tuple[tuple[str, int], ...]] = (
+_MIGRATIONS: Final[tuple[tuple[tuple[LiteralString, ...], int], ...]] = (
     (
-        """
-        CREATE TABLE nxotp_entries (key text PRIMARY KEY, value bytea NOT NULL, expires_at timestamptz NOT NULL);
-        CREATE INDEX nxotp_entries_expires_at ON nxotp_entries (expires_at);
-        CREATE UNLOGGED TABLE nxotp_rates (key text PRIMARY KEY, free_at double precision NOT NULL)
-            WITH (fillfactor = 10);
-        """,
+        (
+            "CREATE TABLE nxotp_entries (key text PRIMARY KEY, value bytea NOT NULL, expires_at timestamptz NOT NULL)",
+            "CREATE INDEX nxotp_entries_expires_at ON nxotp_entries (expires_at)",
+            # A crash may forget the rates, and nothing waits until they are on the disk.
+            "CREATE UNLOGGED TABLE nxotp_rates (key text PRIMARY KEY, free_at float8 NOT NULL) WITH (fillfactor = 10)",
+        ),
         1,
     ),
 )
@@ -57,15 +57,15 @@ async def migrate(connection: Connection) -> int:
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        # Only after this does PostgreSQL see the table of another one who has just made it.
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS nxotp_schema (version integer NOT NULL, needs integer NOT NULL)"
+        )
         version, _ = await _versions(connection)
+        for statements, _ in _MIGRATIONS[version:]:
+            for statement in statements:
+                await connection.execute(statement)
         if version < _VERSION:
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS nxotp_schema (version integer NOT NULL, needs integer NOT NULL)"
-            )
-            for statements, _ in _MIGRATIONS[version:]:
-                for statement in statements.split(";"):
-                    if statement.strip():
-                        await connection.execute(statement)  # pyright: ignore
             await connection.execute("DELETE FROM nxotp_schema")
             await connection.execute("INSERT INTO nxotp_schema VALUES (%s, %s)", (_VERSION, _MIGRATIONS[-1][1]))
     return version

@@ -1,9 +1,10 @@
-"""What type checkers see of `stores`. Nothing here is ever run."""
+"""What type checkers see of `stores` and `pacing`. Nothing here is ever run."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import assert_type
 
 from nxotp_async import Clock
+from nxotp_async.pacing import SharedRate
 from nxotp_async.stores import MemoryStore, PostgresStore, RedisStore, Store, hashed_key, store_from_url
 from nxotp_async.tracking import DeliveryTracker
 
@@ -55,3 +56,10 @@ class MyStore:
 
 def own() -> None:
     DeliveryTracker(MyStore())
+
+
+async def a_rate(store: Store, clock: Clock) -> None:
+    rate = SharedRate(store, "sender", 80)
+    SharedRate(store, "sender", 80, burst=5, background=True, clock=clock)
+    assert_type(await rate.acquire(10), bool)
+    assert_type(rate.per_second, float)
