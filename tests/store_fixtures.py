@@ -1,8 +1,10 @@
 """A PostgreSQL and a Valkey for the tests of a process, and stores over them."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import psycopg
 import pytest
 from store_servers import POSTGRES_URL, REDIS_URL, PostgresServer, ValkeyServer
 
@@ -17,6 +19,16 @@ def postgres_url() -> Iterator[str]:
         return
     with PostgresServer() as server:
         yield server.url
+
+
+@pytest.fixture
+def schema_url(postgres_url: str) -> str:
+    """A URL with an empty schema of its own, and a user of the same name who may do nothing with it."""
+    name = f"s{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+    return f"{postgres_url}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(scope="session")
