@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from store_fixtures import Server, own_server
 from store_servers import PostgresServer, ValkeyServer
 
 from nxotp_async import ConfigurationError, NxOtpError, StoreError
@@ -15,7 +16,6 @@ from nxotp_async.stores import Migration, PostgresStore, RedisStore, store_from_
 from nxotp_async.stores import redis as redis_store
 from nxotp_async.stores.base import BaseStore
 
-Server = PostgresServer | ValkeyServer
 SECRET = "pa55word-in-the-url"
 
 
@@ -26,7 +26,7 @@ def becomes(value: bytes) -> Callable[[bytes | None], bytes | None]:
 @pytest.fixture(scope="module", params=[PostgresServer, ValkeyServer], ids=["postgres", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that the tests of this file may stop."""
-    with request.param() as server:
+    with own_server(request.param) as server:
         yield server
 
 
