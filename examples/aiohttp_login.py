@@ -6,9 +6,9 @@ it prints, then
     pip install .
     python examples/aiohttp_login.py
 
-    POST /login/code    number=+999 555 0100   -> 200 {"login": "...", "message": "...", "status": "sent"}
-    GET  /delivery/{message}                   -> 200 {"delivery": "delivered"}
-    POST /login/verify  login=... code=482913  -> 200 {"status": "logged in"}, or 401
+    POST /login/code    number=+999 555 0100 -> 200 {"login": "...", "message": "...", "status": "sent"}
+    GET  /delivery/{message}                 -> 200 {"delivery": "delivered"}
+    POST /login/verify  login=... code=482913 -> 200 {"status": "logged in"}, or 401
 
 202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be
 sent. In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
