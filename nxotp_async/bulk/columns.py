@@ -27,9 +27,9 @@ def _fold(name: str) -> str:
 
 
 _FIELDS: Final = {
-    _fold(name): field.name
-    for field in attrs.fields(OtpMessage)
-    for name in (field.name, *_ALIASES.get(field.name, ()))
+    _fold(name): field
+    for field in (*(field.name for field in attrs.fields(OtpMessage)), "default_region")
+    for name in (field, *_ALIASES.get(field, ()))
 }
 _COMPUTED = re.compile(r"\d+\.0+|\d[.,]?\d*[eE]\+?\d+")  # as programs write numbers, not as people write them
 _RESULT: Final = {_fold(name) for name in ("status", "code", "meta_code")}
@@ -75,23 +75,37 @@ def fields_of(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def row_of(line: int, values: Mapping[str, Any], fields: Mapping[str, str], raw: list[str] | str) -> Row:
-    """Make the row of its cells by column name, given what `fields_of` returned for these names."""
+def row_of(
+    line: int,
+    values: Mapping[str, Any],
+    fields: Mapping[str, str],
+    raw: list[str] | str,
+    default_region: str | None,
+) -> Row:
+    """Make the row of its cells by column name, given what `fields_of` returned for these names.
+
+    Args:
+        line: The line that the row begins on.
+        values: The cells.
+        fields: The field of a message behind each name.
+        raw: What stands in the file.
+        default_region: Whose national numbers to expect, unless the row says so itself.
+    """
     extra = {name: value for name, value in values.items() if name not in fields}
     try:
-        return Row(line, _message(values, fields), extra, "", raw)
+        return Row(line, _message(values, fields, default_region), extra, "", raw)
     except InvalidMessageError as error:
         return Row(line, None, extra, str(error), raw)
 
 
-def _message(values: Mapping[str, Any], fields: Mapping[str, str]) -> OtpMessage:
+def _message(values: Mapping[str, Any], fields: Mapping[str, str], default_region: str | None) -> OtpMessage:
     given: dict[str, Any] = {
         field: cell for name, field in fields.items() if (cell := _cell(values[name], field)) is not None
     }
     for field in ("to", "content"):
         if field not in given:
             raise InvalidMessageError(f"{field} is missing", field=field, reason=InvalidReason.MISSING)
-    return OtpMessage(**given)
+    return OtpMessage(**{"default_region": default_region, **given})
 
 
 def _cell(value: object, field: str) -> object:

@@ -63,12 +63,16 @@ class MessageFile:
 
 
 @contextmanager
-def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[MessageFile]:
+def open_messages(
+    path: str, file_format: FileFormat | None = None, *, default_region: str | None = None
+) -> Iterator[MessageFile]:
     """Open a file of messages. What is compressed with gzip is recognised, whatever its name.
 
     Args:
         path: The file's path; ``-`` is standard input.
         file_format: How its rows are written; by default its name tells.
+        default_region: Whose national numbers to expect in rows that do not say it themselves, in a column
+            ``default_region``: two capital letters, as `OtpMessage` takes them.
 
     Raises:
         InputFileError: It cannot be opened, is of another kind, or is empty.
@@ -85,11 +89,13 @@ def open_messages(path: str, file_format: FileFormat | None = None) -> Iterator[
     except (ValueError, AttributeError):  # it is closed, or was when this process began
         raise InputFileError(f"{name} cannot be opened: it is closed") from None
     with file:
-        yield read_messages(_decompressed(file, path, name), name, file_format)
+        yield read_messages(_decompressed(file, path, name), name, file_format, default_region=default_region)
 
 
 @sensitive_variables
-def read_messages(stream: BinaryIO, name: str, file_format: FileFormat) -> MessageFile:
+def read_messages(
+    stream: BinaryIO, name: str, file_format: FileFormat, *, default_region: str | None = None
+) -> MessageFile:
     """Read the beginning of a stream of rows, as far as it names the columns. Errors call it by the name.
 
     Raises:
@@ -97,8 +103,8 @@ def read_messages(stream: BinaryIO, name: str, file_format: FileFormat) -> Messa
     """
     lines = Lines(stream, name)
     if file_format is FileFormat.NDJSON:
-        return MessageFile(name, file_format, [], read_ndjson(lines))
-    return MessageFile(name, file_format, *read_csv(lines))
+        return MessageFile(name, file_format, [], read_ndjson(lines, default_region))
+    return MessageFile(name, file_format, *read_csv(lines, default_region))
 
 
 class _Rewound(io.RawIOBase):

@@ -76,7 +76,7 @@ class Lines:
 # ---------------------------------------------------------------------------------------------- CSV
 
 
-def read_csv(lines: Lines) -> tuple[list[str], Iterator[Row]]:
+def read_csv(lines: Lines, default_region: str | None) -> tuple[list[str], Iterator[Row]]:
     """Read the line with the names of the columns. Return them, and the rows that follow, which are read one by one."""
     first = next((line for line in lines if line.strip()), "")
     rows = _cells(first, lines)
@@ -95,13 +95,15 @@ def read_csv(lines: Lines) -> tuple[list[str], Iterator[Row]]:
         raise lines.refusal(f"names no column {' and no column '.join(sorted(missing, reverse=True))}", _EXAMPLE)
     if len(set(columns)) != len(columns):
         raise lines.refusal("names a column twice", "rename one of them")
-    return columns, _rows(rows, columns, fields)
+    return columns, _rows(rows, columns, fields, default_region)
 
 
-def _rows(rows: Iterable[tuple[int, list[str]]], columns: list[str], fields: Mapping[str, str]) -> Iterator[Row]:
+def _rows(
+    rows: Iterable[tuple[int, list[str]]], columns: list[str], fields: Mapping[str, str], default_region: str | None
+) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) == len(columns):
-            yield row_of(line, dict(zip(columns, cells, strict=True)), fields, cells)
+            yield row_of(line, dict(zip(columns, cells, strict=True)), fields, cells, default_region)
         else:
             # Its cells may be under the wrong names, so that none of them is kept: one could be the code.
             yield Row(line, None, {}, f"has {len(cells)} cells, not {len(columns)}", cells)
@@ -161,7 +163,7 @@ def csv_line(cells: Iterable[object]) -> str:
 # ---------------------------------------------------------------------------------------------- NDJSON
 
 
-def read_ndjson(lines: Lines) -> Iterator[Row]:
+def read_ndjson(lines: Lines, default_region: str | None) -> Iterator[Row]:
     """Read the rows; a file whose first line is not an object is refused."""
     is_first = True
     for line in lines:
@@ -173,19 +175,19 @@ def read_ndjson(lines: Lines) -> Iterator[Row]:
             raise lines.refusal("is no JSON object", "NDJSON has one object a line, and no list around them")
         lines.refuse_results(values or ())
         is_first = False
-        yield _row(lines.number, values, text)
+        yield _row(lines.number, values, text, default_region)
     if is_first:
         raise InputFileError(f"{lines.name} is empty", hint='a row is {"to": "...", "content": "..."}')
 
 
-def _row(line: int, values: dict[str, Any] | None, text: str) -> Row:
+def _row(line: int, values: dict[str, Any] | None, text: str, default_region: str | None) -> Row:
     if values is None:
         return Row(line, None, {}, "is no JSON object", text)
     try:
         fields = fields_of(values)
     except ValueError as error:
         return Row(line, None, {}, str(error), text)
-    return row_of(line, values, fields, text)
+    return row_of(line, values, fields, text, default_region)
 
 
 def json_object(text: str) -> dict[str, Any] | None:

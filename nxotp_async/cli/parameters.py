@@ -11,7 +11,7 @@ import click
 
 from ..bulk import FileFormat
 from ..errors import NxOtpError
-from ..phone_numbers import parse_number
+from ..phone_numbers import parse_number, parse_region
 from ..recipients import read_recipients
 from ..settings import DEFAULT_BASE_URL
 from ..urls import parse_url
@@ -109,6 +109,7 @@ HTTP_URL: Final = ParsedText("url", parse_url)
 INTERVAL: Final = ParsedText("N/TIME", _interval)
 """Messages per time, such as 1/6s, as the seconds between two of them."""
 PHONE_NUMBER: Final = ParsedText("number", parse_number)
+REGION: Final = ParsedText("country", parse_region)
 SHARE: Final = FiniteRange(0, 1)
 
 
@@ -133,6 +134,12 @@ time_limit_options = options(
         type=Seconds(0, min_open=True),
         help="For a message, with all its attempts and pauses. Default: NXOTP_DEADLINE or 30.",
     ),
+)
+default_region_option = click.option(
+    "--default-region",
+    type=REGION,
+    envvar="NXOTP_DEFAULT_REGION",
+    help="Whose national numbers to expect where there is no +: US, for example. Default: NXOTP_DEFAULT_REGION.",
 )
 seed_option = partial(
     click.option, "--seed", type=int, help="Makes the faults repeatable: a number for the random generator."

@@ -6,34 +6,37 @@ from typing import Any
 
 import click
 
+from ..checks import InvalidValueError
 from ..client import OtpClient
 from ..errors import InvalidMessageError, OutcomeUnknownError
 from ..messages import OtpMessage
-from ..phone_numbers import mask_number
+from ..phone_numbers import mask_number, parse_number
 from ..results import SendResult
 from .account import account_client, ask, ask_credentials
 from .event_loop import run
 from .exit_codes import ExitCode
 from .output import error_fields, print_data, print_json, print_note
-from .parameters import PHONE_NUMBER, base_url_option, json_option, time_limit_options
+from .parameters import PHONE_NUMBER, base_url_option, default_region_option, json_option, time_limit_options
 
 __all__ = ["command"]
 
 
 @click.command("send")
-@click.argument("to", type=PHONE_NUMBER)
+@click.argument("to")
 @click.argument("content", nargs=-1, metavar="")
 @click.option("--language", "language_code", help="The template's language, such as en or pt_BR.")
 @click.option("--category", help="AUTHENTICATION (the vendor's default) or UTILITY.")
 @click.option("--cus-message-id", help="Your own id for the message. Default: a random one.")
 @click.option("--dr-webhook", help="URL that the vendor pushes this message's status callbacks to.")
 @click.option("--business-phone", type=PHONE_NUMBER, help="The sending number.")
+@default_region_option
 @base_url_option
 @time_limit_options
 @json_option(help="Print the result as JSON.")
 def command(
     to: str,
     content: tuple[str, ...],
+    default_region: str | None,
     base_url: str | None,
     timeout: float | None,
     deadline: float | None,
@@ -50,6 +53,10 @@ def command(
     """  # noqa: D301 - click wants the backspace character itself
     if content:
         raise click.UsageError("one argument is expected, the number; the content is read from standard input")
+    try:
+        to = parse_number(to, default_region)
+    except InvalidValueError as error:
+        raise _bad_parameter("to", str(error)) from None
     if fields["cus_message_id"] is None:
         fields["cus_message_id"] = token_hex(16)
     credentials = ask_credentials()
@@ -88,8 +95,14 @@ def _message(to: str, content: str, fields: dict[str, Any]) -> OtpMessage:
         return OtpMessage(to, content, **fields)
     except InvalidMessageError as error:
         field, problem = error.field, str(error).removeprefix(f"{error.field} ")
-    (wrong,) = (parameter for parameter in click.get_current_context().command.params if parameter.name == field)
-    raise click.BadParameter(problem, param=wrong, param_hint=f"'{wrong.opts[-1]}'")
+    raise _bad_parameter(field, problem)
+
+
+def _bad_parameter(name: str, problem: str) -> click.BadParameter:
+    context = click.get_current_context()
+    (wrong,) = (parameter for parameter in context.command.params if parameter.name == name)
+    hint = None if name == "to" else f"'{wrong.opts[-1]}'"  # the content is read, and has no name in the help
+    return click.BadParameter(problem, context, wrong, param_hint=hint)
 
 
 async def _send(client: OtpClient, message: OtpMessage) -> SendResult:

@@ -70,13 +70,13 @@ class MemoryStore(BaseStore):
     async def _reserve(self, key: str, count: int, rate: float, burst: float, patience: float) -> float | None:
         with self._lock:
             now = self._clock.monotonic()
-            free_at = max(self._rates.get(key, now), now) + count / rate
-            wait = max(0.0, free_at - burst / rate - now)
+            backlog = max(0.0, self._rates.get(key, now) - now)
+            wait = max(0.0, backlog + (count - burst) / rate)
             if wait > patience:
                 return None
             if len(self._rates) > self._max_entries:
                 self._rates = {name: at for name, at in self._rates.items() if at > now}
-            self._rates[key] = free_at
+            self._rates[key] = now + backlog + count / rate
             return wait
 
     def _watchers(self) -> Watchers:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import select
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -12,14 +12,13 @@ import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
 
 from ..clocks import Clock
 from ..errors import ConfigurationError, StoreError, sensitive_variables
-from .base import BaseStore
+from .base import BaseStore, Migration
 from .listening import Listener
 from .per_loop import PerLoop
-from .schema import check_schema, migrate
+from .schema import check_schema, migrate, planned_migration
 from .watching import Watchers
 
 __all__ = ["PostgresStore"]
@@ -57,7 +56,7 @@ _RESERVE: Final = """
     VALUES (%(key)s, extract(epoch FROM clock_timestamp()) + %(cost)s)
     ON CONFLICT (key) DO UPDATE
     SET free_at = greatest(old.free_at, extract(epoch FROM clock_timestamp())) + %(cost)s
-    WHERE greatest(old.free_at - extract(epoch FROM clock_timestamp()), 0) + %(cost)s - %(tolerance)s <= %(patience)s
+    WHERE greatest(old.free_at - extract(epoch FROM clock_timestamp()), 0) + (%(cost)s - %(tolerance)s) <= %(patience)s
     RETURNING greatest(0, free_at - %(tolerance)s - extract(epoch FROM clock_timestamp()))
 """
 _SWEEP: Final = """
@@ -95,15 +94,46 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise
 
 
-_Pool = AsyncConnectionPool[_Connection]
+class _Pool:
+    """The connections of one event loop, opened when they are needed.
 
+    It is not psycopg's: that one connects in the background, so that a call learns only that it has waited in vain, and
+    after a restart of the server it goes on waiting for seconds.
+    """
 
-class _LoopConnections:
-    """What one event loop has open."""
-
-    def __init__(self, pool: _Pool) -> None:
-        self.pool = pool
+    def __init__(self, connect: Callable[[], Awaitable[_Connection]], max_size: int) -> None:
         self.sweep_at = 0.0
+        self._connect = connect
+        self._permits = asyncio.Semaphore(max_size)
+        self._idle: list[_Connection] = []
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[_Connection]:
+        """Lend a connection. One with which something went wrong is not used again."""
+        async with self._permits:
+            connection = await self._idle_connection() or await self._connect()
+            try:
+                yield connection
+            except BaseException:
+                await connection.close()
+                raise
+            self._idle.append(connection)
+            if self._is_closed:
+                await self.aclose()
+
+    async def _idle_connection(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_open(connection):
+                return connection
+            await connection.close()
+        return None
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().close()
 
 
 class PostgresStore(BaseStore):
@@ -145,52 +175,45 @@ class PostgresStore(BaseStore):
         given = conninfo_to_dict(self._conninfo)
         return f"PostgresStore(host={given.get('host')!r}, dbname={given.get('dbname')!r})"
 
-    async def migrate(self) -> int:
-        """Make the tables, or bring them to the newest version, and return the version that was there (0: none).
+    async def migrate(self, *, dry_run: bool = False) -> Migration:
+        """Make the tables, or bring them to the newest version, and return what was changed.
+
+        Args:
+            dry_run: Change nothing, and return what would be changed.
 
         Raises:
-            ConfigurationError: The user may not do that, or the server cannot be used.
+            ConfigurationError: The user may not do that, or the server or its tables cannot be used.
             StoreError: The server could not be reached.
         """
         async with self._in_time():
             with _errors():
                 async with await self._connect(self._conninfo) as connection:
-                    return await migrate(connection)
+                    migration = await planned_migration(connection)
+                    return await migrate(connection) if migration.is_needed and not dry_run else migration
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_LoopConnections]:
-        # A first connection of its own, because a pool does not say why it has none.
-        async with await self._connect(self._conninfo) as connection:
-            if connection.info.server_version < _OLDEST * 10_000:
-                raise ConfigurationError(
-                    f"the store's server is PostgreSQL {connection.info.server_version // 10_000}", hint="14 or newer"
-                )
+    async def _open(self) -> AsyncIterator[_Pool]:
+        pool = _Pool(lambda: self._connect(self._conninfo), self._max_connections)
+        async with pool.connection() as connection:
             await check_schema(connection)
-        pool = _Pool(
-            self._conninfo,
-            connection_class=_Connection,
-            kwargs={"autocommit": True, "prepare_threshold": None},
-            min_size=0,
-            max_size=self._max_connections,
-            open=False,
-            check=_check_is_open,
-            reconnect_timeout=self._timeout,
-        )
-        await pool.open()
         try:
-            yield _LoopConnections(pool)
+            yield pool
         finally:
-            await pool.close(timeout=self._timeout)
+            await pool.aclose()
 
     async def _connect(self, conninfo: str) -> _Connection:
         # Prepared statements would not survive a pooler in transaction mode.
-        return await _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection = await _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        if (version := connection.info.server_version // 10_000) < _OLDEST:
+            await connection.close()
+            raise ConfigurationError(f"the store's server is PostgreSQL {version}", hint="14 or newer")
+        return connection
 
     async def _execute(self, statement: Any, arguments: Mapping[str, Any]) -> tuple[Any, ...] | None:  # noqa: ANN401
         """Execute a statement that does all of its work in one round trip, and return its row, if it has one."""
         with _errors():
-            loop = await self._loops.get()
-            async with loop.pool.connection(self._timeout) as connection:
+            pool = await self._loops.get()
+            async with pool.connection() as connection:
                 cursor = await connection.execute(statement, arguments)
                 return await cursor.fetchone()
 
@@ -207,16 +230,16 @@ class PostgresStore(BaseStore):
 
     async def _sweep(self) -> None:
         """Delete some of what has expired: at most once a minute, or as long as there is more."""
-        loop, now = await self._loops.get(), self._clock.monotonic()
-        if now < loop.sweep_at:
+        pool, now = await self._loops.get(), self._clock.monotonic()
+        if now < pool.sweep_at:
             return
-        loop.sweep_at = now + _SWEEP_EVERY
+        pool.sweep_at = now + _SWEEP_EVERY
         with suppress(StoreError), _errors():
-            async with loop.pool.connection(self._timeout) as connection:
+            async with pool.connection() as connection:
                 await connection.execute(_SWEEP_RATES)
                 cursor = await connection.execute(_SWEEP, {"limit": _SWEEP_AT_MOST})
                 if cursor.rowcount == _SWEEP_AT_MOST:
-                    loop.sweep_at = now
+                    pool.sweep_at = now
 
     async def _reserve(self, key: str, count: int, rate: float, burst: float, patience: float) -> float | None:
         arguments = {"key": key, "cost": count / rate, "tolerance": burst / rate, "patience": patience}
@@ -264,15 +287,16 @@ def _conninfo(url: str, timeout: float) -> str:
     return make_conninfo("", **{**_DEFAULTS, "connect_timeout": math.ceil(timeout), **given})
 
 
-async def _check_is_open(connection: _Connection) -> None:
-    """Refuse an idle connection that the server has closed, without asking the server.
+def _is_open(connection: _Connection) -> bool:
+    """Return whether an idle connection is still open, as far as this machine knows, without asking the server.
 
-    Nothing is expected on it, so what can be read is the end of it, or a word before that.
+    Nothing is expected on it, so what can be read is its end, or a word before that.
     """
+    if connection.closed:
+        return False
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        raise psycopg.OperationalError("the server has closed the connection")
+    return not poll.poll(0)
 
 
 async def _check_is_direct(connection: _Connection) -> None:
@@ -303,7 +327,7 @@ def _errors() -> Iterator[None]:
     except psycopg.errors.UndefinedTable:
         raise ConfigurationError("the store's tables are missing", hint="run  nxotp store migrate") from None
     except psycopg.Error as error:
-        text = str(error).strip().rpartition("\n")[2]
+        text = " ".join(str(error).split())
         if isinstance(error, _UNUSABLE) or any(refusal in text for refusal in _REFUSALS):
             raise ConfigurationError(f"PostgreSQL refuses the store: {text}") from None
         raise StoreError(f"the store's PostgreSQL failed: {type(error).__name__}: {text}") from None

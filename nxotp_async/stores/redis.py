@@ -45,10 +45,11 @@ return 1
 _RESERVE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local free_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + tonumber(ARGV[1])
-local wait = math.max(0, free_at - tonumber(ARGV[2]) - now)
+local backlog = math.max(0, tonumber(redis.call('GET', KEYS[1]) or now) - now)
+local wait = math.max(0, backlog + (tonumber(ARGV[1]) - tonumber(ARGV[2])))
 if wait > tonumber(ARGV[3]) then return false end
-redis.call('SET', KEYS[1], string.format('%.6f', free_at), 'PX', math.ceil((free_at - now) * 1000) + 1000)
+backlog = backlog + tonumber(ARGV[1])
+redis.call('SET', KEYS[1], string.format('%.6f', now + backlog), 'PX', math.ceil(backlog * 1000) + 1000)
 return string.format('%.6f', wait)
 """
 
@@ -114,6 +115,9 @@ class RedisStore(BaseStore):
                 retry=Retry(NoBackoff(), 0),
                 decode_responses=False,
             )
+            pool.connection_class(
+                **pool.connection_kwargs
+            )  # raises what is wrong with the options; it does not connect
         except (ValueError, TypeError, AttributeError):
             raise ConfigurationError(
                 "the store's URL is not one of Redis", hint="redis://host:6379/0, or rediss:// with TLS"

@@ -340,3 +340,15 @@ def test_the_status_of_a_run_that_has_not_begun_says_how_to_go_on() -> None:
     assert (counts_in(status.stdout)["queued"], "queued    1,234\n" in status.stdout) == (1234, True)
     assert status.stderr.startswith("continue with: nxotp bulk resume run.db\n")
     assert "unknown" not in status.stderr
+
+
+def test_an_option_or_a_column_tells_whose_national_numbers_a_file_has(live: Sandbox, account: Env) -> None:
+    rows = [f"(415) 555-2671,{CONTENT},", f"07911 123456,{CONTENT},gb", f"+62 812 3456 7890,{CONTENT},"]
+    file = write(*rows, header="to,content,Default Region")
+    assert bulk("run", file, "--dry-run").exit_code == 1
+    assert bulk("run", file, "--default-region", "US", env=account).exit_code == 0
+    assert received(live) == ["14155552671", "447911123456", "6281234567890"]
+    ndjson = Path("more.ndjson")
+    ndjson.write_text(json.dumps({"to": "0812 3456 7890", "content": CONTENT, "default_region": "ID"}))
+    assert bulk("run", str(ndjson), env=account).exit_code == 0
+    assert received(live).count("6281234567890") == 2

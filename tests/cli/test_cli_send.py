@@ -151,6 +151,9 @@ def test_an_error_names_variables_and_no_arguments(account: dict[str, str], opti
         ((), "", CONTENT, "'TO': is empty"),
         ((), TO, "no code", "'content': holds no code"),
         ((), TO, f"{OTP} or {OTP}", "'content': holds 2 runs of 4 to 8 digits"),
+        ((), "(415) 555-2671", CONTENT, "'TO': has no + before its country code"),
+        (("--default-region", "GB"), "(415) 555-2671", CONTENT, "'TO': is not a valid number of GB"),
+        (("--default-region", "Britain"), TO, CONTENT, "'--default-region': must be the two letters of a country"),
         (("--language", "tlh"), TO, CONTENT, "'--language': "),
         (("--category", "MARKETING"), TO, CONTENT, "'--category': must be AUTHENTICATION or UTILITY"),
         (("--cus-message-id", ""), TO, CONTENT, "'--cus-message-id': must be 1 to 128"),
@@ -303,3 +306,16 @@ def test_at_a_terminal_everything_is_asked_for_without_echo(start: Start, live: 
         echoed = os.read(terminal, 10_000).decode()
         assert not any(answer in echoed for answer in answers)
     os.close(terminal)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("--default-region", "us"), {}), ((), {"NXOTP_DEFAULT_REGION": "US"})],
+    ids=["option", "variable"],
+)
+def test_a_region_tells_whose_national_number_is_meant(
+    live: Sandbox, account: dict[str, str], arguments: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    result = send(*arguments, env={**account, **variables}, to="(415) 555-2671")
+    assert result.exit_code == 0
+    assert live.messages[-1].to == "14155552671"

@@ -1,10 +1,11 @@
-"""What type checkers see of `stores`. Nothing here is ever run."""
+"""What type checkers see of `stores` and `pacing`. Nothing here is ever run."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import assert_type
 
 from nxotp_async import Clock
-from nxotp_async.stores import MemoryStore, PostgresStore, RedisStore, Store, hashed_key, store_from_url
+from nxotp_async.pacing import SharedRate
+from nxotp_async.stores import MemoryStore, Migration, PostgresStore, RedisStore, Store, hashed_key, store_from_url
 from nxotp_async.tracking import DeliveryTracker
 
 
@@ -30,7 +31,10 @@ async def the_stores(clock: Clock) -> None:
         store_from_url(environment={}),
     ]
     assert_type(hashed_key("a", "1", secret=b"s"), str)
-    assert_type(await PostgresStore("postgresql://h/d").migrate(), int)
+    migration = await PostgresStore("postgresql://h/d").migrate(dry_run=True)
+    assert_type(migration, Migration)
+    assert_type((migration.before, migration.after, migration.is_needed), tuple[int, int, bool])
+    assert_type(await store_from_url("redis://h").migrate(), Migration | None)
     async with MemoryStore() as store:
         assert_type(store, MemoryStore)
     DeliveryTracker(stores[0], keep_for=60)
@@ -55,3 +59,10 @@ class MyStore:
 
 def own() -> None:
     DeliveryTracker(MyStore())
+
+
+async def a_rate(store: Store, clock: Clock) -> None:
+    rate = SharedRate(store, "sender", 80)
+    SharedRate(store, "sender", 80, burst=5, background=True, clock=clock)
+    assert_type(await rate.acquire(10), bool)
+    assert_type(rate.per_second, float)

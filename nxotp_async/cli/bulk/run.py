@@ -1,7 +1,7 @@
 """``nxotp bulk run``."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import click
 from ...bulk import FileFormat, Ledger, MessageFile, RejectsFile, Row, load, open_messages
 from ..exit_codes import ExitCode
 from ..output import fail, print_data, print_json, print_note
-from ..parameters import FILE, FILE_FORMAT
+from ..parameters import FILE, FILE_FORMAT, default_region_option
 from ..progress import reading_progress
 from .sending import Sending, sending_options
 
@@ -26,6 +26,7 @@ _SHOWN_REJECTS: Final = 20
 @click.option("--rejects", type=FILE, help="File to write invalid rows to. Default: FILE.rejects...")
 @click.option("--strict", is_flag=True, help="Send nothing if any row is invalid.")
 @click.option("--dry-run", is_flag=True, help="Check every row, report the invalid ones, and send nothing.")
+@default_region_option
 @sending_options
 def command(
     file: str,
@@ -34,6 +35,7 @@ def command(
     rejects: Path | None,
     strict: bool,
     dry_run: bool,
+    default_region: str | None,
     **options: Any,  # noqa: ANN401 - options of several types, each checked by click
 ) -> None:
     """Send the messages of FILE: CSV or NDJSON, also compressed with gzip; - is standard input.
@@ -43,14 +45,14 @@ def command(
     that are in the ledger are neither added nor sent again.
     """
     if dry_run:
-        _check(file, file_format, as_json=options["as_json"])
+        _check(open_messages(file, file_format, default_region=default_region), as_json=options["as_json"])
     sending = Sending(**options)
     if ledger is None:
         if file == "-":
             raise click.UsageError("--ledger is required if FILE is standard input: --ledger run.db")
         ledger = Path(f"{file}.ledger")
     with ExitStack() as stack:
-        with open_messages(file, file_format) as messages:
+        with open_messages(file, file_format, default_region=default_region) as messages:
             client = sending.client()
             base = Path(ledger if file == "-" else file.removesuffix(".gz"))
             rejected = RejectsFile(rejects or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
@@ -59,7 +61,7 @@ def command(
         sending.dispatch(opened, client)
 
 
-def _check(file: str, file_format: FileFormat | None, *, as_json: bool) -> None:
+def _check(opening: AbstractContextManager[MessageFile], *, as_json: bool) -> None:
     rejects: list[dict[str, object]] = []
 
     def report(row: Row, problem: str) -> None:
@@ -68,7 +70,7 @@ def _check(file: str, file_format: FileFormat | None, *, as_json: bool) -> None:
         else:
             print_data(f"line {row.line}: {problem}")
 
-    with open_messages(file, file_format) as messages, Ledger(None) as ledger, reading_progress() as show:
+    with opening as messages, Ledger(None) as ledger, reading_progress() as show:
         loaded = load(ledger, messages, on_reject=report, on_progress=show)
     if as_json:
         print_json({"rows": loaded.rows, "good": loaded.queued, "bad": loaded.rejected, "rejects": rejects})
