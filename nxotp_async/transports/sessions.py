@@ -30,8 +30,8 @@ class SessionPool:
     """aiohttp sessions, opened when an event loop needs them, and closed together.
 
     Each running event loop has its own slots, with one session each. A session that fails repeatedly, or is old, is
-    replaced; it is closed after the requests in flight on it have ended. Sessions that are never closed are closed when
-    their event loop ends.
+    replaced; it is closed after the requests in flight on it have ended. Sessions that are never closed are closed at
+    the end of ``asyncio.run``, with the other asynchronous generators of its event loop.
 
     Args:
         max_connections: Connections for each slot. With as many as the client has permits, no request waits for one.
