@@ -9,7 +9,7 @@ import attrs
 
 from ..clocks import Clock
 from ..codes import MetaCode
-from ..errors import ApiError, NxOtpError, OutcomeUnknownError
+from ..errors import ApiError, ConfigurationError, NxOtpError, OutcomeUnknownError
 from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
@@ -87,6 +87,15 @@ class FlowControl:
             not_before=now + min(backoff, Health.PATIENCE),
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
+
+    def store_failed(self, error: NxOtpError) -> None:
+        """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""
+        now = self._clock.monotonic()
+        self._health.failed(now)
+        if isinstance(error, ConfigurationError) or self._health.is_hopeless(now):
+            self.paused = self.paused or error
+        else:
+            self._hold(error, now)
 
     def _note(self, kind: FailureKind, error: NxOtpError, now: float, *, tried_again: bool) -> None:
         """Note what a failure says of the vendor's health, and end the run where that is bad enough."""

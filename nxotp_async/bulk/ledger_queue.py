@@ -10,9 +10,11 @@ from queue import SimpleQueue
 from typing import Final, TypeVar, TypeVarTuple
 
 from ..clocks import Clock
+from ..errors import ConfigurationError, StoreError
 from ..messages import OtpMessage
+from ..pacing import SharedRate
 from .exchange import Batch, LedgerExchange
-from .pacing import SendRate
+from .flow import FlowControl
 from .schema import MessageState, StoredMessage, Transition
 
 __all__ = ["LedgerQueue"]
@@ -22,6 +24,7 @@ _Ts = TypeVarTuple("_Ts")
 
 _LINGER: Final = 0.1  # seconds a transition may wait for others, to be written with them
 _BATCH_SHARE: Final = 0.64  # of what is in flight: so many transitions are written at once
+_PATIENCE: Final = 1.0  # seconds to wait for a permit of a shared rate
 _SWEEP_INTERVAL: Final = 60.0  # seconds between two looks for expired codes
 
 
@@ -36,12 +39,22 @@ class LedgerQueue:
         is_stopping: Whether nothing more is claimed.
     """
 
-    def __init__(self, exchange: LedgerExchange, rate: SendRate, concurrency: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        exchange: LedgerExchange,
+        flow: FlowControl,
+        shared_rate: SharedRate | None,
+        concurrency: int,
+        clock: Clock,
+    ) -> None:
         self.counts: Counter[MessageState] = Counter()
         self.in_flight: dict[str, StoredMessage] = {}
         self.is_stopping = False
         self._exchange = exchange
-        self._rate = rate
+        self._flow = flow
+        self._rate = flow.rate
+        self._shared_rate = shared_rate
+        self._waiting: asyncio.Timeout | None = None  # for a permit of it
         self._concurrency = concurrency
         self._clock = clock
         self._ready: deque[StoredMessage] = deque()  # those in flight that are not on their way yet
@@ -64,6 +77,8 @@ class LedgerQueue:
         """Claim nothing more: `messages` ends when what is in flight has been settled."""
         self.is_stopping = True
         self._wakeup.set()
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def settle(self, transition: Transition) -> None:
         """Take in where a message has gone that was in flight."""
@@ -80,9 +95,34 @@ class LedgerQueue:
     async def messages(self) -> AsyncIterator[OtpMessage]:
         """Yield messages as they are claimed, and have transitions written, until the run is over."""
         while await self._refill():
-            while self._ready and not self.is_stopping:
+            while self._ready and await self._may_send(self._ready[0].message):
                 yield self._ready.popleft().message
             self._give_back()
+
+    async def _may_send(self, message: OtpMessage) -> bool:
+        """Wait for a permit of the shared rate, if there is one, and return whether the message may be sent now.
+
+        Where others use the rate up, it waits in the ledger's queue again, so that transitions get written meanwhile.
+        """
+        rate, now = self._shared_rate, self._clock.monotonic()
+        if rate is None or self.is_stopping:
+            return not self.is_stopping
+        patience = max(_PATIENCE, 2 / rate.per_second)
+        if message.expires_at is not None:
+            patience = min(patience, message.expires_at.timestamp() - self._clock.time())
+        if patience <= 0 or (self._transitions and now > self._waiting_since + _PATIENCE):
+            return False
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                return await rate.acquire(patience)
+        except TimeoutError:  # it was stopped
+            pass
+        except (StoreError, ConfigurationError) as error:
+            self._flow.store_failed(error)
+            self.is_stopping = self._flow.paused is not None
+        finally:
+            self._waiting = None
+        return False
 
     def finish(self) -> None:
         """Write what is known of the messages that are still in flight. To be called once, in the end.
