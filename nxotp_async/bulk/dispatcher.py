@@ -86,7 +86,7 @@ class Dispatcher:
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
-        self._flow = FlowControl(limit, policy, reject_on, client.max_concurrency, clock)
+        self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
         self._queue = LedgerQueue(exchange, self._flow, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
