@@ -25,6 +25,7 @@ from .streaming import as_completed
 from .transports import SessionPool, Transport
 
 if TYPE_CHECKING:
+    from .pacing import SharedRate
     from .tracking import DeliveryTracker
 
 __all__ = ["OtpClient"]
@@ -57,8 +58,9 @@ class OtpClient:
         dr_webhook: Where the vendor sends status callbacks. Default: the application's own webhook.
         language_code: The template language of messages that name none. Default: ``en``.
         max_concurrency: Permits: requests in flight at the same time, per event loop. Default: 64.
-        rate_limit: Messages a second, per event loop; a retry counts too. Default: no limit. A send that waits for it
-            holds a permit, and its deadline runs.
+        rate_limit: Messages a second, per event loop, or a `SharedRate` (``nxotp_async.pacing``), which other processes
+            have a part in; a retry counts too. Default: no limit. A send that waits for it holds a permit, and its
+            deadline runs. One that would not be allowed in time is not sent, and does not wait.
         timeout: Seconds for one attempt, connecting included. Default: 10.
         deadline: Seconds for all attempts of a message together, waiting for a permit and for the rate limit
             included. Default: 30.
@@ -95,7 +97,7 @@ class OtpClient:
         dr_webhook: str | None = None,
         language_code: Language | str | None = None,
         max_concurrency: int | None = None,
-        rate_limit: float | None = None,
+        rate_limit: "float | SharedRate | None" = None,
         timeout: float | None = None,
         deadline: float | None = None,
         retry: RetryPolicy | None = None,
@@ -310,8 +312,9 @@ class OtpClient:
         concurrency = settings.max_concurrency
         if settings.rate_limit is not None:
             # More than the rate keeps busy would only queue for it, and let the deadline run out there.
-            patience = min(settings.timeout, settings.deadline / 3)
-            concurrency = max(1, min(concurrency, int(settings.rate_limit * patience)))
+            rate, patience = settings.rate_limit, min(settings.timeout, settings.deadline / 3)
+            per_second = rate if isinstance(rate, int | float) else rate.per_second
+            concurrency = max(1, min(concurrency, int(per_second * patience)))
         return as_completed(
             messages, deliver, concurrency=concurrency, sleeping=lambda: loop.backing_off, open_streams=loop.streams
         )

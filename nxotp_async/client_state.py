@@ -15,6 +15,7 @@ from .transports import Transport
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
+    from .pacing import SharedRate
     from .tracking import DeliveryTracker
 
 __all__ = ["AcceptedIds", "ClientState", "LoopState"]
@@ -41,7 +42,7 @@ class LoopState:
 
     Attributes:
         permits: The semaphore that limits the requests in flight.
-        limiter: The rate limit, if there is one.
+        limiter: The rate limit, if there is one of this event loop alone.
         backing_off: The number of sends that wait for a retry.
         streams: The open `send_many` and `send_batch`.
     """
@@ -63,12 +64,17 @@ class ClientState:
         skew: The correction of timestamps.
         in_flight: The ``cus_message_id`` of every message in flight, each with an object that identifies its send.
         accepted_ids: The message ids of the latest accepted messages.
+        shared_rate: The rate limit, if other processes share it.
         hooks: The hooks for attempts and results.
         tracker: Gets every result, if there is one.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: float | None) -> None:
-        _import_dependencies(rate_limit)
+    def __init__(
+        self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: "float | SharedRate | None"
+    ) -> None:
+        self.shared_rate = None if isinstance(rate_limit, int | float) else rate_limit
+        self._rate_limit = rate_limit if isinstance(rate_limit, int | float) else None
+        _import_dependencies(self._rate_limit)
         self.transport = transport
         self.clock = clock
         self.quota = RetryQuota()
@@ -78,7 +84,6 @@ class ClientState:
         self.hooks = Hooks()
         self.tracker: DeliveryTracker | None = None
         self._max_concurrency = max_concurrency
-        self._rate_limit = rate_limit
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
     def of_running_loop(self) -> LoopState:

@@ -7,7 +7,15 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from .client_state import ClientState, LoopState
-from .errors import NotSentError, NxOtpError, OutcomeUnknownError, TimestampExpiredError, TransportError, without_frames
+from .errors import (
+    NotSentError,
+    NxOtpError,
+    OutcomeUnknownError,
+    StoreError,
+    TimestampExpiredError,
+    TransportError,
+    without_frames,
+)
 from .messages import OtpMessage
 from .protocol import decode, encode, request_headers
 from .results import Outcome, SendResult, SendStatus
@@ -17,6 +25,8 @@ from .transports import Answer
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
+
+    from .pacing import SharedRate
 
 __all__ = ["Delivery"]
 
@@ -48,7 +58,7 @@ class Delivery:
         self._started_at = client.clock.monotonic()
         self._deadline_at = self._started_at + settings.deadline
         self._attempts = 0
-        self._errors: list[NxOtpError] = []  # one for each failed attempt
+        self._errors: list[NxOtpError] = []  # one for each failed attempt that had the time for its request
         self._tokens = 0  # taken from the retry quota
 
     async def run(self) -> SendResult:
@@ -91,7 +101,7 @@ class Delivery:
 
     async def _attempt(self) -> Outcome:
         """Make one attempt, and return the message id or what went wrong; without a POST where there is no time."""
-        permits, limiter = self._loop.permits, self._loop.limiter
+        permits, limiter, shared_rate = self._loop.permits, self._loop.limiter, self._client.shared_rate
         if not permits.locked():
             await permits.acquire()
         elif not await self._in_time(permits.acquire()):
@@ -99,6 +109,8 @@ class Delivery:
         try:
             if limiter is not None and not await self._in_time(limiter.acquire()):
                 return self._out_of_time("while it waited for the rate_limit")
+            if shared_rate is not None and (refusal := await self._wait_for(shared_rate)) is not None:
+                return refusal
             if self._time_left() <= 0:
                 return self._out_of_time("before the request began")
             began = self._client.clock.monotonic()
@@ -120,6 +132,22 @@ class Delivery:
         except TimeoutError:
             return False
         return True
+
+    async def _wait_for(self, rate: "SharedRate") -> NotSentError | None:
+        """Wait for a permit of the rate, and return why the message cannot be sent if there is none in time."""
+        patience = self._time_left()
+        try:
+            async with asyncio.timeout(patience) as limit:
+                if patience > 0 and await rate.acquire(patience):
+                    return None
+        except Exception as error:
+            if limit.expired():
+                return self._out_of_time("while it waited for the rate_limit")
+            why = error if isinstance(error, NxOtpError) else type(error).__name__
+            failure = NotSentError(f"no permit of the rate_limit: {why}", temporary=isinstance(error, StoreError))
+            self._errors.append(failure)
+            return failure
+        return NotSentError(f"{self._time_limit()} ends before the rate_limit allows this message")
 
     async def _post(self, now: float) -> Outcome:
         """Sign and POST the body. Signing comes last, so that no waiting can age the timestamp."""
@@ -219,9 +247,8 @@ class Delivery:
         ):
             state = attempt.retry_state
             if state.attempt_number > 1:
-                before = self._attempts
                 outcome = await self._attempt()
-                if self._attempts == before:
+                if isinstance(outcome, NxOtpError) and outcome is not self._errors[-1]:  # there was no time for it
                     return outcome, str(outcome)
             state.set_result(outcome)
         return outcome, gave_up
@@ -249,7 +276,7 @@ class Delivery:
             return ""
         if was_not_sent and state.idle_for + pause > policy.reconnect_for:
             return ""
-        if was_not_sent and not pause and self._attempts >= policy.max_attempts:
+        if was_not_sent and not pause and len(self._errors) >= policy.max_attempts:
             return ""  # without pauses, that time would never be used up
         if pause >= self._time_left():
             return f"{self._time_limit()} left no time for another attempt"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import attrs
 from aiohttp import ClientSession
@@ -17,6 +17,9 @@ from .retry import RetryPolicy
 from .signing import SANDBOX_CREDENTIALS, Credentials
 from .transports import Transport
 from .urls import is_http_url, mask_proxy, mask_url, parse_host, parse_url, plain_http_host
+
+if TYPE_CHECKING:
+    from .pacing import SharedRate
 
 __all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "Setting", "Settings"]
 
@@ -84,6 +87,16 @@ def _from_text(check: Callable[[object], float]) -> Callable[[object], float]:
     return check_either
 
 
+def _rate_limit(value: object) -> "float | SharedRate":
+    if isinstance(value, str | int | float):
+        return _from_text(number(at_least=0.001))(value)
+    from .pacing import SharedRate  # noqa: PLC0415 - not needed for sending
+
+    if not isinstance(value, SharedRate):
+        raise InvalidValueError(f"must be a number or a SharedRate, not {type(value).__name__}")
+    return value
+
+
 def _length(secret: str) -> str:
     return f"set, {len(secret)} characters"
 
@@ -107,7 +120,7 @@ class Settings:
     dr_webhook: Annotated[str | None, Setting(parse_url, show=mask_url, in_views=True)] = None
     language_code: Annotated[Language, Setting(Language.parse, in_views=True)] = Language.EN
     max_concurrency: Annotated[int, Setting(_from_text(integer(at_least=1)))] = 64
-    rate_limit: Annotated[float | None, Setting(_from_text(number(at_least=0.001)))] = None
+    rate_limit: Annotated["float | SharedRate | None", Setting(_rate_limit)] = None
     timeout: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 10.0
     deadline: Annotated[float, Setting(_from_text(number(above=0)), in_views=True)] = 30.0
     retry: Annotated[RetryPolicy, Setting(instance_of(RetryPolicy), has_variable=False, in_views=True)] = RetryPolicy()

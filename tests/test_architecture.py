@@ -103,6 +103,7 @@ def test_importing_the_package_loads_neither_a_server_nor_the_command_line() -> 
         "nxotp_async.doctor",
         "nxotp_async.otel",
         "nxotp_async.stores",
+        "nxotp_async.pacing",
         "nxotp_async.testing",
         "nxotp_async.cli",
     ):

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
@@ -12,8 +13,10 @@ import pytest
 from support import raw_server
 
 from nxotp_async import NxOtpError, OtpClient, OtpMessage, RetryPolicy, SendStatus
+from nxotp_async.pacing import SharedRate
 from nxotp_async.retry import RetryQuota
 from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
+from nxotp_async.stores.base import BaseStore
 from nxotp_async.testing import NO_PAUSES, serve_in_thread
 from nxotp_async.transports import SessionPool
 
@@ -122,6 +125,17 @@ async def _send_behind_another(client: OtpClient) -> None:
     await permits.acquire()
     asyncio.get_running_loop().call_soon(permits.release)
     await client.send_otp(TO, "482913")
+
+
+@pytest.mark.parametrize("store_kind", ["postgres", "redis"])
+async def test_a_send_with_a_shared_rate_cancelled_anywhere_leaves_nothing_behind(
+    new_store: Callable[[], BaseStore],
+) -> None:
+    with serve_in_thread(Sandbox()) as sandbox:
+        rate = SharedRate(new_store(), uuid.uuid4().hex, 10_000)
+        async with sandbox.client(max_concurrency=1, rate_limit=rate) as client:
+            assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
+            assert (await client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
 
 
 async def test_a_stream_cancelled_anywhere_leaves_nothing_behind() -> None:

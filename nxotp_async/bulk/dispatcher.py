@@ -11,6 +11,7 @@ from ..checks import instance_of, integer, integers, number, optional, validate
 from ..client import OtpClient
 from ..clocks import Clock
 from ..errors import ConfigurationError, NxOtpError
+from ..pacing import SharedRate
 from ..retry import RetryPolicy
 from .exchange import LedgerExchange
 from .flow import FlowControl
@@ -46,7 +47,8 @@ class Dispatcher:
         ledger: What to send. Nobody else may use it meanwhile.
         client: Sends it. Its retries are left to the dispatcher.
         rate: Messages a second at the most, retries included; ``None`` for no limit. It halves when the vendor
-            throttles, and grows back by 5 % a second.
+            throttles, and grows back by 5 % a second. Of a `SharedRate`, every message takes a permit; it should be one
+            in the ``background``.
         per_recipient: Seconds between two messages to one recipient; Meta asks for 6. By default only those that the
             vendor has throttled wait.
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
@@ -65,15 +67,17 @@ class Dispatcher:
         ledger: Ledger,
         client: OtpClient,
         *,
-        rate: float | None = None,
+        rate: float | SharedRate | None = None,
         per_recipient: float | None = None,
         max_per_recipient: int | None = None,
         retry: RetryPolicy | None = None,
         reject_on: Collection[int] = (),
         clock: Clock | None = None,
     ) -> None:
+        shared_rate = rate if isinstance(rate, SharedRate) else None
+        limit = rate.per_second if isinstance(rate, SharedRate) else rate
         for name, check, value in (
-            ("rate", optional(number(above=0)), rate),
+            ("rate", optional(number(above=0)), limit),
             ("per_recipient", optional(number(above=0)), per_recipient),
             ("max_per_recipient", optional(integer(at_least=1)), max_per_recipient),
             ("retry", optional(instance_of(RetryPolicy)), retry),
@@ -84,7 +88,7 @@ class Dispatcher:
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
-        self._queue = LedgerQueue(exchange, self._flow.rate, client.max_concurrency, clock)
+        self._queue = LedgerQueue(exchange, self._flow, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
         self._has_run = False
 

@@ -9,7 +9,8 @@ import attrs
 
 from ..clocks import Clock
 from ..codes import MetaCode
-from ..errors import ApiError, NxOtpError, OutcomeUnknownError
+from ..errors import ApiError, ConfigurationError, NxOtpError, OutcomeUnknownError
+from ..pacing import SharedRate
 from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
@@ -36,9 +37,17 @@ class FlowControl:
     """
 
     def __init__(
-        self, rate: float | None, policy: RetryPolicy, reject_on: Collection[int], concurrency: int, clock: Clock
+        self,
+        rate: float | SharedRate | None,
+        policy: RetryPolicy,
+        reject_on: Collection[int],
+        concurrency: int,
+        clock: Clock,
     ) -> None:
-        self.rate = SendRate(rate, clock.monotonic())
+        if isinstance(rate, SharedRate):
+            self.rate = SendRate(rate.per_second, clock.monotonic(), ahead=SendRate.AHEAD)
+        else:
+            self.rate = SendRate(rate, clock.monotonic())
         self.paused: NxOtpError | None = None
         self._policy = policy
         self._reject_on = reject_on
@@ -87,6 +96,17 @@ class FlowControl:
             not_before=now + min(backoff, Health.PATIENCE),
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
+
+    def store_failed(self, error: NxOtpError) -> None:
+        """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""
+        now = self._clock.monotonic()
+        if now < self._held_until:
+            return
+        self._health.failed(now)
+        if isinstance(error, ConfigurationError) or self._health.is_hopeless(now):
+            self.paused = self.paused or error
+        else:
+            self._hold(error, now)
 
     def _note(self, kind: FailureKind, error: NxOtpError, now: float, *, tried_again: bool) -> None:
         """Note what a failure says of the vendor's health, and end the run where that is bad enough."""

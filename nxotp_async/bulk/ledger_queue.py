@@ -10,8 +10,11 @@ from queue import SimpleQueue
 from typing import Final, TypeVar, TypeVarTuple
 
 from ..clocks import Clock
+from ..errors import ConfigurationError, StoreError
 from ..messages import OtpMessage
+from ..pacing import SharedRate
 from .exchange import Batch, LedgerExchange
+from .flow import FlowControl
 from .pacing import SendRate
 from .schema import MessageState, StoredMessage, Transition
 
@@ -36,12 +39,23 @@ class LedgerQueue:
         is_stopping: Whether nothing more is claimed.
     """
 
-    def __init__(self, exchange: LedgerExchange, rate: SendRate, concurrency: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        exchange: LedgerExchange,
+        flow: FlowControl,
+        shared_rate: SharedRate | None,
+        concurrency: int,
+        clock: Clock,
+    ) -> None:
         self.counts: Counter[MessageState] = Counter()
         self.in_flight: dict[str, StoredMessage] = {}
         self.is_stopping = False
         self._exchange = exchange
-        self._rate = rate
+        self._flow = flow
+        self._rate = flow.rate
+        self._shared_rate = shared_rate
+        self._permits: asyncio.Queue[bool] = asyncio.Queue()  # of it; False where there is none
+        self._asking: set[asyncio.Task[None]] = set()  # for one
         self._concurrency = concurrency
         self._clock = clock
         self._ready: deque[StoredMessage] = deque()  # those in flight that are not on their way yet
@@ -64,6 +78,8 @@ class LedgerQueue:
         """Claim nothing more: `messages` ends when what is in flight has been settled."""
         self.is_stopping = True
         self._wakeup.set()
+        self._drop_permits()
+        self._permits.put_nowait(False)
 
     def settle(self, transition: Transition) -> None:
         """Take in where a message has gone that was in flight."""
@@ -81,8 +97,48 @@ class LedgerQueue:
         """Yield messages as they are claimed, and have transitions written, until the run is over."""
         while await self._refill():
             while self._ready and not self.is_stopping:
+                if self._shared_rate is not None:
+                    if self._has_expired(self._ready[0].message):
+                        self._give_back(1)
+                        continue
+                    if not await self._has_permit(self._shared_rate):
+                        break
                 yield self._ready.popleft().message
-            self._give_back()
+            if self.is_stopping:
+                self._give_back(len(self._ready))
+
+    async def _has_permit(self, rate: SharedRate) -> bool:
+        """Wait for a permit for the next message, but not longer than until an exchange is worthwhile.
+
+        All that are ready ask for theirs at once, so that permits come while an exchange is made.
+        """
+        for _ in range(len(self._ready) - len(self._asking) - self._permits.qsize()):
+            asking = asyncio.create_task(self._ask(rate), name="nxotp_async: permit")
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+        try:
+            async with asyncio.timeout(min(_LINGER, self._delay(self._clock.monotonic()))):
+                granted = await self._permits.get()
+        except TimeoutError:
+            return False
+        if not granted:
+            self._drop_permits()
+            self._give_back(len(self._ready))
+        return granted
+
+    async def _ask(self, rate: SharedRate) -> None:
+        try:
+            self._permits.put_nowait(await rate.acquire(math.inf))
+        except (StoreError, ConfigurationError) as error:
+            self._flow.store_failed(error)
+            self.is_stopping = self.is_stopping or self._flow.paused is not None
+            self._permits.put_nowait(False)
+
+    def _drop_permits(self) -> None:
+        for asking in self._asking:
+            asking.cancel()
+        while not self._permits.empty():
+            self._permits.get_nowait()
 
     def finish(self) -> None:
         """Write what is known of the messages that are still in flight. To be called once, in the end.
@@ -92,7 +148,8 @@ class LedgerQueue:
         with self._thread:
             self._thread.submit(lambda: None).result()  # until an exchange that is still under way has ended
             self._take_batches()
-            self._give_back()
+            self._drop_permits()
+            self._give_back(len(self._ready))
             reason = "given up while it was in flight, because the run was stopped"
             self._transitions += [
                 Transition(claimed.key, MessageState.UNKNOWN, attempts=1, error="Interrupted", reason=reason)
@@ -109,9 +166,12 @@ class LedgerQueue:
 
     # ------------------------------------------------------------------------------------------ exchanges
 
-    def _give_back(self) -> None:
-        """Give back what was claimed and is not on its way."""
-        while self._ready:
+    def _has_expired(self, message: OtpMessage) -> bool:
+        return message.expires_at is not None and message.expires_at.timestamp() <= self._clock.time()
+
+    def _give_back(self, count: int) -> None:
+        """Give back so much of what was claimed and is not on its way."""
+        for _ in range(count):
             claimed = self._ready.popleft()
             del self.in_flight[str(claimed.message.cus_message_id)]
             now = self._clock.monotonic()
@@ -120,16 +180,17 @@ class LedgerQueue:
     async def _refill(self) -> bool:
         """Write transitions and claim messages until some are ready. Return whether some are; else the run is over."""
         while not self._is_over() or await self._has_more():
-            await self._until_worthwhile()
+            if not self._ready:
+                await self._until_worthwhile()
             now = self._clock.monotonic()
             if now - self._swept_at >= _SWEEP_INTERVAL:
                 await self._sweep()
-            wanted = self._rate.take(self._free, now) if self._may_claim() else 0
+            wanted, had = self._rate.take(self._free, now) if self._may_claim() else 0, len(self._ready)
             if wanted or self._transitions:
                 await self._in_thread(self._put_batch, tuple(self._transitions), wanted, *self._now())
                 self._take_batches()
             if wanted:
-                self._rate.give_back(wanted - len(self._ready))
+                self._rate.give_back(wanted - (len(self._ready) - had))
             if self._ready:
                 return True
         return False
@@ -171,7 +232,10 @@ class LedgerQueue:
 
     @property
     def _free(self) -> int:
-        return self._concurrency - len(self.in_flight)
+        free = self._concurrency - len(self.in_flight)
+        if self._shared_rate is None:
+            return free
+        return min(free, max(1, int(SendRate.AHEAD * self._shared_rate.per_second)) - len(self._ready))
 
     def _may_claim(self) -> bool:
         has_due = self._next_due is not None and self._next_due <= self._clock.monotonic()

@@ -17,17 +17,20 @@ _FORGET_AT: Final = 10_000  # recipients
 class SendRate:
     """A token bucket whose rate halves when the vendor throttles, and grows back by itself up to the limit, if any.
 
-    The limit is in messages a second; all times are seconds of one clock that never jumps.
+    The limit is in messages a second; all times are seconds of one clock that never jumps. ``ahead`` is how many
+    seconds' worth may go at once, also at the start, because something else spaces them.
     """
 
     FLOOR: Final = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers
     GROWTH: Final = 1.05  # a second
     BURST: Final = 0.1  # seconds' worth that may go at once after a lull
+    AHEAD: Final = 0.3  # the same where messages wait for the permits of a shared rate
 
-    def __init__(self, limit: float | None, now: float) -> None:
+    def __init__(self, limit: float | None, now: float, *, ahead: float = 0.0) -> None:
         self._limit = math.inf if limit is None else limit
         self._rate = self._limit
-        self._tokens = 1.0
+        self._burst = max(self.BURST, ahead)
+        self._tokens = max(1.0, ahead * self._limit if ahead else 0.0)
         self._counted_at = now
         self._lowered_at = -math.inf
         self._held_until = -math.inf
@@ -85,7 +88,7 @@ class SendRate:
         self._counted_at = now
         if math.isinf(self._rate):
             return
-        self._tokens = min(self._tokens + elapsed * self._rate, max(1.0, self._rate * self.BURST))
+        self._tokens = min(self._tokens + elapsed * self._rate, max(1.0, self._rate * self._burst))
         if self._rate < self._limit:
             self._rate = min(self._limit, self._rate * self.GROWTH ** min(elapsed, 1000.0))
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from nxotp_async import OtpClient
 from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
 from nxotp_async.cli.bulk import command as group
 from nxotp_async.cli.bulk.summary import exit_code
+from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
@@ -201,6 +203,8 @@ WRONG_OPTIONS = [
     ("--rate", "inf"),
     ("--rate", "nan"),
     ("--rate", "80/s"),
+    ("--shared-rate", ""),
+    ("--shared-rate", "sender"),  # without a --rate
     ("--concurrency", "0"),
     ("--concurrency", "10001"),
     ("--max-attempts", "0"),
@@ -315,6 +319,57 @@ def test_a_wrong_setting_is_named(account: Env, options: tuple[str, ...], env: E
     assert (result.exit_code, result.stdout) == (3, "")
     assert said in result.stderr
     assert not Path("otps.csv.ledger").exists()
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("", "--shared-rate needs a store that processes share: set NXOTP_STORE"),
+        ("memory://", "--shared-rate needs a store that processes share: set NXOTP_STORE"),
+        ("mysql://host/database", "NXOTP_STORE: the store's URL has an unknown scheme"),
+        ("redis://host:port", "NXOTP_STORE: the store's URL is not one of Redis"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_a_shared_rate_without_a_store_is_told_before_anything_is_loaded(
+    account: Env, command: str, store: str, said: str
+) -> None:
+    subject = otps(GOOD[0]) if command == "run" else "no-such.ledger"
+    result = bulk(command, subject, "--rate", "80", "--shared-rate", "sender", env={**account, "NXOTP_STORE": store})
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert said in result.stderr
+    assert {path.name for path in Path().iterdir()} <= {"otps.csv"}
+
+
+@pytest.mark.parametrize("store_kind", ["postgres", "redis"])
+def test_a_run_shares_its_rate_with_other_processes_and_takes_what_they_leave(
+    live: Sandbox, account: Env, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved: list[str] = []
+
+    class Watched(SharedRate):
+        async def acquire(self, patience: float) -> bool:
+            reserved.append(repr(self))
+            return await super().acquire(patience)
+
+    monkeypatch.setattr("nxotp_async.cli.bulk.sending.SharedRate", Watched)
+    options = ("--rate", "500", "--shared-rate", uuid.uuid4().hex)
+    result = bulk("run", otps(*GOOD[:20]), *options, env={**account, "NXOTP_STORE": store_url})
+    assert (result.exit_code, counts_of()) == (0, {"accepted": 20})
+    assert received(live) == [*GOOD[:20]]
+    assert {*reserved} == {"SharedRate(per_second=500, background=True)"}
+    assert len(reserved) >= 20
+
+
+@pytest.mark.parametrize("store_kind", ["postgres"])
+def test_a_store_that_cannot_be_used_pauses_the_run_before_anything_is_sent(
+    live: Sandbox, account: Env, store_url: str
+) -> None:
+    env = {**account, "NXOTP_STORE": f"{store_url}-missing"}
+    result = bulk("run", otps(*GOOD), "--rate", "500", "--shared-rate", "sender", env=env)
+    assert (result.exit_code, counts_of()) == (3, {"queued": len(GOOD)})
+    assert "paused: PostgreSQL refuses the store" in result.stderr
+    assert not live.requests
 
 
 # ---------------------------------------------------------------------------------------------- status

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from typing import assert_type
 
-from nxotp_async import Clock
+from nxotp_async import Clock, OtpClient
+from nxotp_async.bulk import Dispatcher, Ledger
 from nxotp_async.pacing import SharedRate
 from nxotp_async.stores import MemoryStore, Migration, PostgresStore, RedisStore, Store, hashed_key, store_from_url
 from nxotp_async.tracking import DeliveryTracker
@@ -61,8 +62,9 @@ def own() -> None:
     DeliveryTracker(MyStore())
 
 
-async def a_rate(store: Store, clock: Clock) -> None:
+async def a_rate(store: Store, clock: Clock, ledger: Ledger) -> None:
     rate = SharedRate(store, "sender", 80)
     SharedRate(store, "sender", 80, burst=5, background=True, clock=clock)
     assert_type(await rate.acquire(10), bool)
     assert_type(rate.per_second, float)
+    Dispatcher(ledger, OtpClient(rate_limit=rate), rate=rate)

@@ -1,6 +1,7 @@
 """How a ledger's messages are sent, by the options that ``nxotp bulk run`` and ``nxotp bulk resume`` share."""
 
 import asyncio
+import os
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import cached_property
@@ -12,8 +13,10 @@ import click
 from ...bulk import Dispatcher, Ledger, ReceiptRecorder, Report
 from ...client import OtpClient
 from ...errors import ConfigurationError
+from ...pacing import SharedRate
 from ...retry import RetryPolicy
 from ...signing import Credentials
+from ...stores import MemoryStore, store_from_url
 from ..account import account_client, ask_credentials
 from ..event_loop import on_stop_signal, run
 from ..exit_codes import ExitCode
@@ -24,6 +27,7 @@ from ..parameters import (
     COUNT,
     INTERVAL,
     FiniteRange,
+    ParsedText,
     Seconds,
     base_url_option,
     json_option,
@@ -39,6 +43,13 @@ __all__ = ["CALLBACKS_INTERVAL", "Sending", "sending_options"]
 
 CALLBACKS_INTERVAL: Final = 0.5  # seconds between two looks whether callbacks are missing
 
+
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("the name is empty")
+    return text
+
+
 sending_options = options(
     click.option("--concurrency", type=CONCURRENCY, help="Requests in flight at most. Default: 64."),
     click.option(
@@ -46,6 +57,12 @@ sending_options = options(
         type=FiniteRange(0.001, 1_000_000),
         help="Messages a second at most. Meta's default is 80 for a sending number. It halves when the vendor "
         "throttles, and grows back.",
+    ),
+    click.option(
+        "--shared-rate",
+        type=ParsedText("name", _name),
+        help="Share --rate, under this name, with all processes that use the store of NXOTP_STORE, and take what the "
+        "others leave of it.",
     ),
     click.option("--per-recipient", type=INTERVAL, help="Messages to one recipient at most; Meta's limit is 1/6s."),
     click.option("--max-per-recipient", type=COUNT, help="Messages of the ledger to one recipient at most."),
@@ -90,6 +107,7 @@ class Sending:
 
     concurrency: int | None
     rate: float | None
+    shared_rate: str | None
     per_recipient: float | None
     max_per_recipient: int | None
     max_attempts: int
@@ -109,8 +127,28 @@ class Sending:
     def _credentials(self) -> Credentials:
         return ask_credentials()
 
+    def __attrs_post_init__(self) -> None:
+        if self.shared_rate is not None and self.rate is None:
+            raise click.UsageError("--shared-rate requires a --rate, the same in all processes")
+
+    @cached_property
+    def _send_rate(self) -> float | SharedRate | None:
+        if self.shared_rate is None or self.rate is None:
+            return self.rate
+        try:
+            store = store_from_url(os.environ.get("NXOTP_STORE") or "memory://")
+        except ConfigurationError as error:
+            raise ConfigurationError(f"NXOTP_STORE: {error}") from None
+        if isinstance(store, MemoryStore):
+            raise ConfigurationError(
+                "--shared-rate needs a store that processes share: set NXOTP_STORE",
+                hint="postgresql://user:password@host/database, or redis://host:6379/0",
+            )
+        return SharedRate(store, self.shared_rate, self.rate, background=True)
+
     def client(self) -> OtpClient:
-        """Return a client of the account."""
+        """Return a client of the account, when the options are known to be right."""
+        _ = self._send_rate
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
         return account_client(
@@ -127,7 +165,7 @@ class Sending:
         dispatcher = Dispatcher(
             ledger,
             client,
-            rate=self.rate,
+            rate=self._send_rate,
             per_recipient=self.per_recipient,
             max_per_recipient=self.max_per_recipient,
             retry=RetryPolicy(max_attempts=self.max_attempts),
