@@ -18,7 +18,7 @@ author = "The nxotp_async authors"
 copyright = author  # noqa: A001 - Sphinx's name for it
 version = release = nxotp_async.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -36,6 +36,8 @@ html_copy_source = False
 html_use_index = html_domain_indices = False  # the search also finds names
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # of a session, copy what is typed: neither prompts nor output
+copybutton_prompt_is_regexp = True
 
 # ---------------------------------------------------------------------------------------------- docstrings
 

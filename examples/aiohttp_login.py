@@ -1,16 +1,17 @@
 """Login in aiohttp: send a code, report whether it was delivered, verify it.
 
-In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
+In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that
+it prints, then
 
-    pip install nxotp_async
+    pip install .
     python examples/aiohttp_login.py
 
-    POST /login/code           number=+999 555 0100      -> 200 {"login": "...", "message": "...", "status": "sent"}
-    GET  /delivery/{message}                             -> 200 {"delivery": "delivered"}
-    POST /login/verify         login=...  code=482913    -> 200 {"status": "logged in"}, or 401
+    POST /login/code    number=+999 555 0100 -> 200 {"login": "...", "message": "...", "status": "sent"}
+    GET  /delivery/{message}                 -> 200 {"delivery": "delivered"}
+    POST /login/verify  login=... code=482913 -> 200 {"status": "logged in"}, or 401
 
-202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be sent.
-In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
+202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be
+sent. In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
 """
 
 import logging
@@ -46,7 +47,7 @@ routes = web.RouteTableDef()
 async def send_code(request: web.Request) -> web.Response:
     """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
-    message_id = secrets.token_hex(16)  # known before the send, so that a callback can be matched in any case
+    message_id = secrets.token_hex(16)  # known before the send, so that every callback can be matched
     try:
         message = OtpMessage(
             await field(request, "number"),
@@ -65,12 +66,13 @@ async def send_code(request: web.Request) -> web.Response:
         log.warning("code %s was not sent: %s", message_id, error)
         raise web.HTTPServiceUnavailable(text="the code could not be sent") from None
     login = request.app[LOGINS].begin(message.to, code)
-    return web.json_response({"login": login, "message": message_id, "status": status}, status=http_status)
+    answer = {"login": login, "message": message_id, "status": status}
+    return web.json_response(answer, status=http_status)
 
 
 @routes.get("/delivery/{message}")
 async def delivery(request: web.Request) -> web.Response:
-    """Return the delivery status of a code. A page can poll this, and offer a call if the code does not arrive."""
+    """Return the delivery status of a code. A page can poll this, and offer a call."""
     state = await request.app[TRACKER].state(request.match_info["message"])
     if state is None or state.send_status is SendStatus.UNKNOWN:
         return web.json_response({"delivery": "unknown"})
@@ -83,11 +85,11 @@ async def verify_code(request: web.Request) -> web.Response:
     number = request.app[LOGINS].verify(await field(request, "login"), await field(request, "code"))
     if number is None:
         raise web.HTTPUnauthorized(text="wrong or expired code")
-    return web.json_response({"status": "logged in"})  # start the session of the user with this number here
+    return web.json_response({"status": "logged in"})  # start the session of this number's user here
 
 
 async def close_client(app: web.Application) -> AsyncIterator[None]:
-    """Close the client's connections after the last request has been answered. The client opens them when needed."""
+    """Close the client's connections after the last answer. The client opens them when needed."""
     async with app[CLIENT]:
         yield
 

@@ -2,7 +2,7 @@
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
-    pip install nxotp_async
+    pip install .
     python examples/background.py
 
     POST /codes       number=+999 555 0100    -> 202 {"id": "..."}, 422, or 503 if the queue is full

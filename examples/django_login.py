@@ -1,12 +1,13 @@
-"""Login in Django: forms, asynchronous views, one client for the process. A project in one file, without a database.
+"""Login in Django: forms, asynchronous views, one client for the process. A project in one file.
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
-    pip install nxotp_async django uvicorn
+    pip install . django uvicorn
     uvicorn --app-dir examples --factory django_login:make_application
 
-and open http://127.0.0.1:8000/. The HTTP status is 200 if the code was sent, 202 if it may arrive, 422 if it is not a
-phone number, and 503 if the code could not be sent. In production also set DJANGO_SECRET_KEY and DJANGO_ALLOWED_HOSTS.
+and open http://127.0.0.1:8000/. The HTTP status is 200 if the code was sent, 202 if it may arrive, 422
+if it is not a phone number, and 503 if the code could not be sent. In production also set
+DJANGO_SECRET_KEY and DJANGO_ALLOWED_HOSTS.
 """
 
 import logging
@@ -29,9 +30,12 @@ from logins import CODE_LIFE, Logins
 from nxotp_async import InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
 
 PAGE = """<!doctype html><title>Login</title><p>{{ text }}</p>
-{% if login %}<form method="post" action="/verify">{% csrf_token %}<input type="hidden" name="login" value="{{login}}">
-<input name="code" inputmode="numeric" autocomplete="one-time-code"><button>Log in</button></form>{% endif %}
-<form method="post" action="/code">{% csrf_token %}<input name="number" type="tel"><button>Send code</button></form>"""
+{% if login %}<form method="post" action="/verify">{% csrf_token %}
+<input type="hidden" name="login" value="{{login}}">
+<input name="code" inputmode="numeric" autocomplete="one-time-code">
+<button>Log in</button></form>{% endif %}
+<form method="post" action="/code">{% csrf_token %}
+<input name="number" type="tel"><button>Send code</button></form>"""
 
 log = logging.getLogger(__name__)
 logins = Logins()
@@ -39,7 +43,8 @@ logins = Logins()
 
 def page(request: HttpRequest, text: str, *, status: int = 200, login: str = "") -> HttpResponse:
     """Return the page with this text, and with a field for the code if there is a login."""
-    return HttpResponse(Template(PAGE).render(RequestContext(request, {"text": text, "login": login})), status=status)
+    context = RequestContext(request, {"text": text, "login": login})
+    return HttpResponse(Template(PAGE).render(context), status=status)
 
 
 @require_GET
@@ -56,7 +61,8 @@ async def send_code(request: ASGIRequest) -> HttpResponse:
     code = f"{secrets.randbelow(1_000_000):06}"
     expires_at = datetime.now(UTC) + timedelta(seconds=CODE_LIFE)
     try:
-        message = OtpMessage(request.POST.get("number", ""), f"Your code is {code}", expires_at=expires_at)
+        number = request.POST.get("number", "")
+        message = OtpMessage(number, f"Your code is {code}", expires_at=expires_at)
     except InvalidMessageError as error:
         return page(request, str(error), status=422)
     status, text = 200, "The code was sent."
@@ -78,7 +84,7 @@ async def verify_code(request: HttpRequest) -> HttpResponse:
     number = logins.verify(login, request.POST.get("code", ""))
     if number is None:
         return page(request, "A wrong or expired code.", status=401, login=login)
-    return page(request, "You are logged in.")  # add here: await alogin(request, the user with this number)
+    return page(request, "You are logged in.")  # add here: await alogin(request, this number's user)
 
 
 urlpatterns = [path("", start), path("code", send_code), path("verify", verify_code)]
@@ -105,7 +111,7 @@ def configure() -> None:
 
 
 def make_application() -> Callable[[dict[str, Any], Receive, Send], Awaitable[None]]:
-    """Return the application. The client is made here, and not at import, when a test has not set its variables yet."""
+    """Return the application. The client is not made at import, before a test has set its variables."""
     if not settings.configured:
         configure()
     django_app = get_asgi_application()
@@ -114,7 +120,7 @@ def make_application() -> Callable[[dict[str, Any], Receive, Send], Awaitable[No
     async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve Django, which does not support the lifespan events of ASGI. So they are handled here.
 
-        The client is closed in the event loop of its connections, after the last request has been answered.
+        The client is closed in the event loop of its connections, after the last answer.
         """
         if scope["type"] != "lifespan":
             await django_app(scope, receive, send)

@@ -1,19 +1,23 @@
 """Login in FastAPI: send a code, wait until it is delivered, fall back if it is not, verify it.
 
-In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that it prints, then
+In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that
+it prints, then
 
-    pip install nxotp_async fastapi uvicorn
+    pip install . fastapi uvicorn
     uvicorn --app-dir examples --factory fastapi_login:make_app
 
     POST /login/code    {"number": "+999 555 0100"}         -> 200 {"login": "...", "status": "sent"}
     POST /login/verify  {"login": "...", "code": "482913"}  -> 200 {"status": "logged in"}, or 401
 
-202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be sent.
-In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
+202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be
+sent. In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/. With several workers also set
+NXOTP_STORE, the URL of what they share, because a callback may come to another worker than the one that
+waits for it: docs/deployment.md.
 """
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,38 +29,47 @@ from fastapi.responses import JSONResponse
 from logins import CODE_LIFE, Logins
 from pydantic import BaseModel
 
-from nxotp_async import Credentials, InvalidMessageError, NxOtpError, OtpClient, OtpMessage, OutcomeUnknownError
+from nxotp_async import (
+    Credentials,
+    InvalidMessageError,
+    NxOtpError,
+    OtpClient,
+    OtpMessage,
+    OutcomeUnknownError,
+)
 from nxotp_async.receivers import AsgiReceiver, CallbackMiddleware
+from nxotp_async.stores import store_from_url
 from nxotp_async.tracking import DeliveryTracker
 
 DELIVERY_TIMEOUT = 20.0  # seconds until the fallback
 
 log = logging.getLogger(__name__)
 router = APIRouter()
-tracker = DeliveryTracker()
 logins = Logins()
 waits: set[asyncio.Task[None]] = set()
 
 
 def make_app() -> FastAPI:
-    """Return the application. The client is made here, and not at import, when a test has not set its variables yet."""
+    """Return the application. The client is not made at import, before a test has set its variables."""
     app = FastAPI(lifespan=lifespan)
-    app.state.client = OtpClient(deadline=8, tracker=tracker)  # seconds; a user is waiting
+    app.state.store = store_from_url(os.environ.get("NXOTP_STORE") or "memory://")
+    app.state.tracker = DeliveryTracker(app.state.store)
+    app.state.client = OtpClient(deadline=8, tracker=app.state.tracker)  # seconds; a user is waiting
     app.include_router(router)
     app.exception_handler(RequestValidationError)(on_invalid_request)
-    receiver = AsgiReceiver(tracker, Credentials.from_env())
+    receiver = AsgiReceiver(app.state.tracker, Credentials.from_env())
     app.add_middleware(CallbackMiddleware, path="/nxcloud", receiver=receiver)
     return app
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """At the end, close the client's connections, and stop waiting for callbacks, because none can come any more."""
-    async with app.state.client:
+    """Do not start with a store that cannot be used. At the end, stop waiting, and close connections."""
+    async with app.state.store, app.state.client:
         yield
-    for wait in waits:
-        wait.cancel()
-    await asyncio.gather(*waits, return_exceptions=True)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 class CodeRequest(BaseModel):
@@ -74,14 +87,15 @@ class CodeAnswer(BaseModel):
 
 async def on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     """Say what is wrong with a request. FastAPI's own answer would contain the number or the code."""
-    return JSONResponse({"detail": [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]}, 422)
+    detail = [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]
+    return JSONResponse({"detail": detail}, 422)
 
 
 @router.post("/login/code")
 async def send_code(asked: CodeRequest, request: Request, response: Response) -> dict[str, str]:
     """Send a code. Before this, limit how often each number and each IP address may ask for one."""
     code = f"{secrets.randbelow(1_000_000):06}"
-    message_id = secrets.token_hex(16)  # known before the send, so that a callback can be matched in any case
+    message_id = secrets.token_hex(16)  # known before the send, so that every callback can be matched
     try:
         message = OtpMessage(
             asked.number,
@@ -99,7 +113,7 @@ async def send_code(asked: CodeRequest, request: Request, response: Response) ->
     except NxOtpError as error:
         log.warning("code %s was not sent: %s", message_id, error)
         raise HTTPException(503, "the code could not be sent") from None
-    wait = asyncio.create_task(wait_for_delivery(message.to, message_id))
+    wait = asyncio.create_task(wait_for_delivery(request.app.state.tracker, message.to, message_id))
     waits.add(wait)  # the event loop keeps only weak references to tasks
     wait.add_done_callback(waits.discard)
     return {"login": logins.begin(message.to, code), "status": status}
@@ -114,7 +128,7 @@ async def verify_code(answer: CodeAnswer) -> dict[str, str]:
     return {"status": "logged in"}  # start the session of the user with this number here
 
 
-async def wait_for_delivery(number: str, message_id: str) -> None:
+async def wait_for_delivery(tracker: DeliveryTracker, number: str, message_id: str) -> None:
     """Wait until the message is delivered, and fall back if it is not."""
     try:
         state = await tracker.wait(message_id, "delivered", timeout=DELIVERY_TIMEOUT)

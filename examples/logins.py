@@ -40,7 +40,7 @@ class Logins:
         return login_id
 
     def verify(self, login_id: str, code: str) -> str | None:
-        """Return the number if the code is correct, once. Every call uses one of the login's attempts."""
+        """Return the number if the code is correct, once. Every call is one of the login's attempts."""
         login = self._logins.get(login_id)
         if login is None or login.expires_at <= time.monotonic():
             return None
@@ -51,4 +51,5 @@ class Logins:
         return login.number if is_correct else None
 
     def _digest(self, login_id: str, code: str) -> bytes:
-        return hmac.digest(self._key, f"{login_id}:{code}".encode(errors="surrogatepass"), hashlib.sha256)
+        text = f"{login_id}:{code}".encode(errors="surrogatepass")
+        return hmac.digest(self._key, text, hashlib.sha256)

@@ -2,7 +2,7 @@
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
-    pip install nxotp_async
+    pip install .
     python examples/notebook.py
 
 or run its cells in Jupyter, VS Code or PyCharm, started with these variables. There, an event loop is already running:

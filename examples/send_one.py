@@ -2,7 +2,7 @@
 
 In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
-    pip install nxotp_async
+    pip install .
     python examples/send_one.py "+999 555 0100"
 
 The exit status is 0 if the vendor accepted the code, 1 if it rejected it, 2 if the number is not a phone number, 3 if a

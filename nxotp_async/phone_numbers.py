@@ -75,7 +75,9 @@ def parse_number(value: object, default_region: str | None = None) -> str:
         InvalidValueError: It is no E.164 number (7 to 15 digits, the first of them not 0), or not surely one.
     """
     written, plans = text(value), load_numbering_plans()
-    if plans is None and _E164_DIGITS.fullmatch(written):
+    if default_region is None and _E164_DIGITS.fullmatch(written):
+        if plans is not None:
+            plans.check_number(written, length_only=True)
         return written
     digits, has_plus = _read(written)
     is_bare = written.strip(_AROUND) == digits

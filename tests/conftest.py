@@ -9,6 +9,7 @@ from store_fixtures import (  # noqa: F401 - fixtures of the stores' tests
     new_store,
     postgres_url,
     redis_url,
+    schema_url,
     store,
     store_kind,
     store_url,

@@ -1,31 +1,56 @@
 """A PostgreSQL and a Valkey for the tests of a process, and stores over them."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import psycopg
 import pytest
 from store_servers import POSTGRES_URL, REDIS_URL, PostgresServer, ValkeyServer
 
 from nxotp_async.stores import MemoryStore, store_from_url
 from nxotp_async.stores.base import BaseStore
 
+Server = PostgresServer | ValkeyServer
+
+
+def own_server(kind: type[Server]) -> Server:
+    """Return a server that the test may stop."""
+    if not kind.is_installed():
+        pytest.skip(f"{kind.package} has no wheel for this Python and machine, and the test needs a server of its own")
+    return kind()
+
+
+def url_of(kind: type[Server], given: str) -> Iterator[str]:
+    """Return the URL of a running server: the one that is given, or one of the wheel's."""
+    if given:
+        yield given
+        return
+    if not kind.is_installed():
+        variable = "NXOTP_TEST_POSTGRES" if kind is PostgresServer else "NXOTP_TEST_REDIS"
+        pytest.skip(f"{kind.package} has no wheel for this Python and machine: set {variable} to a server's URL")
+    with kind() as server:
+        yield server.url
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    if POSTGRES_URL:
-        yield POSTGRES_URL
-        return
-    with PostgresServer() as server:
-        yield server.url
+    yield from url_of(PostgresServer, POSTGRES_URL)
+
+
+@pytest.fixture
+def schema_url(postgres_url: str) -> str:
+    """A URL with an empty schema of its own, and a user of the same name who may do nothing with it."""
+    name = f"s{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+    return f"{postgres_url}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    if REDIS_URL:
-        yield REDIS_URL
-        return
-    with ValkeyServer() as server:
-        yield server.url
+    yield from url_of(ValkeyServer, REDIS_URL)
 
 
 @pytest.fixture(params=["memory", "postgres", "redis"])

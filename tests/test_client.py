@@ -1,8 +1,9 @@
 import asyncio
+import gc
 import pickle
 import threading
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -333,6 +334,29 @@ def test_a_second_event_loop_works_without_closing_the_client() -> None:
         client = sandbox.client()
         for _ in range(3):
             assert asyncio.run(client.send_otp(TO, "482913")).status is SendStatus.ACCEPTED
+
+
+def by_asyncio_run(client: OtpClient) -> None:
+    asyncio.run(client.send_otp(TO, "482913"))
+
+
+def by_hand(client: OtpClient) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(client.send_otp(TO, "482913"))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+@pytest.mark.parametrize("run", [by_asyncio_run, by_hand])
+def test_the_end_of_an_event_loop_closes_the_connections_of_a_client_that_was_not_closed(
+    run: Callable[[OtpClient], None], recwarn: pytest.WarningsRecorder
+) -> None:
+    with serve_in_thread(Sandbox()) as sandbox:
+        client = sandbox.client()
+        run(client)
+        del client
+        gc.collect()
+    assert [warning.message for warning in recwarn] == []  # aiohttp warns when an open session is collected
 
 
 def test_a_second_event_loop_works_after_closing_the_client() -> None:

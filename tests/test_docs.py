@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import attrs
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from nxotp_async import (
     ApiError,
@@ -75,6 +77,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{link} leads nowhere"
         assert not anchor or anchor in anchors(target), f"{path} has no heading for #{anchor}"
+
+
+# ---------------------------------------------------------------------------------------------- code
+
+WIDTH: Final = 105  # characters that fit the column of the site: docs/_static/custom.css
+CODE: Final = re.compile(r"^```(?:python|pycon|shell|json|csv|ini|toml|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INCLUDED: Final = re.compile(r"^```\{literalinclude\} (\S+)\n:language: python$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_code_fits_its_column(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = CODE.findall(text) + [(page.parent / path).read_text(encoding="utf-8") for path in INCLUDED.findall(text)]
+    assert [line for block in code for line in block.splitlines() if len(line) > WIDTH] == []
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -157,6 +173,16 @@ def test_the_table_of_settings_tells_what_is_declared() -> None:
 def test_every_reason_of_a_refusal_is_told() -> None:
     told = [reason for row in table("phone-numbers.md", "reason") for reason in re.findall(r"`(\w+)`", row[0])]
     assert sorted(told) == sorted(InvalidReason)
+
+
+def test_the_table_of_extras_tells_what_each_installs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    rows = {row[0].strip("`"): row[2].split(", ") for row in table("install.md", "extra")}
+    assert rows == {extra: [Requirement(line).name for line in lines] for extra, lines in extras.items()}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    *others, last = [f"`{extra}`" for extra in rows]
+    named = re.sub(r" \([^)]*\)", "", readme)
+    assert f"The extras are {', '.join(others)} and {last}" in named
 
 
 def test_the_page_of_settings_names_those_of_views() -> None:

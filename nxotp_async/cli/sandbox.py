@@ -20,14 +20,14 @@ from ..urls import host_and_port, listening_url, parse_host
 from .event_loop import on_stop_signal, run
 from .exit_codes import ExitCode
 from .output import print_data, print_note
-from .parameters import COUNT, HTTP_URL, SHARE, FiniteRange, ParsedText, json_option, listening_options, seed_option
+from .parameters import COUNT, HTTP_URL, SHARE, ParsedText, Seconds, json_option, listening_options, seed_option
 from .request_printer import RequestPrinter
 from .serving import SHUTDOWN_TIMEOUT, listening_on
 
 __all__ = ["command"]
 
 _PORT: Final = 8099
-_SECONDS: Final = FiniteRange(0, 60)
+_MINUTE: Final = Seconds(0, 60)
 _YEAR: Final = 31_536_000  # seconds
 
 _WITH_NUMBER: Final[Mapping[str, Callable[[int], Fault]]] = {"meta": Fault.meta, "http": Fault.http}
@@ -60,18 +60,16 @@ def _fault(text: str) -> Fault:
     "truncated, hang... Default: -1 and 9001.",
 )
 @seed_option()
-@click.option("--latency", type=_SECONDS, default=0.0, help="Seconds every answer takes at least.")
-@click.option(
-    "--clock-offset", type=FiniteRange(-_YEAR, _YEAR), default=0.0, help="Seconds the sandbox's clock is ahead."
-)
+@click.option("--latency", type=_MINUTE, default=0.0, help="How long every answer takes at least.")
+@click.option("--clock-offset", type=Seconds(-_YEAR, _YEAR), default=0.0, help="How far the sandbox's clock is ahead.")
 @click.option("--made-up-ids", is_flag=True, help="Answer with made-up message ids, not with the cus_message_id.")
 @click.option(
     "--sender-limit", type=COUNT, help="Messages a second from one number, as WhatsApp's 80. Default: no limit."
 )
 @click.option(
     "--recipient-interval",
-    type=FiniteRange(0, min_open=True),
-    help="Seconds between two messages to one number, as WhatsApp's 6. Default: no limit.",
+    type=Seconds(0, min_open=True),
+    help="Time between two messages to one number, as WhatsApp's 6. Default: no limit.",
 )
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
 @click.option(
@@ -87,7 +85,7 @@ def _fault(text: str) -> Fault:
     help="A host beside loopback that callbacks may go to, another container for example; may be repeated.",
 )
 @click.option(
-    "--callback-delay", "delay", type=_SECONDS, default=CallbackPlan().delay, help="Seconds before each callback."
+    "--callback-delay", "delay", type=_MINUTE, default=CallbackPlan().delay, help="How long before each callback."
 )
 @click.option(
     "--new-connections",

@@ -56,7 +56,7 @@ def command(
     try:
         to = parse_number(to, default_region)
     except InvalidValueError as error:
-        raise click.BadParameter(str(error), param_hint="'TO'") from None
+        raise _bad_parameter("to", str(error)) from None
     if fields["cus_message_id"] is None:
         fields["cus_message_id"] = token_hex(16)
     credentials = ask_credentials()
@@ -95,8 +95,14 @@ def _message(to: str, content: str, fields: dict[str, Any]) -> OtpMessage:
         return OtpMessage(to, content, **fields)
     except InvalidMessageError as error:
         field, problem = error.field, str(error).removeprefix(f"{error.field} ")
-    (wrong,) = (parameter for parameter in click.get_current_context().command.params if parameter.name == field)
-    raise click.BadParameter(problem, param=wrong, param_hint=f"'{wrong.opts[-1]}'")
+    raise _bad_parameter(field, problem)
+
+
+def _bad_parameter(name: str, problem: str) -> click.BadParameter:
+    context = click.get_current_context()
+    (wrong,) = (parameter for parameter in context.command.params if parameter.name == name)
+    hint = None if name == "to" else f"'{wrong.opts[-1]}'"  # the content is read, and has no name in the help
+    return click.BadParameter(problem, context, wrong, param_hint=hint)
 
 
 async def _send(client: OtpClient, message: OtpMessage) -> SendResult:

@@ -17,7 +17,7 @@ from ..settings import CALLBACK_TOKEN
 from ..signing import Credentials
 from ..urls import host_and_port, listening_url
 from .output import print_note
-from .parameters import FiniteRange, options
+from .parameters import Seconds, options
 
 __all__ = ["SHUTDOWN_TIMEOUT", "callback_options", "listening_on", "receiving", "write_stdout"]
 
@@ -37,9 +37,9 @@ callback_options = options(
     ),
     click.option(
         "--window",
-        type=FiniteRange(0, min_open=True),
+        type=Seconds(0, min_open=True),
         default=300.0,
-        help="Seconds that a callback's ts may differ from this machine's time.",
+        help="How far a callback's ts may be from this machine's time.",
     ),
 )
 """The options that say which callbacks are accepted."""

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigurationError, sensitive_variables
-from .base import Store, hashed_key
+from .base import Migration, Store, hashed_key
 from .memory import MemoryStore
 
 if TYPE_CHECKING:
     from .postgres import PostgresStore
     from .redis import RedisStore
 
-__all__ = ["MemoryStore", "PostgresStore", "RedisStore", "Store", "hashed_key", "store_from_url"]
+__all__ = ["MemoryStore", "Migration", "PostgresStore", "RedisStore", "Store", "hashed_key", "store_from_url"]
 
 _EXTRAS: Final[Mapping[str, str]] = {"PostgresStore": "postgres", "RedisStore": "redis"}
 _SCHEMES: Final[Mapping[str, str]] = {

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from itertools import count as count_from
 from typing import Final, Protocol, Self
 
+import attrs
+
 from ..clocks import Clock
 from ..errors import StoreError
 from .watching import Changes, Watchers
 
-__all__ = ["BaseStore", "Store", "hashed_key"]
+__all__ = ["BaseStore", "Migration", "Store", "hashed_key"]
 
 
 class Store(Protocol):
@@ -93,6 +95,24 @@ def hashed_key(namespace: str, name: str, *, secret: bytes = b"") -> str:
     return f"{namespace}:{digest.hexdigest()}"
 
 
+@attrs.frozen
+class Migration:
+    """A change of the tables that a store has on its server.
+
+    Attributes:
+        before: The tables' version before it; 0 if there were none.
+        after: Their version after it.
+    """
+
+    before: int
+    after: int
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to change."""
+        return self.before != self.after
+
+
 _MAX_PAUSE: Final = 0.05  # seconds between two tries to change a value that others change, too
 
 
@@ -134,6 +154,10 @@ class BaseStore(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    async def migrate(self, *, dry_run: bool = False) -> Migration | None:  # noqa: ARG002 - of a store with tables
+        """Make the tables on the server, or bring them to the newest version; ``None``: this store has none."""
+        return None
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of a key, or ``None``; see `Store.get`."""

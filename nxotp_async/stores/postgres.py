@@ -15,10 +15,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..clocks import Clock
 from ..errors import ConfigurationError, StoreError, sensitive_variables
-from .base import BaseStore
+from .base import BaseStore, Migration
 from .listening import Listener
 from .per_loop import PerLoop
-from .schema import check_schema, migrate
+from .schema import check_schema, migrate, planned_migration
 from .watching import Watchers
 
 __all__ = ["PostgresStore"]
@@ -175,26 +175,26 @@ class PostgresStore(BaseStore):
         given = conninfo_to_dict(self._conninfo)
         return f"PostgresStore(host={given.get('host')!r}, dbname={given.get('dbname')!r})"
 
-    async def migrate(self) -> int:
-        """Make the tables, or bring them to the newest version, and return the version that was there (0: none).
+    async def migrate(self, *, dry_run: bool = False) -> Migration:
+        """Make the tables, or bring them to the newest version, and return what was changed.
+
+        Args:
+            dry_run: Change nothing, and return what would be changed.
 
         Raises:
-            ConfigurationError: The user may not do that, or the server cannot be used.
+            ConfigurationError: The user may not do that, or the server or its tables cannot be used.
             StoreError: The server could not be reached.
         """
         async with self._in_time():
             with _errors():
                 async with await self._connect(self._conninfo) as connection:
-                    return await migrate(connection)
+                    migration = await planned_migration(connection)
+                    return await migrate(connection) if migration.is_needed and not dry_run else migration
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[_Pool]:
         pool = _Pool(lambda: self._connect(self._conninfo), self._max_connections)
         async with pool.connection() as connection:
-            if connection.info.server_version < _OLDEST * 10_000:
-                raise ConfigurationError(
-                    f"the store's server is PostgreSQL {connection.info.server_version // 10_000}", hint="14 or newer"
-                )
             await check_schema(connection)
         try:
             yield pool
@@ -203,7 +203,11 @@ class PostgresStore(BaseStore):
 
     async def _connect(self, conninfo: str) -> _Connection:
         # Prepared statements would not survive a pooler in transaction mode.
-        return await _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection = await _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        if (version := connection.info.server_version // 10_000) < _OLDEST:
+            await connection.close()
+            raise ConfigurationError(f"the store's server is PostgreSQL {version}", hint="14 or newer")
+        return connection
 
     async def _execute(self, statement: Any, arguments: Mapping[str, Any]) -> tuple[Any, ...] | None:  # noqa: ANN401
         """Execute a statement that does all of its work in one round trip, and return its row, if it has one."""

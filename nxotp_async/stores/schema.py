@@ -5,8 +5,9 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from ..errors import ConfigurationError
+from .base import Migration
 
-__all__ = ["Connection", "check_schema", "migrate"]
+__all__ = ["Connection", "check_schema", "migrate", "planned_migration"]
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -33,25 +34,36 @@ async def check_schema(connection: Connection) -> None:
     Raises:
         ConfigurationError: They are missing and may not be made, or are older or newer than this version can use.
     """
+    migration = await planned_migration(connection)
+    if not migration.is_needed:
+        return
+    try:
+        await migrate(connection)
+    except psycopg.errors.InsufficientPrivilege:
+        problem = "are older than this version needs" if migration.before else "are missing"
+        raise ConfigurationError(
+            f"the store's tables {problem}, and its user may not change that",
+            hint="run  nxotp store migrate  with a user that may create tables, then grant this one "
+            "SELECT, INSERT, UPDATE and DELETE on nxotp_entries, nxotp_rates and nxotp_schema",
+        ) from None
+
+
+async def planned_migration(connection: Connection) -> Migration:
+    """Return what `migrate` would change.
+
+    Raises:
+        ConfigurationError: The tables are newer than this version of the library can use.
+    """
     version, needs = await _versions(connection)
-    if version < _VERSION:
-        try:
-            await migrate(connection)
-        except psycopg.errors.InsufficientPrivilege:
-            raise ConfigurationError(
-                f"the store's tables {'are missing' if version == 0 else 'are older than this version needs'}, and its "
-                "user may not change that",
-                hint="run  nxotp store migrate  with a user that may create tables, then grant this one "
-                "SELECT, INSERT, UPDATE and DELETE on nxotp_entries, nxotp_rates and nxotp_schema",
-            ) from None
-    elif needs > _VERSION:
+    if needs > _VERSION:
         raise ConfigurationError(
             f"the store's tables have version {version}, which needs a newer nxotp_async than this", hint="update it"
         )
+    return Migration(version, max(version, _VERSION))
 
 
-async def migrate(connection: Connection) -> int:
-    """Make the tables, or bring them to the newest version, in one transaction; return the version that was there.
+async def migrate(connection: Connection) -> Migration:
+    """Make the tables, or bring them to the newest version, in one transaction; return what was changed.
 
     Other programs may use the tables meanwhile.
     """
@@ -61,14 +73,14 @@ async def migrate(connection: Connection) -> int:
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS nxotp_schema (version integer NOT NULL, needs integer NOT NULL)"
         )
-        version, _ = await _versions(connection)
-        for statements, _ in _MIGRATIONS[version:]:
+        migration = await planned_migration(connection)
+        for statements, _ in _MIGRATIONS[migration.before :]:
             for statement in statements:
                 await connection.execute(statement)
-        if version < _VERSION:
+        if migration.is_needed:
             await connection.execute("DELETE FROM nxotp_schema")
             await connection.execute("INSERT INTO nxotp_schema VALUES (%s, %s)", (_VERSION, _MIGRATIONS[-1][1]))
-    return version
+    return migration
 
 
 async def _versions(connection: Connection) -> tuple[int, int]:

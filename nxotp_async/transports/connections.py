@@ -8,9 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["Connections", "KeepAlive"]
+__all__ = ["Connections", "KeepAlive", "UnusableConnectionError"]
+
+
+_NEW: Final = math.inf  # in place of the time since which a connection is idle
 
 
 class KeepAlive:
@@ -55,6 +59,18 @@ class KeepAlive:
             self._observed_until = now + self.MEMORY
 
 
+class UnusableConnectionError(aiohttp.ClientConnectionError):
+    """No request may be written to a connection. It must be closed.
+
+    Attributes:
+        was_used: Whether a request was written to it before.
+    """
+
+    def __init__(self, was_used: bool) -> None:
+        super().__init__("the connection cannot be used")
+        self.was_used = was_used
+
+
 class Connections:
     """The used connections of a session: those to which a request was written.
 
@@ -74,35 +90,31 @@ class Connections:
         """Return whether a request was written to it before."""
         return connection in self._idle_since
 
-    def idle(self, connection: ResponseHandler) -> float | None:
-        """Return the seconds for which it has been idle, or ``None`` if it is new."""
-        since = self._idle_since.get(connection)
-        return None if since is None else self._keep_alive.monotonic() - since
+    def acquire(self, connection: ResponseHandler) -> float | None:
+        """Take it for a request that is written now. Return its idle time in seconds, or ``None`` if it is new.
 
-    def may_write(self, connection: ResponseHandler) -> bool:
-        """Return whether a request may be written to it now. If not, it must be closed."""
-        if connection.should_close:
-            return False
-        if connection not in self._idle_since:
-            return True  # new: it may be readable, because a server may have sent TLS session tickets
-        since = self._idle_since[connection]
-        if since is None:
-            return False
+        Raises:
+            UnusableConnectionError: It may not be used.
+        """
+        since = self._idle_since.get(connection, _NEW)
+        if connection.should_close or since is None:
+            raise UnusableConnectionError(since != _NEW)
+        if since == _NEW:
+            # It may be readable, because a server may have sent TLS session tickets.
+            if (closed := connection.closed) is not None:
+                closed.add_done_callback(partial(self._closed, connection))
+            self._idle_since[connection] = None
+            return None
         now = self._keep_alive.monotonic()
-        if now - since > self._keep_alive.limit(now):
+        idle = now - since
+        is_over = idle > self._keep_alive.limit(now)
+        if is_over or _is_readable(connection.transport):
             del self._idle_since[connection]
-            return False
-        if _is_readable(connection.transport):
-            del self._idle_since[connection]
-            self._keep_alive.record_close(now - since)
-            return False
-        return True
-
-    def acquire(self, connection: ResponseHandler) -> None:
-        """Record that a request is being written to it."""
-        if connection not in self._idle_since and (closed := connection.closed) is not None:
-            closed.add_done_callback(partial(self._closed, connection))
+            if not is_over:
+                self._keep_alive.record_close(idle)
+            raise UnusableConnectionError(was_used=True)
         self._idle_since[connection] = None
+        return idle
 
     def release(self, connection: ResponseHandler, reuse: bool) -> None:
         """Record whether it may be reused. If not, it is closed."""

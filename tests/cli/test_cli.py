@@ -35,7 +35,7 @@ from nxotp_async.sandbox import MAGIC_RECIPIENTS
 pytest_plugins = ["command_fixtures"]
 
 
-COMMANDS = ("bench", "bulk", "demo", "doctor", "listen", "sandbox", "send", "sign")
+COMMANDS = ("bench", "bulk", "demo", "doctor", "listen", "sandbox", "send", "sign", "store")
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -57,9 +57,8 @@ def test_the_first_help_tells_what_one_needs_to_begin() -> None:
 
 def test_every_option_explains_itself() -> None:
     assert sorted(nxotp.commands) == sorted(COMMANDS)
-    bulk = nxotp.commands["bulk"]
-    assert isinstance(bulk, click.Group)
-    for command in (*nxotp.commands.values(), *bulk.commands.values()):
+    groups = [command for command in nxotp.commands.values() if isinstance(command, click.Group)]
+    for command in (*nxotp.commands.values(), *(each for group in groups for each in group.commands.values())):
         assert command.help
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, (command.name, parameter.name)

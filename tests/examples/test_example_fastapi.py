@@ -12,14 +12,18 @@ from typing import Any
 
 import aiohttp
 import attrs
+import psycopg
 import pytest
 import uvicorn
 from example_programs import ACCEPTED, ACCEPTED_DIGITS, LOST, docstring, load
 
 from nxotp_async import ConfigurationError
+from nxotp_async.callbacks import StatusEvent
 from nxotp_async.phone_numbers import parse_number
 from nxotp_async.sandbox import CallbackPlan, Sandbox
+from nxotp_async.stores import store_from_url
 from nxotp_async.testing import serve_in_thread
+from nxotp_async.tracking import DeliveryTracker
 
 ALL_DELIVERED = CallbackPlan(statuses=("sent", "delivered"))
 
@@ -31,6 +35,7 @@ class Example:
     Attributes:
         url: Where it is served.
         module: The example itself.
+        app: The application that it makes.
         sandbox: Where it sends to.
         fallbacks: The numbers that it fell back for.
         asked: The numbers that it has sent a code to.
@@ -39,6 +44,7 @@ class Example:
 
     url: str
     module: ModuleType
+    app: Any
     sandbox: Sandbox
     fallbacks: list[str] = attrs.Factory(list)
     asked: list[str] = attrs.Factory(list)
@@ -77,8 +83,8 @@ class Example:
 
 
 @contextlib.contextmanager
-def _served(module: ModuleType, listener: socket.socket) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(module.make_app(), log_level="critical", ws="none"))
+def _served(app: Any, listener: socket.socket) -> Iterator[None]:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
     started = threading.Event()
     original = server.startup
 
@@ -111,21 +117,22 @@ def serve(plan: CallbackPlan = ALL_DELIVERED, *, delivery_timeout: float | None 
         patch.setenv("NXOTP_DR_WEBHOOK", f"{url}/nxcloud/")
         module = load("fastapi_login")
         patch.setitem(sys.modules, module.__name__, module)
-        example = Example(url, module, sandbox)
+        app = module.make_app()
+        example = Example(url, module, app, sandbox)
         watch = module.wait_for_delivery
 
         async def fall_back(number: str) -> None:
             example.fallbacks.append(number)
 
-        async def wait_for_delivery(number: str, message_id: str) -> None:
-            await watch(number, message_id)
+        async def wait_for_delivery(tracker: DeliveryTracker, number: str, message_id: str) -> None:
+            await watch(tracker, number, message_id)
             example.watched.put(number)
 
         patch.setattr(module, "fall_back", fall_back)
         patch.setattr(module, "wait_for_delivery", wait_for_delivery)
         if delivery_timeout is not None:
             patch.setattr(module, "DELIVERY_TIMEOUT", delivery_timeout)
-        with _served(module, listener):
+        with _served(app, listener):
             yield example
             example.settle()
 
@@ -298,7 +305,7 @@ def test_only_the_vendors_callbacks_are_taken(plan: CallbackPlan, counted: str) 
         message_id = example.sandbox.messages[0].message_id
         while not (example.sandbox.counts[counted] and example.sandbox.counts["callbacks taken"]):
             threading.Event().wait(0.001)
-        state = asyncio.run(example.module.tracker.state(message_id))
+        state = asyncio.run(example.app.state.tracker.state(message_id))
         assert state.status == "sent"
 
 
@@ -320,3 +327,42 @@ def test_a_request_of_the_wrong_form_is_not_repeated_in_the_answer(body: Any, ex
 def test_without_settings_it_does_not_start_and_says_which() -> None:
     with pytest.raises(ConfigurationError, match="NXOTP_ACCESS_KEY; access_secret is missing"):
         load("fastapi_login").make_app()
+
+
+# ---------------------------------------------------------------------------------------------- several workers
+
+
+async def test_with_tables_of_a_newer_version_it_does_not_start_and_sends_nothing(
+    schema_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with store_from_url(schema_url):
+        pass
+    async with await psycopg.AsyncConnection.connect(schema_url, autocommit=True) as connection:
+        await connection.execute("UPDATE nxotp_schema SET version = 7, needs = 7")
+    async with Sandbox() as sandbox:
+        for variable, value in {**sandbox.environ, "NXOTP_STORE": schema_url}.items():
+            monkeypatch.setenv(variable, value)
+        module = load("fastapi_login")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        app = module.make_app()
+        with pytest.raises(ConfigurationError, match="needs a newer nxotp_async"):
+            async with app.router.lifespan_context(app):
+                pytest.fail("it has started")
+        assert not sandbox.requests
+
+
+async def test_a_callback_that_comes_to_another_worker_is_heard_of(
+    schema_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sandbox() as sandbox:
+        for variable, value in {**sandbox.environ, "NXOTP_STORE": schema_url}.items():
+            monkeypatch.setenv(variable, value)
+        module = load("fastapi_login")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        waits, receives = module.make_app(), module.make_app()
+        async with waits.router.lifespan_context(waits), receives.router.lifespan_context(receives):
+            await waits.state.client.send_otp(ACCEPTED, "482913", cus_message_id="order-1")
+            waiting = asyncio.create_task(module.wait_for_delivery(waits.state.tracker, ACCEPTED_DIGITS, "order-1"))
+            await receives.state.tracker.record(StatusEvent("order-1", "delivered", None))
+            await waiting
+            assert (await waits.state.tracker.state("order-1")).status == "delivered"

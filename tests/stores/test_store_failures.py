@@ -8,14 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from store_fixtures import Server, own_server
 from store_servers import PostgresServer, ValkeyServer
 
 from nxotp_async import ConfigurationError, NxOtpError, StoreError
-from nxotp_async.stores import PostgresStore, RedisStore, store_from_url
+from nxotp_async.stores import Migration, PostgresStore, RedisStore, store_from_url
 from nxotp_async.stores import redis as redis_store
 from nxotp_async.stores.base import BaseStore
 
-Server = PostgresServer | ValkeyServer
 SECRET = "pa55word-in-the-url"
 
 
@@ -26,7 +26,7 @@ def becomes(value: bytes) -> Callable[[bytes | None], bytes | None]:
 @pytest.fixture(scope="module", params=[PostgresServer, ValkeyServer], ids=["postgres", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that the tests of this file may stop."""
-    with request.param() as server:
+    with own_server(request.param) as server:
         yield server
 
 
@@ -154,16 +154,6 @@ def test_a_server_that_cannot_be_used_is_refused(info: dict[str, Any], problem: 
 # ---------------------------------------------------------------------------------------------- PostgreSQL's tables
 
 
-@pytest.fixture
-async def schema_url(postgres_url: str) -> str:
-    """A URL with an empty schema of its own."""
-    name = f"s{uuid.uuid4().hex}"
-    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
-        await connection.execute(f"CREATE SCHEMA {name}")
-        await connection.execute(f"CREATE ROLE {name} LOGIN")
-    return f"{postgres_url}?options=-csearch_path%3D{name}"
-
-
 async def execute(url: str, *statements: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for statement in statements:
@@ -173,7 +163,7 @@ async def execute(url: str, *statements: str) -> None:
 async def test_many_processes_may_make_the_tables_at_once(schema_url: str) -> None:
     stores = [PostgresStore(schema_url) for _ in range(10)]
     await asyncio.gather(*(store.update("any", becomes(b"1"), ttl=60) for store in stores))
-    assert await stores[0].migrate() == 1
+    assert await stores[0].migrate() == Migration(1, 1)
     for store in stores:
         await store.aclose()
 
@@ -186,10 +176,12 @@ async def test_tables_are_not_made_by_a_user_who_may_not(schema_url: str) -> Non
         await lesser.get("any")
     with pytest.raises(ConfigurationError, match="refuses"):
         await lesser.migrate()
-    assert await PostgresStore(schema_url).migrate() == 0
+    assert await lesser.migrate(dry_run=True) == Migration(0, 1)
+    assert await PostgresStore(schema_url).migrate() == Migration(0, 1)
     await execute(
         schema_url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON nxotp_entries, nxotp_rates, nxotp_schema TO {name}"
     )
+    assert await lesser.migrate() == Migration(1, 1)
     await lesser.update("any", becomes(b"1"), ttl=60)
     assert await lesser.reserve("any", 1, rate=1, burst=1, patience=0) == 0
     assert await lesser.wait("any", None, timeout=30) == b"1"
@@ -203,8 +195,18 @@ async def test_newer_tables_are_used_if_they_allow_it(schema_url: str) -> None:
     await store.update("any", becomes(b"1"), ttl=60)
     await store.aclose()
     await execute(schema_url, "UPDATE nxotp_schema SET needs = 7")
-    with pytest.raises(ConfigurationError, match="version 7, which needs a newer nxotp_async"):
-        await store.get("any")
+    for call in (store.get("any"), store.migrate(), store.migrate(dry_run=True)):
+        with pytest.raises(ConfigurationError, match="version 7, which needs a newer nxotp_async"):
+            await call
+
+
+async def test_a_server_that_is_too_old_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", property(lambda _: 130_014))
+    store = PostgresStore(postgres_url)
+    for call in (store.get("any"), store.migrate(), store.wait("any", None, timeout=30)):
+        with pytest.raises(ConfigurationError, match=r"PostgreSQL 13.*14 or newer"):
+            await call
+    await store.aclose()
 
 
 async def test_tables_that_were_dropped_are_missed_with_a_word(schema_url: str) -> None:

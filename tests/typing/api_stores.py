@@ -6,7 +6,7 @@ from typing import assert_type
 from nxotp_async import Clock, OtpClient
 from nxotp_async.bulk import Dispatcher, Ledger
 from nxotp_async.pacing import SharedRate
-from nxotp_async.stores import MemoryStore, PostgresStore, RedisStore, Store, hashed_key, store_from_url
+from nxotp_async.stores import MemoryStore, Migration, PostgresStore, RedisStore, Store, hashed_key, store_from_url
 from nxotp_async.tracking import DeliveryTracker
 
 
@@ -32,7 +32,10 @@ async def the_stores(clock: Clock) -> None:
         store_from_url(environment={}),
     ]
     assert_type(hashed_key("a", "1", secret=b"s"), str)
-    assert_type(await PostgresStore("postgresql://h/d").migrate(), int)
+    migration = await PostgresStore("postgresql://h/d").migrate(dry_run=True)
+    assert_type(migration, Migration)
+    assert_type((migration.before, migration.after, migration.is_needed), tuple[int, int, bool])
+    assert_type(await store_from_url("redis://h").migrate(), Migration | None)
     async with MemoryStore() as store:
         assert_type(store, MemoryStore)
     DeliveryTracker(stores[0], keep_for=60)
