@@ -5,9 +5,10 @@ from typing import Any
 import attrs
 import pytest
 
-from nxotp_async import ConfigurationError, Language, OtpClient, RetryPolicy
+from nxotp_async import ConfigurationError, Credentials, Language, OtpClient, RetryPolicy
 from nxotp_async.settings import SETTINGS, Settings
 from nxotp_async.signing import SANDBOX_CREDENTIALS
+from nxotp_async.stores import store_from_url
 
 ACCOUNT = {"access_key": "key", "access_secret": "secret", "appkey": "app"}
 
@@ -228,3 +229,9 @@ def test_the_repr_shows_no_secret_and_no_number() -> None:
     shown = repr(settings)
     for hidden in ("k3y", "secret", "99955500000", "t0ken", "pass"):
         assert hidden not in shown
+
+
+@pytest.mark.parametrize("function", [OtpClient, Credentials.from_env, Settings.resolve, store_from_url])
+def test_no_signature_shows_the_environment(function: Any) -> None:
+    """Editors and ``help()`` show the defaults of arguments."""
+    assert "environ(" not in str(inspect.signature(function))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import VirtualTimeLoop
 
-from nxotp_async import ApiError, OtpMessage, SendResult, SendStatus, StoreError
+from nxotp_async import ApiError, ConfigurationError, OtpMessage, SendResult, SendStatus, StoreError
 from nxotp_async.callbacks import StatusEvent
 from nxotp_async.receivers import aiohttp_receiver
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
@@ -669,3 +669,21 @@ async def test_what_is_added_to_the_form_of_a_state_disturbs_no_older_worker() -
     await store.update(key, lambda value: (value or b"").replace(b'{"ids"', b'{"more":[1],"ids"'), ttl=60)
     assert await tracker.record(event("read"))
     assert await status_of(tracker, VENDORS) == "read"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"store": "redis://127.0.0.1"}, r"store must be a Store, not str \(store_from_url"),
+        ({"keep_for": 0}, "keep_for must be more than 0"),
+    ],
+)
+def test_wrong_arguments_of_a_tracker_are_refused(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        DeliveryTracker(**arguments)
+
+
+async def test_a_wait_that_ends_in_vain_says_what_is_known() -> None:
+    tracker = DeliveryTracker()
+    with pytest.raises(TimeoutError, match=r"not delivered within 0 s; nothing is known of it: OtpClient\(tracker"):
+        await tracker.wait("m-1", timeout=0)

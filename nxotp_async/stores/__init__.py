@@ -62,7 +62,7 @@ def store_from_url(
     if scheme not in _SCHEMES:
         raise ConfigurationError(
             "the store's URL (or NXOTP_STORE) is missing" if not url else "the store's URL has an unknown scheme",
-            hint="postgresql://user:password@host/database, redis://host:6379/0 (also Valkey), memory:// for one process",
+            hint="postgresql://user:password@host/database, redis://host:6379/0 for Valkey too, or memory://",
         )
     try:
         kind = __getattr__(_SCHEMES[scheme])

@@ -63,13 +63,14 @@ def test_the_help_names_the_exit_codes_of_the_page() -> None:
 
 def test_the_options_of_the_page_are_taken_as_they_stand_there() -> None:
     written = re.findall(r"^\| `(--[^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(written) == 8
+    assert len(written) == 9
     for command, subject in (("run", "otps.csv"), ("resume", "otps.csv.ledger")):
         arguments = [subject, *(part for option in written for part in option.split())]
         params = group.commands[command].make_context(command, arguments).params
         assert params["per_recipient"] == 6.0
         assert params["reject_on"] == (9004,)
         assert (params["rate"], params["concurrency"], params["max_per_recipient"]) == (80.0, 64, 3)
+        assert params["shared_rate"] == "NAME"
         assert (params["max_attempts"], params["as_json"]) == (5, True)
         assert (params["listen"], params["dr_webhook"]) == (("127.0.0.1", 8090), "URL")
 
