@@ -13,7 +13,8 @@ pushes the callbacks, each over a connection of its own, so that they land in an
 
 The stores are postgres, and Valkey with its settings for what survives: valkey-always (appendfsync always),
 valkey-everysec, and valkey-none (no file at all), which shows that a loss is noticed. A killed process loses nothing
-that it has handed to the kernel; so valkey-everysec loses only if the machine itself crashes.
+that it has handed to the kernel; so valkey-everysec loses only if the machine crashes, or if the disk was so slow that
+the server has postponed its writing.
 """
 
 import argparse

@@ -10,9 +10,9 @@ from typing import Any, NoReturn, Self, TypeVar
 import attrs
 
 from .checks import InvalidValueError, instance_of
-from .errors import InvalidMessageError, InvalidReason, sensitive_variables
+from .errors import ConfigurationError, InvalidMessageError, InvalidReason, sensitive_variables
 from .languages import Language
-from .phone_numbers import mask_number, parse_number, parse_region
+from .phone_numbers import VERIFICATION_EXTRA, load_numbering_plans, mask_number, parse_number, parse_region
 from .urls import mask_url, parse_url
 
 __all__ = ["ApiType", "Category", "OtpMessage", "check_field"]
@@ -135,6 +135,7 @@ class OtpMessage:
 
     Raises:
         InvalidMessageError: A value cannot be sent; ``error.field`` names it, and ``error.reason`` says why.
+        ConfigurationError: ``default_region`` is given, and the phonenumbers package is not installed.
     """
 
     to: str = attrs.field(repr=mask_number)
@@ -162,6 +163,8 @@ class OtpMessage:
         expires_at: datetime | None = None,
         default_region: str | None = None,
     ) -> None:
+        if default_region is not None and load_numbering_plans() is None:
+            raise ConfigurationError("default_region needs the phonenumbers package", hint=VERIFICATION_EXTRA)
         region = None if default_region is None else check_field("default_region", parse_region, default_region)
         self.__attrs_init__(
             check_field("to", parse_number if region is None else partial(parse_number, default_region=region), to),

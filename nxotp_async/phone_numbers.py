@@ -8,7 +8,10 @@ from typing import Final, NoReturn
 from .checks import InvalidValueError, text
 from .errors import InvalidReason
 
-__all__ = ["load_numbering_plans", "mask_number", "parse_number", "parse_region"]
+__all__ = ["VERIFICATION_EXTRA", "load_numbering_plans", "mask_number", "parse_number", "parse_region"]
+
+VERIFICATION_EXTRA: Final = "pip install 'nxotp_async[verification]'"
+"""How to install the phonenumbers package."""
 
 
 def mask_number(number: str) -> str:
@@ -51,7 +54,7 @@ def parse_region(value: object) -> str:
     """
     region, plans = text(value).strip().upper(), load_numbering_plans()
     if plans is None:
-        raise InvalidValueError("needs the phonenumbers package", "pip install 'nxotp_async[verification]'")
+        raise InvalidValueError("needs the phonenumbers package", VERIFICATION_EXTRA)
     if region not in plans.REGIONS:
         problem = "must be the two letters of a country (ISO 3166)"
         raise InvalidValueError(problem, "US or ID, for example", InvalidReason.UNKNOWN_VALUE)

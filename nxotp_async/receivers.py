@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .callbacks import MAX_CALLBACK_BYTES, StatusEvent, parse_callback, verify_callback
-from .checks import number, validate
+from .checks import instance_of, number, optional, validate
 from .clocks import Clock
 from .errors import CallbackVerificationError, ConfigurationError
 from .signing import Credentials
@@ -73,12 +73,15 @@ class _Receiver:
                 "credentials are missing: they are needed to verify callbacks",
                 hint="for an account whose callbacks are not signed, pass allow_unsigned=True and a token",
             )
+        validate("credentials", optional(instance_of(Credentials)), credentials, ConfigurationError)
         if credentials is not None and not (credentials.access_key and credentials.access_secret):
             raise ConfigurationError("credentials need an access_key and an access_secret to verify callbacks")
         if allow_unsigned and token is None:
             raise ConfigurationError("allow_unsigned needs a token in the path, or anybody could forge callbacks")
         if token is not None and not _TOKEN.fullmatch(token):
             raise ConfigurationError("token must be 16 or more of the characters A-Z, a-z, 0-9, '-', '_', '.' and '~'")
+        if not hasattr(sink, "record"):
+            raise ConfigurationError(f"the sink must be a DeliveryTracker or have record(), not {type(sink).__name__}")
         self._sink = sink
         self._credentials = credentials
         self._token = token

@@ -21,7 +21,7 @@ from .urls import is_http_url, mask_proxy, mask_url, parse_host, parse_url, plai
 if TYPE_CHECKING:
     from .pacing import SharedRate
 
-__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "Setting", "Settings"]
+__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "STORES", "Setting", "Settings"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -161,16 +161,18 @@ class Settings:
 
     @classmethod
     @sensitive_variables
-    def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Settings":
+    def resolve(cls, arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> "Settings":
         """Take each setting from its argument, else from its ``NXOTP_*`` variable, else its default.
 
         Args:
             arguments: Values by name. ``None`` is no value, and what is no setting's name is left alone.
-            environment: The variables. An empty one is no value: that is how compose files and CI systems leave them.
+            environment: The variables; by default those of this process. An empty one is no value: that is how compose
+                files and CI systems leave them.
 
         Raises:
             ConfigurationError: A setting is missing or wrong. All that are missing are named together.
         """
+        environment = os.environ if environment is None else environment
         variables = {name: environment.get(setting.variable) or None for name, setting in SETTINGS.items()}
         given = {name: value if arguments.get(name) is None else arguments[name] for name, value in variables.items()}
         missing = [setting for setting in SETTINGS.values() if setting.is_required and not given[setting.name]]
@@ -211,3 +213,5 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 """Every setting by its name."""
 CALLBACK_TOKEN: Final = Setting(text, show=_length, name="callback_token")
 """No setting of the client: the command line's receiver of callbacks has it, and reads it from its variable."""
+STORES: Final = tuple(Setting(text, show=_length, name=name) for name in ("store", "store_listen"))
+"""No settings of the client: `nxotp_async.stores.store_from_url` reads them. Their URLs may hold passwords."""

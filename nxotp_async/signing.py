@@ -34,17 +34,24 @@ class Credentials:
 
     @classmethod
     @sensitive_variables
-    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Self:
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Return the keys of ``NXOTP_ACCESS_KEY``, ``NXOTP_ACCESS_SECRET`` and, where it is set, ``NXOTP_APPKEY``.
+
+        Args:
+            environment: The variables. Default: those of this process.
 
         Raises:
             ConfigurationError: A variable is missing or wrong.
         """
+        environment = os.environ if environment is None else environment
         variables = {field.name: f"NXOTP_{field.name.upper()}" for field in attrs.fields(cls)}
         found = {name: environment[variable] for name, variable in variables.items() if environment.get(variable)}
         missing = [variables[name] for name in ("access_key", "access_secret") if name not in found]
         if missing:
-            raise ConfigurationError("; ".join(f"{variable} is not set" for variable in missing))
+            raise ConfigurationError(
+                "; ".join(f"{variable} is not set" for variable in missing),
+                hint="no account yet? nxotp sandbox --env prints the variables of a sandbox",
+            )
         for name, value in found.items():
             validate(variables[name], header_text, value, ConfigurationError)
         return cls(**found)

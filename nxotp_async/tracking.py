@@ -14,7 +14,8 @@ from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.orjson import make_converter
 
 from .callbacks import StatusEvent, advances, reaches
-from .errors import StoreError
+from .checks import number, validate
+from .errors import ConfigurationError, StoreError
 from .phone_numbers import mask_number
 from .results import SendResult, SendStatus
 from .stores import MemoryStore, Store, hashed_key
@@ -139,11 +140,18 @@ class DeliveryTracker:
     Args:
         store: Where the states are stored. Default: in the memory of this process.
         keep_for: Seconds for which a state is stored since its last change.
+
+    Raises:
+        ConfigurationError: An argument is wrong.
     """
 
     def __init__(self, store: Store | None = None, *, keep_for: float = 86_400.0) -> None:
+        if store is not None and not hasattr(store, "update"):
+            raise ConfigurationError(
+                f"store must be a Store, not {type(store).__name__}", hint="store_from_url(...) makes one of a URL"
+            )
         self._store = MemoryStore() if store is None else store
-        self._keep_for = keep_for
+        self._keep_for = validate("keep_for", number(above=0), keep_for, ConfigurationError)
 
     async def add(self, result: SendResult) -> DeliveryState:
         """Add the result of a send, and return the message's state, which includes callbacks that came before."""
@@ -234,15 +242,21 @@ class DeliveryTracker:
         """
         if status not in ("sent", "delivered", "read"):
             raise ValueError("status must be sent, delivered or read")
-        seen: bytes | None = None
-        async with asyncio.timeout(timeout):
-            while True:
-                seen = await self._store.wait(_key(message_id), seen, timeout=None)
-                document = _load(seen)
-                if document.state is not None and document.state.has_reached(status):
-                    break
-                if document.owner is not None:
-                    message_id, seen = document.owner, None
+        document, seen = _Document(None), None
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                while document.state is None or not document.state.has_reached(status):
+                    seen = await self._store.wait(_key(message_id), seen, timeout=None)
+                    document = _load(seen)
+                    if document.owner is not None:
+                        message_id, seen, document = document.owner, None, _Document(None)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            known = "nothing is known of it: OtpClient(tracker=...) tells its tracker of every send"
+            if document.state is not None:
+                known = f"it is {document.state.status}"
+            raise TimeoutError(f"the message is not {status} within {timeout:g} s; {known}") from None
         return document.state
 
     def events(self) -> AsyncIterator[DeliveryState]:

@@ -29,6 +29,8 @@ __all__ = ["command"]
 _PORT: Final = 8099
 _MINUTE: Final = Seconds(0, 60)
 _YEAR: Final = 31_536_000  # seconds
+_GIVEN: Final = click.core.ParameterSource.COMMANDLINE
+_OF_CALLBACKS: Final = ("hosts", "delay", "failed", "cost", "new_connections", "unsigned_callbacks")
 
 _WITH_NUMBER: Final[Mapping[str, Callable[[int], Fault]]] = {"meta": Fault.meta, "http": Fault.http}
 _WITHOUT: Final = {kind.replace("_", "-"): kind for kind in FaultKind if kind not in ("none", "code", *_WITH_NUMBER)}
@@ -132,6 +134,8 @@ def command(
         _print_environ(host, port, as_json=as_json)
         return
     if faults:
+        if not options["fault_rate"]:
+            raise click.UsageError("--fault needs a --fault-rate: 1 lets every request have one")
         options["faults"] = faults
     printer = None if quiet or as_json else RequestPrinter(plan)
     server = Sandbox(
@@ -143,6 +147,11 @@ def command(
 def _callback_plan(options: dict[str, Any], wanted: bool) -> CallbackPlan | None:
     """Take the options for callbacks out of all options."""
     webhook, new_connections, unsigned = map(options.pop, ("webhook", "new_connections", "unsigned_callbacks"))
+    if not wanted and webhook is None:
+        context = click.get_current_context()
+        for parameter in context.command.params:
+            if parameter.name in _OF_CALLBACKS and context.get_parameter_source(parameter.name) is _GIVEN:
+                raise click.UsageError(f"{parameter.opts[0]} needs --callbacks or --webhook")
     plan = CallbackPlan(
         **{name: options.pop(name) for name in ("hosts", "delay", "failed", "cost")},
         reuse_connections=not new_connections,

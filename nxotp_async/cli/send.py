@@ -83,7 +83,8 @@ def _read_content() -> str:
     if content is None:
         try:
             content = sys.stdin.read(10_000).strip() if sys.stdin else ""
-        except UnicodeDecodeError:
+            content.encode()  # Python may have let other bytes pass as halves of surrogate pairs
+        except UnicodeError:
             raise click.UsageError("the content on standard input is not UTF-8") from None
     if not content:
         raise click.UsageError("the content is expected on standard input, which is empty")

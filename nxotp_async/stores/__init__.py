@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ..checks import text, validate
 from ..errors import ConfigurationError, sensitive_variables
 from .base import Migration, Store, hashed_key
 from .memory import MemoryStore
@@ -41,26 +42,27 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class
 
 @sensitive_variables
 def store_from_url(
-    url: str | None = None, *, environment: Mapping[str, str] = os.environ
+    url: str | None = None, *, environment: Mapping[str, str] | None = None
 ) -> "MemoryStore | PostgresStore | RedisStore":
     """Return the store that a URL names; nothing is connected yet.
 
     Args:
         url: ``postgresql://…``, ``redis://…``, ``rediss://…``, ``unix://…`` or ``memory://``. Default: the variable
             ``NXOTP_STORE``. If that leads to a pooler, ``NXOTP_STORE_LISTEN`` names PostgreSQL itself.
-        environment: The variables.
+        environment: The variables. Default: those of this process.
 
     Raises:
         ConfigurationError: There is no URL, it is wrong, or its package is not installed.
     """
-    url = url or environment.get("NXOTP_STORE") or ""
+    environment = os.environ if environment is None else environment
+    url = validate("url", text, url or environment.get("NXOTP_STORE") or "", ConfigurationError)
     scheme = url.partition(":")[0]
     if scheme == "memory":
         return MemoryStore()
     if scheme not in _SCHEMES:
         raise ConfigurationError(
             "the store's URL (or NXOTP_STORE) is missing" if not url else "the store's URL has an unknown scheme",
-            hint="postgresql://user:password@host/database, redis://host:6379/0, or memory:// for one process",
+            hint="postgresql://user:password@host/database, redis://host:6379/0 (also Valkey), memory:// for one process",
         )
     try:
         kind = __getattr__(_SCHEMES[scheme])

@@ -207,4 +207,6 @@ def _errors() -> Iterator[None]:
             hint="it needs GET, SET, DEL, TIME, PUBLISH, SUBSCRIBE, EVALSHA, SCRIPT, INFO and PING",
         ) from None
     except (redis.RedisError, OSError) as error:
-        raise StoreError(f"the store's Redis failed: {type(error).__name__}") from None
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else type(error).__name__
+        raise StoreError(f"the store's Redis failed: {reason}", hint="check NXOTP_STORE, and that it runs") from None
