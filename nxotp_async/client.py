@@ -1,12 +1,13 @@
 """The client: messages in, results out."""
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from secrets import token_hex
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, Self
 
 import aiohttp
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["OtpClient"]
 
 _log = logging.getLogger("nxotp_async")
+
+_TRACKER_TIMEOUT: Final = 5.0  # seconds; a user may be waiting
 
 Messages = Iterable[OtpMessage] | AsyncIterable[OtpMessage]
 
@@ -73,7 +76,7 @@ class OtpClient:
         transport: Another HTTP library, or a test's; closed with the client.
         clock: Sources of time and chance for tests.
         tracker: Gets every `SendResult` before it is returned or raised, so that callbacks find their message. If it
-            fails, that is logged, and the result is returned all the same.
+            fails, or takes longer than 5 seconds, that is logged, and the result is returned all the same.
         on_attempt: Called after every POST, with an `Attempt`. See `add_hooks`.
         on_result: Called with every `SendResult`, also with those that `send_otp` raises for.
 
@@ -344,7 +347,8 @@ class OtpClient:
     async def _track(self, result: SendResult, tracker: "DeliveryTracker") -> None:
         """Give the result to the tracker. What goes wrong there changes nothing of what became of the message."""
         try:
-            await tracker.add(result)
+            async with asyncio.timeout(_TRACKER_TIMEOUT):
+                await tracker.add(result)
         except Exception as error:
             # Without the error's text: that of an application's own store may hold anything.
             id_, kind = result.message.cus_message_id, type(error).__name__

@@ -5,6 +5,7 @@ import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from traceback import format_exception
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -15,6 +16,7 @@ from .callbacks import MAX_CALLBACK_BYTES, StatusEvent, parse_callback, verify_c
 from .checks import instance_of, number, optional, validate
 from .clocks import Clock
 from .errors import CallbackVerificationError, ConfigurationError
+from .protocol import redact
 from .signing import Credentials
 
 __all__ = ["HANDLER_ARGS", "AsgiReceiver", "CallbackMiddleware", "EventSink", "aiohttp_receiver"]
@@ -116,9 +118,11 @@ class _Receiver:
                 await self._sink.record(event)
         except web.HTTPException:
             raise  # a sink under aiohttp has chosen the answer itself
-        except Exception:
-            _log.exception(
-                "a callback's events were not stored: it was answered 503, so that the vendor sends it again"
+        except Exception as error:
+            # The error of an application's own sink may quote the recipient's number.
+            trace = "\n".join(redact(line) for part in format_exception(error) for line in part.splitlines())
+            _log.error(
+                "a callback's events were not stored: it was answered 503, so that the vendor sends it again\n%s", trace
             )
             return 503
         return 200

@@ -12,12 +12,12 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import VirtualTimeLoop
+from support import ScriptedTransport, VirtualTimeLoop
 
 from nxotp_async import ApiError, ConfigurationError, OtpMessage, SendResult, SendStatus, StoreError
 from nxotp_async.callbacks import StatusEvent
 from nxotp_async.receivers import aiohttp_receiver
-from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox
+from nxotp_async.sandbox import SANDBOX_CREDENTIALS, CallbackPlan, Fault, Sandbox, sandbox_client
 from nxotp_async.stores import MemoryStore, watching
 from nxotp_async.testing import FakeClock
 from nxotp_async.tracking import DeliveryState, DeliveryTracker
@@ -687,3 +687,19 @@ async def test_a_wait_that_ends_in_vain_says_what_is_known() -> None:
     tracker = DeliveryTracker()
     with pytest.raises(TimeoutError, match=r"not delivered within 0 s; nothing is known of it: OtpClient\(tracker"):
         await tracker.wait("m-1", timeout=0)
+
+
+class HangingTracker(DeliveryTracker):
+    async def add(self, result: SendResult) -> DeliveryState:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+
+def test_a_tracker_that_hangs_holds_up_a_send_for_five_seconds_at_most() -> None:
+    async def send() -> float:
+        options = {"transport": ScriptedTransport(), "tracker": HangingTracker()}
+        result = await sandbox_client("http://127.0.0.1:1", **options).send_otp("+999 555 0100", "482913")
+        assert result.status is SendStatus.ACCEPTED
+        return now()
+
+    assert in_virtual_time(send()) == pytest.approx(5, abs=0.01)

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Final, TypeVar, TypeVarTuple
 
 from ..clocks import Clock
-from ..errors import ConfigurationError, StoreError
+from ..errors import NxOtpError, StoreError
 from ..messages import OtpMessage
 from ..pacing import SharedRate
 from .exchange import Batch, LedgerExchange
@@ -129,8 +129,9 @@ class LedgerQueue:
     async def _ask(self, rate: SharedRate) -> None:
         try:
             self._permits.put_nowait(await rate.acquire(math.inf))
-        except (StoreError, ConfigurationError) as error:
-            self._flow.store_failed(error)
+        except Exception as error:
+            foreign = StoreError(f"the store raised {type(error).__name__}")
+            self._flow.store_failed(error if isinstance(error, NxOtpError) else foreign)
             self.is_stopping = self.is_stopping or self._flow.paused is not None
             self._permits.put_nowait(False)
 

@@ -172,7 +172,7 @@ class BaseStore(ABC):
                 value = change(seen)
                 if value == seen or await self._replace(key, seen, value, ttl):
                     break
-                await self._clock.sleep(self._clock.random() * min(_MAX_PAUSE, 0.001 * 2**tries))
+                await self._clock.sleep(self._clock.random() * min(_MAX_PAUSE, 0.001 * 2.0 ** min(tries, 10)))
         return value
 
     async def wait(self, key: str, seen: bytes | None, *, timeout: float | None) -> bytes | None:

@@ -1,6 +1,7 @@
 """The one connection of each event loop on which a server says which keys have changed."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
@@ -10,6 +11,8 @@ from ..errors import ConfigurationError, StoreError
 from .watching import Watchers
 
 __all__ = ["Listener"]
+
+_log = logging.getLogger("nxotp_async")
 
 _MAX_PAUSE: Final = 2.0  # seconds between two attempts to connect again
 
@@ -47,12 +50,14 @@ class Listener:
                     watchers.wake_all()
                     async for key in keys:
                         watchers.wake(key)
-            except StoreError:
-                failures += 1
             except ConfigurationError as error:
                 watchers.fail(error)
                 return
-            await self._clock.sleep(self._clock.random() * min(_MAX_PAUSE, 0.05 * 2**failures))
+            except Exception as error:
+                failures += 1
+                if not isinstance(error, StoreError):  # whoever waits would never hear of anything again
+                    _log.error("listening to the store failed: %s", type(error).__name__)
+            await self._clock.sleep(self._clock.random() * min(_MAX_PAUSE, 0.05 * 2.0 ** min(failures, 10)))
 
     async def aclose(self) -> None:
         """Stop listening in the running loop, and end its waits."""

@@ -182,13 +182,14 @@ def test_an_outage_of_the_store_is_waited_for_with_ever_longer_pauses() -> None:
     assert len({round(at, 1) for at in store.asked}) <= 8
 
 
-def test_a_store_that_is_down_for_a_minute_pauses_the_run() -> None:
+@pytest.mark.parametrize("error", [StoreError("down"), RuntimeError("a store of one's own")], ids=["ours", "foreign"])
+def test_a_store_that_is_down_for_a_minute_pauses_the_run(error: Exception) -> None:
     def check(ended: Ended, vendor: Vendor) -> None:
         assert isinstance(ended.report.paused, StoreError)
         assert ended.report.counts == {QUEUED: 400}
         assert 60 <= ended.at <= 75
 
-    runs_over(FailingStore(StoreError("down")), check=check)
+    runs_over(FailingStore(error), check=check)
 
 
 def test_a_store_that_cannot_be_used_pauses_the_run_at_once() -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -15,6 +16,8 @@ from nxotp_async import ConfigurationError, NxOtpError, StoreError
 from nxotp_async.stores import Migration, PostgresStore, RedisStore, store_from_url
 from nxotp_async.stores import redis as redis_store
 from nxotp_async.stores.base import BaseStore
+from nxotp_async.stores.listening import Listener
+from nxotp_async.testing import FakeClock
 
 SECRET = "pa55word-in-the-url"
 
@@ -252,3 +255,26 @@ async def test_a_pooler_in_front_of_the_server_is_refused_for_listening(
     with pytest.raises(ConfigurationError, match="listen_url="):
         await store.wait("any", b"1", timeout=30)
     await store.aclose()
+
+
+async def test_listening_goes_on_however_often_it_fails() -> None:
+    """A pause that is doubled at each failure must not become too large to be a number."""
+    failures = [StoreError("away")] * 1_100 + [OSError("unforeseen")]
+    heard = asyncio.Event()
+
+    @asynccontextmanager
+    async def listen() -> AsyncIterator[AsyncIterator[str]]:
+        if failures:
+            raise failures.pop()
+        heard.set()
+        yield forever()
+
+    async def forever() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+    listener = Listener(listen, FakeClock())
+    with listener.watchers().watch("key") as changed:
+        await asyncio.wait_for(heard.wait(), 20)
+        await asyncio.wait_for(changed.wait(), 20)
+    await listener.aclose()
