@@ -1,0 +1,1 @@
+"""Phone numbers verified: a code is sent, checked and sent again, within limits."""
