@@ -45,6 +45,7 @@ PUBLIC: Final = (
     ".stores",
     ".testing",
     ".tracking",
+    ".verification",
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

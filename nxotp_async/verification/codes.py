@@ -32,12 +32,11 @@ class VerificationKey:
     use has a key of its own, as in RFC 5869. So AES, for which Python's own library has nothing, is not needed.
     """
 
-    __slots__ = ("_code", "_message", "_pad", "_tag", "digests")
+    __slots__ = ("_code", "_pad", "_tag", "digests")
 
     def __init__(self, key: bytes) -> None:
-        self._code, self._pad, self._tag, self._message, self.digests = (
-            hmac.digest(key, b"nxotp verification " + use, "sha256")
-            for use in (b"code", b"pad", b"tag", b"message", b"digests")
+        self._code, self._pad, self._tag, self.digests = (
+            hmac.digest(key, b"nxotp verification " + use, "sha256") for use in (b"code", b"pad", b"tag", b"digests")
         )
 
     def __repr__(self) -> str:
@@ -49,10 +48,6 @@ class VerificationKey:
         offset = digest[-1] & 0xF
         number = int.from_bytes(digest[offset : offset + 4], "big") & 0x7FFF_FFFF
         return f"{number % 10**CODE_LENGTH:0{CODE_LENGTH}}"
-
-    def message_id(self, verification_id: str, resends: int) -> str:
-        """Return the ``cus_message_id`` of the message after so many resends. It does not show the id."""
-        return hmac.digest(self._message, f"{resends} {verification_id}".encode(), "sha256")[:16].hex()
 
     def seal(self, verification_id: str, number: str) -> bytes:
         """Encrypt a number of at most 15 digits. Its length does not show."""

@@ -98,12 +98,6 @@ def test_one_number_is_sealed_differently_each_time() -> None:
     assert len({KEY.seal(secrets.token_urlsafe(24), "6281234567890")[:15] for _ in range(100)}) == 100
 
 
-def test_every_message_of_a_verification_has_an_id_of_its_own() -> None:
-    ids = {KEY.message_id(name, resends) for name in ("an-id", "1 an-id") for resends in range(4)}
-    assert len(ids) == 8
-    assert all(len(each) == 32 and each.isalnum() for each in ids)
-
-
 # ---------------------------------------------------------------------------------------------- keys
 
 
