@@ -12,7 +12,7 @@ from nxotp_async.stores.base import BaseStore
 from nxotp_async.testing import FakeClock
 from nxotp_async.verification import Limits, Verifier
 
-KEY: Final = "the key of the tests, and of nothing else"
+KEY: Final = "the key of the tests and of nothing else"
 OFF: Final = dict.fromkeys(
     [
         *("number_per_hour", "number_per_day", "ip_per_hour", "prefix_per_hour", "country_per_hour"),

@@ -11,7 +11,7 @@ import attrs
 
 from ..errors import NxOtpError, RefusalReason, StoreError, VerificationRefusedError
 from ..stores import Store, hashed_key
-from .limits import DAY, Limits, Scope, Usage
+from .limits import DAY, Limits, Scope, Usage, rules_of
 
 __all__ = ["Limiter"]
 
@@ -34,7 +34,7 @@ class Limiter:
 
     def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
         self._store = store
-        self._rules = limits.rules
+        self._rules = rules_of(limits)
         self._secret = secret
         self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue] = {}
 

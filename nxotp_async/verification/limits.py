@@ -11,7 +11,7 @@ from cattrs.preconf.orjson import make_converter
 from ..checks import InvalidValueError, integer, number, optional, validate
 from ..errors import ConfigurationError, RefusalReason, StoreError, VerificationRefusedError
 
-__all__ = ["DAY", "Limits", "Rule", "Scope", "Usage"]
+__all__ = ["DAY", "Limits", "Rule", "Scope", "Usage", "rules_of"]
 
 _HOUR: Final = 3600.0
 DAY: Final = 86_400.0
@@ -71,20 +71,6 @@ class Limits:
     messages_per_day: int | None = attrs.field(default=10_000, validator=_count)
     min_prefix_conversion: float | None = attrs.field(default=0.1, validator=_share)
     min_country_conversion: float | None = attrs.field(default=None, validator=_share)
-
-    @property
-    def rules(self) -> "Mapping[Scope, Rule]":
-        """The rule of each scope that has one."""
-        rules = {
-            Scope.NUMBER: Rule(RefusalReason.NUMBER_LIMIT, self.number_per_hour, self.number_per_day),
-            Scope.IP: Rule(RefusalReason.IP_LIMIT, self.ip_per_hour),
-            Scope.PREFIX: Rule(RefusalReason.PREFIX_LIMIT, self.prefix_per_hour, None, self.min_prefix_conversion, 20),
-            Scope.COUNTRY: Rule(
-                RefusalReason.COUNTRY_LIMIT, self.country_per_hour, None, self.min_country_conversion, 200
-            ),
-            Scope.ALL: Rule(RefusalReason.BUDGET, None, self.messages_per_day),
-        }
-        return {scope: rule for scope, rule in rules.items() if rule.is_on}
 
 
 class Scope(StrEnum):
@@ -188,6 +174,19 @@ class Rule:
             return None
         reason = RefusalReason.LOW_CONVERSION
         return VerificationRefusedError(f"refused: {reason}", reason=reason, retry_after=wait)
+
+
+def rules_of(limits: Limits) -> Mapping[Scope, Rule]:
+    """Return the rule of each scope that has one."""
+    prefix, country = limits.min_prefix_conversion, limits.min_country_conversion
+    rules = {
+        Scope.NUMBER: Rule(RefusalReason.NUMBER_LIMIT, limits.number_per_hour, limits.number_per_day),
+        Scope.IP: Rule(RefusalReason.IP_LIMIT, limits.ip_per_hour),
+        Scope.PREFIX: Rule(RefusalReason.PREFIX_LIMIT, limits.prefix_per_hour, None, prefix, judged_from=20),
+        Scope.COUNTRY: Rule(RefusalReason.COUNTRY_LIMIT, limits.country_per_hour, None, country, judged_from=200),
+        Scope.ALL: Rule(RefusalReason.BUDGET, None, limits.messages_per_day),
+    }
+    return {scope: rule for scope, rule in rules.items() if rule.is_on}
 
 
 def _current(slots: Slots, window: float, now: float) -> dict[int, int]:

@@ -46,13 +46,14 @@ class Verification:
     """A verification, as it was when a method of `Verifier` returned it.
 
     Attributes:
-        id: What `check` and `resend` take: for the person's browser, in a form or a session.
+        id: What `Verifier.check` and `Verifier.resend` take: for the person's browser, in a form or a session.
         status: Where it stands.
         expires_at: When it expires.
         resend_at: From when on the message may be sent again; ``None`` means never.
         checks_left: How many codes may still be checked.
         message_id: The ``cus_message_id`` of the last message, for `DeliveryTracker.wait`.
-        send_status: What is known of the message that was just sent: accepted, or unknown. ``None`` from `get`.
+        send_status: What is known of the message that was just sent: accepted, or unknown. ``None`` from
+            `Verifier.get`.
     """
 
     id: str = attrs.field(repr=False)
@@ -145,7 +146,7 @@ class Verifier:
         ip: str | None = None,
         language_code: Language | str | None = None,
     ) -> Verification:
-        """Send a code to a number, and return the verification, whose ``id`` goes with the code to `check`.
+        """Send a code to a number, and return the verification, whose ``id`` goes with the code to `Verifier.check`.
 
         If it is not known whether the message was accepted, the verification goes on: the person may hold the code.
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nxotp_async import ConfigurationError, RefusalReason, StoreError
-from nxotp_async.verification.limits import Limits, Rule, Scope, Usage
+from nxotp_async.verification.limits import Limits, Rule, Scope, Usage, rules_of
 
 NOW = 1_800_000_000.0
 HOUR, DAY = 3600.0, 86_400.0
@@ -153,9 +153,9 @@ def test_another_wrong_limit_is_refused_by_its_name(name: str, value: Any) -> No
 
 
 def test_every_limit_is_off_with_none_and_what_has_no_limit_is_not_counted() -> None:
-    assert set(Limits().rules) == set(Scope)
+    assert set(rules_of(Limits())) == set(Scope)
     off: dict[str, Any] = dict.fromkeys([*COUNTS, *SHARES])
-    assert Limits(**off).rules == {}
-    assert set(Limits(**{**off, "ip_per_hour": 1}).rules) == {Scope.IP}
-    assert set(Limits(**{**off, "min_country_conversion": 0.1}).rules) == {Scope.COUNTRY}
-    assert set(Limits(number_per_hour=None).rules) == set(Scope)
+    assert rules_of(Limits(**off)) == {}
+    assert set(rules_of(Limits(**{**off, "ip_per_hour": 1}))) == {Scope.IP}
+    assert set(rules_of(Limits(**{**off, "min_country_conversion": 0.1}))) == {Scope.COUNTRY}
+    assert set(rules_of(Limits(number_per_hour=None))) == set(Scope)

@@ -163,7 +163,7 @@ async def test_the_key_comes_from_its_variable(
 ) -> None:
     with pytest.raises(ConfigurationError, match="NXOTP_VERIFICATION_KEY"):
         Verifier(client, store=MemoryStore(), countries="any")
-    monkeypatch.setenv("NXOTP_VERIFICATION_KEY", KEY.replace(",", ""))
+    monkeypatch.setenv("NXOTP_VERIFICATION_KEY", KEY)
     verifier = Verifier(client, store=MemoryStore(), countries="any", clock=clock)
     started = await verifier.start(NUMBER)
     assert (await verifier.check(started.id, code_of(sandbox, DIGITS))).approved
@@ -471,5 +471,9 @@ async def test_nothing_shows_a_code_a_number_or_a_key(
     assert repr(verifier).endswith("countries=['ID'])")
 
 
-def test_unlimited_counts_nothing() -> None:
-    assert not UNLIMITED.rules
+async def test_without_limits_nothing_is_counted(new_verifier: NewVerifier) -> None:
+    store = MemoryStore()
+    verifier = new_verifier(store=store, limits=UNLIMITED)
+    for _ in range(20):
+        await verifier.start(NUMBER, ip="192.0.2.1")
+    assert len(store) == 20
