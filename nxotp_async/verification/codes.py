@@ -1,7 +1,6 @@
 """Codes and numbers under the application's key: nothing that is stored shows either."""
 
 import hmac
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -71,7 +70,7 @@ class VerificationKey:
 
 @sensitive_variables
 def load_keys(
-    key: str | bytes | Iterable[str | bytes] | None, environment: Mapping[str, str] = os.environ
+    key: str | bytes | Iterable[str | bytes] | None, environment: Mapping[str, str]
 ) -> tuple[VerificationKey, ...]:
     """Return the keys: the first one makes verifications, all of them check.
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
-from ..checks import instance_of, optional, validate
+from ..checks import InvalidValueError, instance_of, optional, validate
 from ..client import OtpClient
 from ..clocks import Clock
 from ..codes import MetaCode
@@ -125,7 +125,7 @@ class Verifier:
         clock: Clock | None = None,
     ) -> None:
         self._client = validate("client", instance_of(OtpClient), client, ConfigurationError)
-        self._store = store
+        self._store = validate("store", _parse_store, store, ConfigurationError)
         self._keys = load_keys(key, self._environment)
         self._countries = validate("countries", parse_countries, countries, ConfigurationError)
         self._limits = validate("limits", instance_of(Limits), limits or Limits(), ConfigurationError)
@@ -314,6 +314,13 @@ class Verifier:
             state.checks_left,
             _message_id(verification_id, state.resends),
         )
+
+
+def _parse_store(value: Any) -> Store:  # noqa: ANN401 - a protocol: any class may be a store
+    if not (hasattr(value, "get") and hasattr(value, "update") and hasattr(value, "reserve")):
+        raise InvalidValueError(f"must be a Store, not {type(value).__name__}", "store_from_url() makes one")
+    store: Store = value
+    return store
 
 
 def _key(verification_id: str) -> str:

@@ -103,9 +103,9 @@ def test_one_number_is_sealed_differently_each_time() -> None:
 
 def test_keys_come_from_the_argument_or_the_variable() -> None:
     one, two = "1" * 32, "2" * 40
-    codes = [key.code("an-id") for key in load_keys([one, two.encode()])]
+    codes = [key.code("an-id") for key in load_keys([one, two.encode()], {})]
     assert codes == [key.code("an-id") for key in load_keys(None, {"NXOTP_VERIFICATION_KEY": f" {one},{two} "})]
-    assert [load_keys(one)[0].code("an-id"), load_keys(two)[0].code("an-id")] == codes
+    assert [load_keys(one, {})[0].code("an-id"), load_keys(two, {})[0].code("an-id")] == codes
 
 
 @pytest.mark.parametrize(

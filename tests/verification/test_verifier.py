@@ -449,6 +449,9 @@ async def test_a_prefix_that_approves_too_little_is_refused_and_others_are_not(
         ("limits", 5),
         ("language_code", "klingon"),
         ("client", object()),
+        ("store", None),
+        ("store", "redis://127.0.0.1"),
+        ("store", {}),
     ],
 )
 def test_a_wrong_option_is_named(client: OtpClient, name: str, value: Any) -> None:
