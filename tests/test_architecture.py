@@ -28,6 +28,7 @@ RANKS = [
     {"client_state"},
     {"delivery"},
     {"client"},
+    {"verification"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
     {"demo", "recipients", "testing"},
     {"cli"},
@@ -105,6 +106,8 @@ def test_importing_the_package_loads_neither_a_server_nor_the_command_line() -> 
         "nxotp_async.stores",
         "nxotp_async.pacing",
         "nxotp_async.testing",
+        "nxotp_async.verification",
+        "phonenumbers",
         "nxotp_async.cli",
     ):
         assert name not in loaded

@@ -250,7 +250,7 @@ for module in pkgutil.walk_packages(nxotp_async.__path__, "nxotp_async.", onerro
 print(nxotp_async.__file__)
 """
 NEED_AN_EXTRA = (
-    *("__main__", "bench", "cli", "numbering_plans", "otel"),
+    *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
     *("stores.postgres", "stores.redis", "stores.schema"),
 )
 

@@ -18,6 +18,7 @@ import attrs
 import pytest
 import uvicorn
 from aiohttp import web
+from fastapi.testclient import TestClient
 
 from nxotp_async.sandbox import CallbackPlan, Sandbox
 from nxotp_async.testing import serve_in_thread
@@ -81,6 +82,8 @@ def sandbox(_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     monkeypatch.setenv("NXOTP_ACCESS_KEY", _sandbox.credentials.access_key)
     monkeypatch.setenv("NXOTP_ACCESS_SECRET", _sandbox.credentials.access_secret)
     monkeypatch.setenv("NXOTP_APPKEY", _sandbox.credentials.appkey)
+    monkeypatch.setenv("NXOTP_VERIFICATION_KEY", "the key of the tests and of nothing else")
+    monkeypatch.setenv("NXOTP_STORE", "memory://")
     return _sandbox
 
 
@@ -155,8 +158,8 @@ def test_no_block_goes_untested_without_a_reason(page: Path) -> None:
     assert text.count("It prints:") == sum(block.output is not None for block in blocks)
 
 
-def block_with(text: str) -> str:
-    (block,) = [block.code for block in BLOCKS if block.page == "README.md" and text in block.code]
+def block_with(text: str, page: str = "README.md") -> str:
+    (block,) = [block.code for block in BLOCKS if block.page == page and text in block.code]
     return block
 
 
@@ -199,6 +202,28 @@ def test_the_fastapi_application_sends_codes(sandbox: Sandbox) -> None:
         server.should_exit = True
         thread.join()
     assert sandbox.messages[0].to == "9995550100"
+
+
+def test_the_login_logs_people_in(sandbox: Sandbox) -> None:
+    app = run(block_with("FastAPI(lifespan", "verification.md"))["app"]
+    with TestClient(app, client=("127.0.0.1", 50000)) as browser:
+        started = browser.post("/login", json={"number": "+999 555 0100"})
+        login, code = started.json()["id"], sandbox.messages[0].otp or ""
+        resent = browser.post("/login/resend", json={"id": login})
+        assert (resent.status_code, resent.json()["reason"]) == (429, "too_soon")
+        assert 29 < resent.json()["retry_after"] <= 30
+        wrong = browser.post("/login/check", json={"id": login, "code": str((int(code) + 1) % 10**6)})
+        assert (wrong.status_code, wrong.json()) == (401, {"detail": "wrong"})
+        right = browser.post("/login/check", json={"id": login, "code": f"{code[:3]} {code[3:]}"})
+        assert right.json() == {"number": "9995550100"}
+        again = browser.post("/login/check", json={"id": login, "code": code})
+        assert (again.status_code, again.json()) == (401, {"detail": "spent"})
+        number = browser.post("/login", json={"number": "12"})
+        assert (number.status_code, number.json()["reason"]) == (422, "invalid_number")
+        foreign = browser.post("/login", json={"number": "+1 415 555 2671"})
+        assert (foreign.status_code, foreign.json()["reason"]) == (429, "country")
+        refused = browser.post("/login", json={"number": "999000009003"})
+        assert refused.status_code == 503
 
 
 async def test_the_aiohttp_application_sends_codes(sandbox: Sandbox) -> None:

@@ -24,6 +24,7 @@ PUBLIC = (
     "stores",
     "testing",
     "tracking",
+    "verification",
 )
 MODULES = ["nxotp_async", *(f"nxotp_async.{name}" for name in PUBLIC)]
 

@@ -36,6 +36,7 @@ from nxotp_async import (
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
+    RefusalReason,
     ResponseCode,
     ResultCollector,
     RetryPolicy,
@@ -48,6 +49,7 @@ from nxotp_async import (
     TransientApiError,
     Transport,
     TransportError,
+    VerificationRefusedError,
     sign,
     verify,
 )
@@ -209,6 +211,7 @@ def errors(error: NxOtpError, field: InvalidMessageError, api: ApiError, meta: M
     assert_type(meta.fbtrace_id, str)
     assert_type(meta.details, str)
     assert_type(file.line, int | None)
+    assert_type(VerificationRefusedError("too soon").reason, RefusalReason)
     assert_type(NotSentError("no route").temporary, bool)
 
 
@@ -219,6 +222,7 @@ _ERRORS: tuple[type[NxOtpError], ...] = (
     InputFileError,
     LedgerError,
     StoreError,
+    VerificationRefusedError,
 )
 _VALUE_ERROR: type[ValueError] = InvalidMessageError
 _TRANSPORT: tuple[type[TransportError], ...] = (NotSentError, OutcomeUnknownError)
