@@ -17,6 +17,7 @@ from .exchange import LedgerExchange
 from .flow import FlowControl
 from .ledger import Ledger
 from .ledger_queue import LedgerQueue
+from .pacing import SendRate
 from .schema import MessageState
 
 __all__ = ["Dispatcher", "Report"]
@@ -86,9 +87,10 @@ class Dispatcher:
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
-        self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
+        pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
+        self._flow = FlowControl(pace, policy, reject_on, client.max_concurrency, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
-        self._queue = LedgerQueue(exchange, self._flow, shared_rate, client.max_concurrency, clock)
+        self._queue = LedgerQueue(exchange, self._flow, pace, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
         self._has_run = False
 

@@ -43,6 +43,7 @@ class LedgerQueue:
         self,
         exchange: LedgerExchange,
         flow: FlowControl,
+        pace: SendRate,
         shared_rate: SharedRate | None,
         concurrency: int,
         clock: Clock,
@@ -52,7 +53,7 @@ class LedgerQueue:
         self.is_stopping = False
         self._exchange = exchange
         self._flow = flow
-        self._rate = flow.rate
+        self._rate = pace
         self._shared_rate = shared_rate
         self._permits: asyncio.Queue[bool] = asyncio.Queue()  # of it; False where there is none
         self._asking: set[asyncio.Task[None]] = set()  # for one
