@@ -19,7 +19,7 @@
     │   └── OutcomeUnknownError     it may have been accepted
     ├── CallbackVerificationError   a status callback is not the vendor's
     ├── InputFileError              .line: a file of messages is refused as a whole
-    ├── LedgerError                 a bulk run's ledger cannot be used
+    ├── LedgerError                 .in_use: a bulk run's ledger cannot be used
     ├── VerificationRefusedError    .reason: no message is sent to verify a number
     └── StoreError                  a store that processes share did not do what was asked
 
@@ -273,7 +273,13 @@ class InputFileError(NxOtpError):
 
 
 class LedgerError(NxOtpError):
-    """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written."""
+    """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written.
+
+    Attributes:
+        in_use: Whether that is because another process has it.
+    """
+
+    in_use: bool = False
 
 
 class RefusalReason(StrEnum):

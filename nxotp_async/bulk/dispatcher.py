@@ -86,6 +86,9 @@ class Dispatcher:
         ):
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
+        self._clock = clock
+        self._shared_limit = limit if isinstance(rate, SharedRate) else None
+        self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
         self._flow = FlowControl(pace, policy, reject_on, client.max_concurrency, clock)
@@ -110,9 +113,58 @@ class Dispatcher:
         return self._flow.rate.rate
 
     @property
+    def concurrency(self) -> int:
+        """How many messages may be in flight at present."""
+        return self._queue.concurrency
+
+    @property
     def is_stopping(self) -> bool:
         """Whether nothing more is sent."""
         return self._queue.is_stopping
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is sent until `resume`."""
+        return self._queue.is_paused
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`. What is in flight has its outcome written meanwhile."""
+        self._queue.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._flow.forgive()
+        self._queue.resume()
+
+    def set_rate(self, rate: float | None) -> None:
+        """Change the limit of the rate, at any time.
+
+        Args:
+            rate: Messages a second at the most; ``None`` for no limit. With a `SharedRate`, no more than that.
+
+        Raises:
+            ConfigurationError: It is not more than 0, or more than the shared rate.
+        """
+        validate("rate", optional(number(above=0)), rate, ConfigurationError)
+        if self._shared_limit is not None and (rate is None or rate > self._shared_limit):
+            raise ConfigurationError(f"rate must be at most the shared rate, {self._shared_limit:g} a second")
+        self._flow.rate.limit_to(rate, self._clock.monotonic())
+        self._queue.wake()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change how many messages may be in flight, at any time.
+
+        Args:
+            concurrency: From 1 to the client's ``max_concurrency``.
+
+        Raises:
+            ConfigurationError: It is another number.
+        """
+        validate("concurrency", integer(at_least=1), concurrency, ConfigurationError)
+        if concurrency > self._most:
+            raise ConfigurationError(f"concurrency must be at most {self._most}, the client's max_concurrency")
+        self._queue.concurrency = concurrency
+        self._queue.wake()
 
     def stop(self, *, within: float = 30.0) -> None:
         """Send nothing more; `run` returns when what is in flight has its outcome.

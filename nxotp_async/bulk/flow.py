@@ -109,6 +109,11 @@ class FlowControl:
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
 
+    def forgive(self) -> None:
+        """Forget the failures so far: somebody has paused the run, and says that it can go on."""
+        self._health.accepted()
+        self._holds = 0
+
     def store_failed(self, error: NxOtpError) -> None:
         """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""
         now = self._clock.monotonic()

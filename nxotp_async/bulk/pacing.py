@@ -39,6 +39,14 @@ class SendRate:
         """Messages a second at present; infinite where nothing limits them."""
         return self._adaptive.present(self._counted_at)
 
+    def limit_to(self, limit: float | None, now: float) -> None:
+        """Change the limit. A rate that is lower because the vendor throttles stays lower, and grows back to it."""
+        self._advance(now)
+        was_free = self._rate == self._limit
+        self._limit = math.inf if limit is None else limit
+        self._rate = self._limit if was_free else min(self._rate, self._limit)
+        self._tokens = min(self._tokens, 1.0)
+
     def take(self, wanted: int, now: float) -> int:
         """Return how many of the wanted messages may go now, and count them as gone."""
         self._advance(now)

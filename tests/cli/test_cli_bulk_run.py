@@ -133,6 +133,7 @@ def test_the_summary_as_json_is_valid_complete_and_alone_on_stdout(account: Env)
         "paused": None,
         "stopped": False,
         "receipts": {"sent": 0, "delivered": 0, "read": 0, "failed": 0},
+        "run": None,
     }
     for reason, some in zip(reasons, expected, strict=True):
         assert reason.keys() == {"state", "error", "code", "meta_code", "count", "reason"}
