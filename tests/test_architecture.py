@@ -19,7 +19,7 @@ RANKS = [
     {"phone_numbers"},
     {"messages", "signing"},
     {"results"},
-    {"logs", "protocol", "retry", "callbacks"},
+    {"logs", "protocol", "retry", "callbacks", "rates"},
     {"hooks"},
     {"transports", "streaming", "stores", "receivers"},
     {"tracking", "pacing"},
