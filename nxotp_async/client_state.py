@@ -1,11 +1,14 @@
 """The state that the sends of a client share: one for the client, and one for each event loop."""
 
 import asyncio
+import copy
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from .clock_skew import ClockSkew
 from .clocks import Clock
+from .errors import NotSentError
 from .hooks import Hooks
 from .phone_numbers import load_numbering_plans
 from .rates import RateLimiter
@@ -66,13 +69,12 @@ class ClientState:
         shared_rate: The rate limit, if other processes share it.
         hooks: The hooks for attempts and results.
         tracker: Gets every result, if there is one.
+        refusal: Returns why nothing may be sent at present, or ``None``.
     """
 
     def __init__(
         self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: "float | SharedRate | None"
     ) -> None:
-        self.shared_rate = None if isinstance(rate_limit, int | float) else rate_limit
-        self._rate_limit = rate_limit if isinstance(rate_limit, int | float) else None
         _import_dependencies()
         self.transport = transport
         self.clock = clock
@@ -82,8 +84,21 @@ class ClientState:
         self.accepted_ids = AcceptedIds()
         self.hooks = Hooks()
         self.tracker: DeliveryTracker | None = None
+        self.refusal: Callable[[], NotSentError | None] = lambda: None
+        self.set_limits(max_concurrency, rate_limit)
+
+    def set_limits(self, max_concurrency: int, rate_limit: "float | SharedRate | None") -> None:
+        """Begin anew with these limits for each event loop."""
+        self.shared_rate = None if isinstance(rate_limit, int | float) else rate_limit
+        self._rate_limit = rate_limit if isinstance(rate_limit, int | float) else None
         self._max_concurrency = max_concurrency
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
+
+    def with_limits(self, max_concurrency: int, rate_limit: "float | SharedRate") -> "ClientState":
+        """Return a state with permits and a rate of its own, which shares everything else with this one."""
+        state = copy.copy(self)
+        state.set_limits(max_concurrency, rate_limit)
+        return state
 
     def of_running_loop(self) -> LoopState:
         """Return the state of the running event loop."""
