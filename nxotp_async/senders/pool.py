@@ -272,12 +272,14 @@ class _Member:
         if not alone:
             codes = retry.transient_meta_codes - _THROTTLING
             retry = attrs.evolve(retry, transient_meta_codes=codes) if codes != retry.transient_meta_codes else retry
-        keys = {
-            "access_key": own.access_key,
-            "access_secret": own.access_secret,
-            "appkey": own.appkey or settings.appkey,
-        }
-        return attrs.evolve(settings, business_phone=self.sender.business_phone, retry=retry, **keys)
+        return attrs.evolve(
+            settings,
+            access_key=own.access_key,
+            access_secret=own.access_secret,
+            appkey=own.appkey or settings.appkey,
+            business_phone=self.sender.business_phone,
+            retry=retry,
+        )
 
 
 class _Team:
