@@ -121,7 +121,12 @@ class _Telemetry:
         failure = {} if result.error is None else {"error.type": type(result.error).__name__}
         self._duration.record(result.elapsed, {**self._operation, **failure})
         # A message without attempts may be the duplicate of an equal one that is still in flight.
-        attempts = self._pending.pop(result.message, []) if result.attempts else []
+        attempts = [
+            attempt
+            for by_sender in (*result.history, result)
+            if result.attempts
+            for attempt in self._pending.pop(by_sender.message, [])
+        ]
         self._trace(result, {**outcome, **_details(result.error)}, attempts)
 
     def _trace(self, result: SendResult, outcome: _Attributes, attempts: list[tuple[int, _Attributes]]) -> None:

@@ -71,6 +71,7 @@ class Sandbox:
 
     Attributes:
         credentials: The account's keys.
+        business_phones: The numbers bound to its application, which may change.
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
         max_in_flight: The most requests that were in flight at the same time.
@@ -101,8 +102,8 @@ class Sandbox:
         self.counts: Counter[str] = Counter()
         self.max_in_flight: int = 0
         self._address = host, port
-        self._business_phones = tuple(business_phones)
-        self._first_phone = next(iter(self._business_phones), None)
+        self.business_phones: list[str] = [*business_phones]
+        self._first_phone = next(iter(business_phones), None)
         self._plan = FaultPlan(fault_rate, faults, seed)
         self._limits = WhatsAppLimits(sender_limit, recipient_interval)
         self._latency = validate("latency", number(at_least=0), latency)
@@ -262,7 +263,7 @@ class Sandbox:
         code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000))
         fields = parse_body(body)
         if code is ResponseCode.SUCCESS:
-            code, why = check_body(fields, self.credentials, self._business_phones)
+            code, why = check_body(fields, self.credentials, self.business_phones)
         fields = fields or {}
         to = fields.get("to")
         fault = fault or (MAGIC_RECIPIENTS.get(to) if isinstance(to, str) else None) or _NO_FAULT
