@@ -152,6 +152,9 @@ AUTHENTICATION_CODES: Final = range(1000, 1010)
 """The vendor's family of codes about authentication; its tables do not list all of them."""
 
 
+_Kind = Literal["lasting", "temporary", "throttling", "recipient"]
+
+
 class MetaCode(_Code):
     """A code of Meta's, as it stands inside the vendor's 9099.
 
@@ -161,17 +164,20 @@ class MetaCode(_Code):
         meaning: Meta's meaning of it.
         temporary: Whether Meta documents it as one that passes, so that another attempt may help.
         throttling: Whether everything is sent too fast, and not only what goes to this one recipient.
+        undeliverable: Whether this one recipient cannot be reached, and others can.
     """
 
     temporary: bool
     throttling: bool
+    undeliverable: bool
 
-    def __new__(cls, code: int, kind: Literal["lasting", "temporary", "throttling"], meaning: str) -> Self:  # noqa: D102 - how an enum is constructed is its own affair
+    def __new__(cls, code: int, kind: _Kind, meaning: str) -> Self:  # noqa: D102 - how an enum is constructed is its own affair
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
-        member.temporary = kind != "lasting"
+        member.temporary = kind in ("temporary", "throttling")
         member.throttling = kind == "throttling"
+        member.undeliverable = kind == "recipient"
         return member
 
     APPLICATION_RATE_LIMIT = 4, "throttling", "Application request limit reached"
@@ -179,7 +185,9 @@ class MetaCode(_Code):
     ACCOUNT_RATE_LIMIT = 80007, "throttling", "Rate limit issues"
     THROUGHPUT_LIMIT = 130429, "throttling", "Rate limit hit"
     SERVICE_UNAVAILABLE = 131016, "temporary", "Service unavailable"
-    UNDELIVERABLE = 131026, "lasting", "Message undeliverable"
+    RECIPIENT_IS_SENDER = 131021, "recipient", "Recipient cannot be sender"
+    UNDELIVERABLE = 131026, "recipient", "Message undeliverable"
+    RECIPIENT_NOT_ALLOWED = 131030, "recipient", "Recipient phone number not in allowed list"
     PAIR_RATE_LIMIT = 131056, "temporary", "Pair rate limit hit"
     MAINTENANCE = 131057, "temporary", "Business account is in maintenance mode"
     SERVER_UNAVAILABLE = 133004, "temporary", "Server temporarily unavailable"

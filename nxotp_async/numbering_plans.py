@@ -9,7 +9,7 @@ from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, P
 from .checks import InvalidValueError
 from .errors import InvalidReason
 
-__all__ = ["REGIONS", "TEST_NUMBERS", "check_number", "is_mobile", "number_of_region", "region_of"]
+__all__ = ["REGIONS", "TEST_NUMBERS", "check_number", "number_of_region", "region_and_kind"]
 
 REGIONS: Final = frozenset(phonenumbers.SUPPORTED_REGIONS)
 """The two capital letters of every country that has a numbering plan."""
@@ -97,24 +97,18 @@ def _e164(number: PhoneNumber) -> str:
     return phonenumbers.format_number(number, PhoneNumberFormat.E164).removeprefix("+")
 
 
-def region_of(digits: str) -> str | None:
-    """Return the region of a number in E.164, or ``None`` if it cannot be told.
+def region_and_kind(digits: str) -> tuple[str | None, bool]:
+    """Return the region of a number in E.164, or ``None`` if it cannot be told, and whether it may be a mobile number.
 
     Of a country code that several countries share, only a valid number says whose it is: messages to an invalid one
-    could be anybody's, and cost what they cost there.
+    could be anybody's, and cost what they cost there. It is no mobile number only if it surely is another kind.
     """
     try:
         number = phonenumbers.parse(f"+{digits}")
     except NumberParseException:
-        return None
-    regions = phonenumbers.region_codes_for_country_code(number.country_code or 0)
-    return phonenumbers.region_code_for_number(number) or (regions[0] if len(regions) == 1 else None)
-
-
-def is_mobile(digits: str) -> bool:
-    """Return whether a number in E.164 may be a person's mobile number: ``False`` if it surely is another kind."""
-    try:
-        number = phonenumbers.parse(f"+{digits}")
-    except NumberParseException:
-        return True
-    return phonenumbers.number_type(number) not in _NOT_MOBILE
+        return None, True
+    region = phonenumbers.region_code_for_number(number)
+    if region is None:
+        regions = phonenumbers.region_codes_for_country_code(number.country_code or 0)
+        region = regions[0] if len(regions) == 1 else None
+    return region, phonenumbers.number_type(number) not in _NOT_MOBILE

@@ -3,8 +3,22 @@
 It needs the extra: ``pip install "nxotp_async[verification]"``.
 """
 
+from .events import Action, EventHook, VerificationEvent
+from .fallback import Fallback
 from .limits import Limits
+from .results import Check, Verification
 from .state import CheckStatus, VerificationStatus
-from .verifier import Check, Verification, Verifier
+from .verifier import Verifier
 
-__all__ = ["Check", "CheckStatus", "Limits", "Verification", "VerificationStatus", "Verifier"]
+__all__ = [
+    "Action",
+    "Check",
+    "CheckStatus",
+    "EventHook",
+    "Fallback",
+    "Limits",
+    "Verification",
+    "VerificationEvent",
+    "VerificationStatus",
+    "Verifier",
+]

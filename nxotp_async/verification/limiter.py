@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
+from functools import partial
 from typing import Final
 
 import attrs
@@ -39,21 +40,34 @@ class Limiter:
         self._queues: dict[tuple[asyncio.AbstractEventLoop, str], _Queue] = {}
 
     @asynccontextmanager
-    async def admitted(self, names: Names, now: float) -> AsyncIterator[None]:
+    async def admitted(
+        self,
+        names: Names,
+        now: float,
+        *,
+        meanwhile: Awaitable[object] | None = None,
+        waives: Callable[[], bool] = lambda: False,
+    ) -> AsyncIterator[None]:
         """Count a message that is sent in the block. If the block says that it was not sent, it is not counted.
 
         One that WhatsApp cannot deliver is counted: otherwise anybody could find out who is on WhatsApp.
+
+        Args:
+            names: What it counts in.
+            now: Seconds since the epoch.
+            meanwhile: What else is to be done before the block, at the same time.
+            waives: Says whether a low conversion is no reason to refuse this message.
 
         Raises:
             VerificationRefusedError: A limit is reached. Nothing is counted then.
             StoreError: The store does not answer.
         """
         names = {scope: name for scope, name in names.items() if scope in self._rules}
-        results = await asyncio.gather(
-            *(self._count(scope, name, now) for scope, name in names.items()), return_exceptions=True
-        )
-        counted = {scope: names[scope] for scope, result in zip(names, results, strict=True) if result is None}
-        failures = [result for result in results if result is not None]
+        counts = (self._count(scope, name, now, waives) for scope, name in names.items())
+        others = () if meanwhile is None else (meanwhile,)
+        results = await asyncio.gather(*counts, *others, return_exceptions=True)
+        counted = {scope: names[scope] for scope, result in zip(names, results, strict=False) if result is None}
+        failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             await self._take_back(counted, now)
             raise max(failures, key=_weight)
@@ -64,15 +78,14 @@ class Limiter:
                 await self._take_back(counted, now)
             raise
 
-    async def _count(self, scope: Scope, name: str, now: float) -> None:
+    async def _count(self, scope: Scope, name: str, now: float, waives: Callable[[], bool]) -> None:
         rule = self._rules[scope]
-
-        def change(usage: Usage) -> Usage:
-            if refusal := rule.refusal(usage, now):
-                raise refusal
-            return usage.with_message(now)
-
-        await self._change(scope, name, change)
+        try:
+            await self._change(scope, name, partial(rule.admit, now=now))
+        except VerificationRefusedError as refusal:
+            if refusal.reason is not RefusalReason.LOW_CONVERSION or not waives():
+                raise
+            await self._change(scope, name, partial(attrs.evolve(rule, min_conversion=None).admit, now=now))
 
     async def _take_back(self, names: Names, now: float) -> None:
         def change(usage: Usage) -> Usage:
@@ -134,7 +147,7 @@ class Limiter:
                     usage, each.failure = each.change(usage), None
                 except VerificationRefusedError as refusal:
                     each.failure = refusal
-            return value if usage == before else usage.dump()
+            return value if usage == before else usage.dump() if usage != Usage() else None
 
         try:
             await self._store.update(key, apply, ttl=_TTL)

@@ -164,6 +164,16 @@ class Rule:
             return VerificationRefusedError(f"refused: {self.reason}", reason=self.reason, retry_after=wait)
         return self._low_conversion(usage, now)
 
+    def admit(self, usage: Usage, now: float) -> Usage:
+        """Return the usage after a message more.
+
+        Raises:
+            VerificationRefusedError: It may not be sent now.
+        """
+        if refusal := self.refusal(usage, now):
+            raise refusal
+        return usage.with_message(now)
+
     def _low_conversion(self, usage: Usage, now: float) -> VerificationRefusedError | None:
         if self.min_conversion is None:
             return None

@@ -1,15 +1,19 @@
 """Which numbers are verified, and what is counted together of numbers and IP addresses."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Self
+
+import attrs
 
 from .. import numbering_plans
 from ..checks import InvalidValueError, text
 from ..errors import RefusalReason, VerificationRefusedError
-from ..phone_numbers import parse_region
+from ..phone_numbers import mask_number, parse_number, parse_region
+from .codes import CODE_LENGTH, normalize_code
 from .limits import Scope
 
-__all__ = ["check_number", "parse_countries", "parse_ip", "scopes_of"]
+__all__ = ["Recipient", "parse_countries", "parse_ip", "parse_test_numbers"]
 
 
 def parse_countries(value: object) -> frozenset[str] | None:
@@ -44,28 +48,64 @@ def parse_ip(value: object) -> str:
     return str(address)
 
 
-def check_number(number: str, countries: frozenset[str] | None, *, is_sandbox: bool) -> None:
-    """Refuse a number that no code is sent to.
-
-    Args:
-        number: E.164 digits.
-        countries: The countries that are allowed; ``None`` means all.
-        is_sandbox: Whether test numbers, which belong to no country, are allowed.
+def parse_test_numbers(value: object) -> dict[str, str]:
+    """Return codes by number.
 
     Raises:
-        VerificationRefusedError: It is one.
+        InvalidValueError: A number or a code is none.
     """
-    if number.startswith(numbering_plans.TEST_NUMBERS):
-        is_allowed = is_sandbox
-    else:
-        is_allowed = countries is None or numbering_plans.region_of(number) in countries
-    if not is_allowed:
-        raise VerificationRefusedError("a number of a country that is not allowed", reason=RefusalReason.COUNTRY)
-    if not numbering_plans.is_mobile(number):
-        raise VerificationRefusedError("not a mobile number", reason=RefusalReason.NOT_MOBILE)
+    if not isinstance(value, Mapping):
+        raise InvalidValueError('must be codes by number, {"+999 555 0100": "123456"} for example')
+    codes = {parse_number(number): normalize_code(code) for number, code in value.items()}
+    if not all(codes.values()):
+        raise InvalidValueError(f"must have a code of {CODE_LENGTH} digits for every number")
+    return codes
 
 
-def scopes_of(number: str) -> dict[Scope, str]:
-    """Return what every message to a number counts in."""
-    country = numbering_plans.region_of(number) or ""
-    return {Scope.PREFIX: number[:-4], Scope.COUNTRY: country, Scope.ALL: ""}
+@attrs.frozen
+class Recipient:
+    """A number that a code is sent to, and what is known of it.
+
+    Attributes:
+        number: E.164 digits.
+        country: Its country by two letters, or ``None`` if it cannot be told.
+        is_mobile: Whether it may be a mobile number.
+    """
+
+    number: str = attrs.field(repr=mask_number)
+    country: str | None
+    is_mobile: bool
+
+    @classmethod
+    def of(cls, number: str) -> Self:
+        """Return the recipient with this number."""
+        return cls(number, *numbering_plans.region_and_kind(number))
+
+    @property
+    def prefix(self) -> str:
+        """The number without its last four digits."""
+        return self.number[:-4]
+
+    @property
+    def scopes(self) -> dict[Scope, str]:
+        """What every message to the number counts in."""
+        return {Scope.PREFIX: self.prefix, Scope.COUNTRY: self.country or "", Scope.ALL: ""}
+
+    def check(self, countries: frozenset[str] | None, *, is_sandbox: bool) -> None:
+        """Refuse a number that no code is sent to.
+
+        Args:
+            countries: The countries that are allowed; ``None`` means all.
+            is_sandbox: Whether test numbers, which belong to no country, are allowed.
+
+        Raises:
+            VerificationRefusedError: It is one.
+        """
+        if self.number.startswith(numbering_plans.TEST_NUMBERS):
+            is_allowed = is_sandbox
+        else:
+            is_allowed = countries is None or self.country in countries
+        if not is_allowed:
+            raise VerificationRefusedError("a number of a country that is not allowed", reason=RefusalReason.COUNTRY)
+        if not self.is_mobile:
+            raise VerificationRefusedError("not a mobile number", reason=RefusalReason.NOT_MOBILE)

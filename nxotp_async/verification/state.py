@@ -54,6 +54,7 @@ class VerificationState:
         checks_left: How many codes may still be checked.
         language_code: The template language that was asked for, or ``None``.
         resends: How often the message was sent again.
+        has_fallen_back: Whether another channel was asked to send the code.
         status: Pending, approved or cancelled; `status_at` knows the rest.
         version: The version of this form. A worker does not touch what a newer one has written in another form.
     """
@@ -64,6 +65,7 @@ class VerificationState:
     checks_left: int
     language_code: str | None = None
     resends: int = 0
+    has_fallen_back: bool = False
     status: VerificationStatus = VerificationStatus.PENDING
     version: int = 1
 
@@ -107,6 +109,16 @@ class VerificationState:
         resends = self.resends + 1
         resend_at = now + pauses[resends] if resends < len(pauses) else None
         return attrs.evolve(self, resends=resends, resend_at=resend_at)
+
+    def fallen_back(self, now: float) -> "VerificationState":
+        """Return the state after another channel was asked to send the code: once at most.
+
+        Raises:
+            VerificationRefusedError: It was asked before, or the verification has ended.
+        """
+        if self.has_fallen_back or self.status_at(now) is not VerificationStatus.PENDING:
+            raise VerificationRefusedError("nothing more to send", reason=RefusalReason.NOT_PENDING)
+        return attrs.evolve(self, has_fallen_back=True)
 
     def cancelled(self) -> "VerificationState":
         """Return the state after it was cancelled. One that was approved stays so."""

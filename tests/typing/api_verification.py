@@ -3,15 +3,51 @@
 from datetime import datetime
 from typing import assert_type
 
-from nxotp_async import Clock, OtpClient, SendStatus
+from nxotp_async import Clock, OtpClient, OtpMessage, RefusalReason, SendStatus
+from nxotp_async.otel import instrument_verifier
 from nxotp_async.stores import Store
-from nxotp_async.verification import Check, CheckStatus, Limits, Verification, VerificationStatus, Verifier
+from nxotp_async.verification import (
+    Action,
+    Check,
+    CheckStatus,
+    EventHook,
+    Fallback,
+    Limits,
+    Verification,
+    VerificationEvent,
+    VerificationStatus,
+    Verifier,
+)
 
 
 def verifiers(client: OtpClient, store: Store, clock: Clock) -> None:
     Verifier(client, store=store, countries={"ID", "SG"})
     Verifier(client, store=store, countries="any", key="key", language_code="id", clock=clock, limits=Limits())
     Verifier(client, store=store, countries=["ID"], key=[b"new", "old"])
+
+
+def on_event(event: VerificationEvent) -> None:
+    assert_type(event.action, Action)
+    assert_type(event.status, SendStatus | CheckStatus | None)
+    assert_type(event.reason, RefusalReason | None)
+    assert_type(event.number, str | None)
+    assert_type(event.prefix, str | None)
+    assert_type(event.country, str | None)
+    assert_type(event.message_id, str | None)
+
+
+async def send_elsewhere(message: OtpMessage) -> None:
+    assert_type(message.code, str)
+
+
+async def hooks(client: OtpClient, store: Store, sms: Fallback) -> None:
+    for fallback in (sms, send_elsewhere):
+        async with Verifier(client, store=store, countries="any", fallback=fallback, fallback_after=20) as verifier:
+            verifier.add_hook(on_event)
+            assert_type(verifier.hooks, tuple[EventHook, ...])
+            instrument_verifier(verifier)
+    Verifier(client, store=store, countries="any", on_event=on_event, on_low_conversion=lambda event: not event.country)
+    Verifier(client, store=store, countries="any", test_numbers={"+999 555 0100": "123456"})
 
 
 def limits() -> None:
@@ -30,6 +66,7 @@ async def a_login(verifier: Verifier) -> None:
     assert_type(started.resend_at, datetime | None)
     assert_type(started.checks_left, int)
     assert_type(started.message_id, str)
+    assert_type(started.has_fallen_back, bool)
     assert_type(started.send_status, SendStatus | None)
     check = await verifier.check(started.id, "482913")
     assert_type(check, Check)
