@@ -104,7 +104,7 @@ class Verifier:
             every country, also those where a message costs a hundred times as much.
         limits: How often. Default: ``Limits()``.
         language_code: The template language of messages. Default: the client's.
-        clock: The source of time.
+        clock: The source of time. Default: the client's.
 
     Raises:
         ConfigurationError: An argument is missing or wrong.
@@ -130,12 +130,17 @@ class Verifier:
         self._countries = validate("countries", parse_countries, countries, ConfigurationError)
         self._limits = validate("limits", instance_of(Limits), limits or Limits(), ConfigurationError)
         self._language_code = validate("language_code", optional(Language.parse), language_code, ConfigurationError)
-        self._clock = clock or Clock()
+        self._clock = clock or client.state.clock
         self._limiter = Limiter(store, self._limits, self._keys[0].digests)
 
     def __repr__(self) -> str:
         countries = "any" if self._countries is None else sorted(self._countries)
         return f"Verifier({self._client!r}, countries={countries})"
+
+    @property
+    def clock(self) -> Clock:
+        """The source of time."""
+        return self._clock
 
     @sensitive_variables
     async def start(
