@@ -51,6 +51,9 @@ PUBLIC: Final = (
     ".testing",
     ".tracking",
     ".verification",
+    ".verification.aiohttp",
+    ".verification.django",
+    ".verification.fastapi",
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -195,6 +198,16 @@ def test_every_reason_of_a_refused_verification_and_everything_a_check_finds_is_
     ]
     assert sorted({*told} - {"resend"}) == sorted(RefusalReason)
     assert [row[0] for row in table("verification.md", "`check.status`")] == [f"`{status}`" for status in CheckStatus]
+
+
+def test_every_reason_of_a_refused_verification_is_on_the_page_of_the_endpoints() -> None:
+    page = (DOCS / "endpoints.md").read_text(encoding="utf-8")
+    told = {reason for row in table("endpoints.md", "status") for reason in re.findall(r"`(\w+)`", row[1])}
+    hidden = re.search(r"Which limit it is \(([^)]+)\)", page)
+    assert hidden is not None
+    told |= set(re.findall(r"`(\w+)`", hidden[1]))
+    own = {"field", "limit", "unavailable", "not_json", "too_large"}
+    assert told == own | set(RefusalReason) | set(CheckStatus) - {CheckStatus.APPROVED}
 
 
 def test_the_limits_on_the_page_are_the_defaults() -> None:

@@ -25,6 +25,9 @@ PUBLIC = (
     "testing",
     "tracking",
     "verification",
+    "verification.aiohttp",
+    "verification.django",
+    "verification.fastapi",
 )
 MODULES = ["nxotp_async", *(f"nxotp_async.{name}" for name in PUBLIC)]
 

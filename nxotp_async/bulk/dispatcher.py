@@ -90,10 +90,10 @@ class Dispatcher:
         self._shared_limit = limit if isinstance(rate, SharedRate) else None
         self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
-        pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
-        self._flow = FlowControl(pace, policy, reject_on, client.max_concurrency, clock)
+        self._pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
+        self._flow = FlowControl(self._pace, policy, reject_on, client.max_concurrency, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
-        self._queue = LedgerQueue(exchange, self._flow, pace, shared_rate, client.max_concurrency, clock)
+        self._queue = LedgerQueue(exchange, self._flow, self._pace, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
         self._has_run = False
 
@@ -110,7 +110,7 @@ class Dispatcher:
     @property
     def rate(self) -> float:
         """Messages a second at the most, at present; infinite where nothing limits them."""
-        return self._flow.rate.rate
+        return self._pace.rate
 
     @property
     def concurrency(self) -> int:
@@ -148,7 +148,7 @@ class Dispatcher:
         validate("rate", optional(number(above=0)), rate, ConfigurationError)
         if self._shared_limit is not None and (rate is None or rate > self._shared_limit):
             raise ConfigurationError(f"rate must be at most the shared rate, {self._shared_limit:g} a second")
-        self._flow.rate.limit_to(rate, self._clock.monotonic())
+        self._pace.limit_to(rate, self._clock.monotonic())
         self._queue.wake()
 
     def set_concurrency(self, concurrency: int) -> None:

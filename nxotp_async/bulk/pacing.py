@@ -42,9 +42,7 @@ class SendRate:
     def limit_to(self, limit: float | None, now: float) -> None:
         """Change the limit. A rate that is lower because the vendor throttles stays lower, and grows back to it."""
         self._advance(now)
-        was_free = self._rate == self._limit
-        self._limit = math.inf if limit is None else limit
-        self._rate = self._limit if was_free else min(self._rate, self._limit)
+        self._adaptive = self._adaptive.limited_to(math.inf if limit is None else limit, now)
         self._tokens = min(self._tokens, 1.0)
 
     def take(self, wanted: int, now: float) -> int:

@@ -76,7 +76,7 @@ class Verifier:
             returns ``True``, the message is sent. Default: it is refused.
         test_numbers: Numbers whose codes are always the same, ``{"+999 555 0100": "123456"}``, for tests. They are
             refused unless the client sends to loopback.
-        clock: The source of time.
+        clock: The source of time. Default: the client's.
 
     Raises:
         ConfigurationError: An argument is missing or wrong.
@@ -108,7 +108,7 @@ class Verifier:
         self._countries = validate("countries", parse_countries, countries, ConfigurationError)
         self._limits = validate("limits", instance_of(Limits), limits or Limits(), ConfigurationError)
         self._language_code = validate("language_code", optional(Language.parse), language_code, ConfigurationError)
-        self._clock = clock or Clock()
+        self._clock = clock or client.state.clock
         self._limiter = Limiter(store, self._limits, self._keys[0].digests)
         self._verifications = Verifications(store, self._ttl)
         self._events = Events()
@@ -163,6 +163,11 @@ class Verifier:
     def __repr__(self) -> str:
         countries = "any" if self._countries is None else sorted(self._countries)
         return f"Verifier({self._client!r}, countries={countries})"
+
+    @property
+    def clock(self) -> Clock:
+        """The source of time."""
+        return self._clock
 
     @sensitive_variables
     async def start(

@@ -1,9 +1,15 @@
 """What type checkers see of `verification`. Nothing here is ever run."""
 
 from datetime import datetime
-from typing import assert_type
+from typing import Annotated, Any, assert_type
 
-from nxotp_async import Clock, OtpClient, OtpMessage, RefusalReason, SendStatus
+from aiohttp import web
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import URLPattern, include, path
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+
+from nxotp_async import Clock, NxOtpError, OtpClient, OtpMessage, RefusalReason, SendStatus
 from nxotp_async.otel import instrument_verifier
 from nxotp_async.stores import Store
 from nxotp_async.verification import (
@@ -18,6 +24,11 @@ from nxotp_async.verification import (
     VerificationStatus,
     Verifier,
 )
+from nxotp_async.verification.aiohttp import VERIFIER, verification_routes
+from nxotp_async.verification.aiohttp import problem_response as response_of_aiohttp
+from nxotp_async.verification.django import problem_response as response_of_django
+from nxotp_async.verification.django import verification_urls
+from nxotp_async.verification.fastapi import get_verifier, problem_response, verification_router
 
 
 def verifiers(client: OtpClient, store: Store, clock: Clock) -> None:
@@ -77,3 +88,48 @@ async def a_login(verifier: Verifier) -> None:
     assert_type(await verifier.resend(started.id), Verification)
     assert_type(await verifier.cancel(started.id), None)
     assert_type(await verifier.get(started.id), Verification | None)
+    assert_type(verifier.clock, Clock)
+
+
+def in_fastapi(app: FastAPI) -> None:
+    async def log_in(request: Request, number: str) -> dict[str, Any]:
+        return {"number": number}
+
+    async def redirect(request: Request, number: str) -> RedirectResponse:
+        return RedirectResponse("/")
+
+    async def start(verifier: Annotated[Verifier, Depends(get_verifier)]) -> None: ...
+
+    app.include_router(verification_router(log_in), prefix="/login")
+    app.include_router(verification_router(redirect, region="ID"), prefix="/login")
+    app.post("/")(start)
+    app.exception_handler(NxOtpError)(problem_response)
+
+
+def in_aiohttp(app: web.Application, verifier: Verifier, error: NxOtpError) -> None:
+    async def log_in(request: web.Request, number: str) -> dict[str, Any]:
+        return {"number": number}
+
+    async def redirect(request: web.Request, number: str) -> web.Response:
+        return web.Response()
+
+    app[VERIFIER] = verifier
+    app.add_routes(verification_routes("/login", log_in))
+    assert_type(verification_routes("/login", redirect, region="ID"), list[web.RouteDef])
+    assert_type(response_of_aiohttp(error), web.StreamResponse)
+
+
+def in_django(verifier: Verifier, error: NxOtpError) -> None:
+    async def log_in(request: HttpRequest, number: str) -> JsonResponse:
+        return JsonResponse({"number": number})
+
+    async def redirect(request: HttpRequest, number: str) -> dict[str, Any] | HttpResponse:
+        return {}
+
+    path("login/", include(verification_urls(lambda: verifier, log_in)))
+    assert_type(verification_urls(lambda: verifier, redirect, region="ID"), list[URLPattern])
+    assert_type(response_of_django(error), HttpResponseBase)
+
+
+def in_any(error: NxOtpError, request: Request) -> None:
+    assert_type(problem_response(request, error), Response)
