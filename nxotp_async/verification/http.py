@@ -22,8 +22,8 @@ from ..errors import (
 )
 from ..messages import check_field
 from ..phone_numbers import parse_region
+from . import Verification, Verifier
 from .numbers import parse_ip
-from .verifier import Verification, Verifier
 
 __all__ = ["ACTIONS", "MAX_BODY", "NO_STORE", "Answer", "Endpoints", "problem"]
 
