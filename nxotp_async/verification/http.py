@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..messages import check_field
 from ..phone_numbers import parse_region
-from . import Verification, Verifier
+from . import CheckStatus, Verification, Verifier
 from .numbers import parse_ip
 
 __all__ = ["ACTIONS", "MAX_BODY", "NO_STORE", "Answer", "Endpoints", "problem"]
@@ -131,7 +131,8 @@ class Endpoints(Generic[Request, Response]):
             check = await verifier.check(*required)
         except NxOtpError as error:
             return problem(error)
-        return check.number or _problem(HTTPStatus.FORBIDDEN, check.status, checks_left=check.checks_left)
+        left = {"checks_left": check.checks_left} if check.status is CheckStatus.WRONG else {}
+        return check.number or _problem(HTTPStatus.FORBIDDEN, check.status, **left)
 
     async def _start(self, verifier: Verifier, fields: Mapping[str, Any], ip: str | None) -> Answer:
         region, language_code = fields.get("region", self._region), fields.get("language_code")
