@@ -3,8 +3,13 @@
 import re
 from typing import Final
 
-import phonenumbers
-from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, PhoneNumberType
+try:
+    import phonenumbers
+    from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, PhoneNumberType
+except ImportError as error:
+    raise ImportError(
+        'phonenumbers is not installed: it comes with  pip install "nxotp_async[verification]"', name="phonenumbers"
+    ) from error
 
 from .checks import InvalidValueError
 from .errors import InvalidReason

@@ -277,6 +277,12 @@ def test_without_its_extra_the_command_says_what_to_install(core: Environment, c
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("module", ["verification", "verification.aiohttp"])
+def test_without_its_extra_a_verifier_says_what_to_install(core: Environment, module: str) -> None:
+    done = core.python("-c", f"import nxotp_async.{module}")
+    assert done.stderr.splitlines()[-1].endswith('pip install "nxotp_async[verification]"')
+
+
 def test_with_its_extra_the_command_tells_its_version(with_cli: Environment) -> None:
     done = with_cli.run("nxotp", "--version")
     assert (done.stdout, done.stderr) == (f"nxotp, version {nxotp_async.__version__}\n", "")

@@ -6,8 +6,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from ..errors import ConfigurationError, NxOtpError
+from . import Verifier
 from .http import ACTIONS, MAX_BODY, NO_STORE, Answer, Endpoints, problem
-from .verifier import Verifier
 
 __all__ = ["VERIFIER", "problem_response", "verification_routes"]
 

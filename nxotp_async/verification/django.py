@@ -8,8 +8,8 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_POST
 
 from ..errors import NxOtpError
+from . import Verifier
 from .http import ACTIONS, MAX_BODY, NO_STORE, Answer, Endpoints, problem
-from .verifier import Verifier
 
 __all__ = ["problem_response", "verification_urls"]
 

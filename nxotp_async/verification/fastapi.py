@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from ..errors import ConfigurationError, NxOtpError
+from . import Verifier
 from .http import ACTIONS, MAX_BODY, NO_STORE, Answer, Endpoints, problem
-from .verifier import Verifier
 
 __all__ = ["get_verifier", "problem_response", "verification_router"]
 

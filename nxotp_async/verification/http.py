@@ -22,9 +22,8 @@ from ..errors import (
 )
 from ..messages import check_field
 from ..phone_numbers import parse_region
+from . import CheckStatus, Verification, Verifier
 from .numbers import parse_ip
-from .results import Verification
-from .verifier import Verifier
 
 __all__ = ["ACTIONS", "MAX_BODY", "NO_STORE", "Answer", "Endpoints", "problem"]
 
@@ -34,8 +33,7 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {"start": ("number",), "resend":
 """The endpoints, and the fields that each must be given."""
 MAX_BODY: Final = 4096  # bytes
 NO_STORE: Final = ("Cache-Control", "no-store")
-_TRY_LATER: Final = "limit"  # which limit it is would tell an attacker what to change
-_RESEND: Final = frozenset({RefusalReason.TOO_SOON, RefusalReason.NO_RESENDS_LEFT, RefusalReason.NOT_PENDING})
+_LIMIT: Final = "limit"  # which limit it is would tell an attacker what to change
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -61,9 +59,8 @@ class Answer:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of the answer."""
-        headers = dict([NO_STORE, ("Content-Type", "application/json")])
-        if self.status >= HTTPStatus.BAD_REQUEST:
-            headers["Content-Type"] = "application/problem+json"
+        kind = "problem+json" if self.status >= HTTPStatus.BAD_REQUEST else "json"
+        headers = dict([NO_STORE, ("Content-Type", f"application/{kind}")])
         if retry_after := self.content.get("retry_after"):
             headers["Retry-After"] = str(retry_after)
         return headers
@@ -90,7 +87,6 @@ class Endpoints(Generic[Request, Response]):
         self._region = validate("region", optional(parse_region), region, ConfigurationError)
         self._has_warned = False
 
-    @sensitive_variables
     async def respond(
         self, action: str, verifier: Verifier, request: Request, *, content_type: str, body: bytes, ip: str | None
     ) -> Answer | Response:
@@ -104,6 +100,18 @@ class Endpoints(Generic[Request, Response]):
             body: The request's body, or as much of it as is longer than `MAX_BODY`.
             ip: The address of the person, as the server knows it.
         """
+        answer = await self._answer(action, verifier, content_type, body, ip)
+        if isinstance(answer, Answer):
+            return answer
+        del body  # error reporters show the local variables of this frame if the application's function raises
+        result = await self._on_approved(request, answer)
+        return Answer(HTTPStatus.OK, result) if isinstance(result, dict) else result
+
+    @sensitive_variables
+    async def _answer(
+        self, action: str, verifier: Verifier, content_type: str, body: bytes, ip: str | None
+    ) -> Answer | str:
+        """Return the answer, or the number that was verified."""
         if content_type.partition(";")[0].strip().lower() != "application/json":
             return _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_json")
         if len(body) > MAX_BODY:
@@ -123,10 +131,8 @@ class Endpoints(Generic[Request, Response]):
             check = await verifier.check(*required)
         except NxOtpError as error:
             return problem(error)
-        if check.number is None:
-            return _problem(HTTPStatus.FORBIDDEN, check.status, checks_left=check.checks_left)
-        result = await self._on_approved(request, check.number)
-        return Answer(HTTPStatus.OK, result) if isinstance(result, dict) else result
+        left = {"checks_left": check.checks_left} if check.status is CheckStatus.WRONG else {}
+        return check.number or _problem(HTTPStatus.FORBIDDEN, check.status, **left)
 
     async def _start(self, verifier: Verifier, fields: Mapping[str, Any], ip: str | None) -> Answer:
         region, language_code = fields.get("region", self._region), fields.get("language_code")
@@ -157,7 +163,7 @@ def problem(error: NxOtpError) -> Answer:
     if isinstance(error, VerificationRefusedError) and retry_after is None:
         return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.reason)
     if isinstance(error, VerificationRefusedError):
-        reason = error.reason if error.reason in _RESEND else _TRY_LATER
+        reason = error.reason if error.reason is RefusalReason.TOO_SOON else _LIMIT
         return _problem(HTTPStatus.TOO_MANY_REQUESTS, reason, retry_after=retry_after)
     _log.error("a verification failed: %s: %s", type(error).__name__, error)
     more = {} if retry_after is None else {"retry_after": retry_after}

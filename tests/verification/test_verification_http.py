@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import traceback
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,6 +29,7 @@ from web_servers import aiohttp_server, impatient_uvicorn, uvicorn_server  # noq
 import nxotp_async.verification.aiohttp as in_aiohttp
 import nxotp_async.verification.django as in_django
 import nxotp_async.verification.fastapi as in_fastapi
+import nxotp_async.verification.http
 from nxotp_async import ConfigurationError, NxOtpError, StoreError
 from nxotp_async.sandbox import Fault, Sandbox
 from nxotp_async.stores import MemoryStore
@@ -220,7 +222,7 @@ async def test_a_wrong_code_says_how_many_more_may_be_tried(login: Login, sandbo
         status, content = await login.post("check", id=started, code=wrong(code))
         assert (status, content["reason"], content["checks_left"]) == (403, "wrong", left)
     status, content = await login.post("check", id=started, code=code)
-    assert (status, content["reason"], content["checks_left"]) == (403, "spent", 0)
+    assert (status, content) == (403, {"title": "Forbidden", "status": 403, "reason": "spent"})
     assert not login.approvals
 
 
@@ -265,6 +267,24 @@ async def test_a_request_says_the_region_and_the_language(new_login: NewLogin, s
         for field in ("region", "language_code"):
             status, content = await login.post("start", number=NUMBER, **{field: "XX"})
             assert (status, content["field"], content["reason"]) == (422, field, "unknown_value")
+
+
+async def test_what_the_application_raises_leaves_with_its_frames_and_without_the_code(
+    verifier: Verifier, sandbox: Sandbox
+) -> None:
+    async def fail(_: None, number: str) -> dict[str, Any]:
+        raise NxOtpError("the application's own")
+
+    started = await verifier.start(NUMBER)
+    body = orjson.dumps({"id": started.id, "code": code_of(sandbox, DIGITS)})
+    endpoints: Endpoints[None, None] = Endpoints(fail, None)
+    with pytest.raises(NxOtpError) as caught:
+        await endpoints.respond("check", verifier, None, content_type="application/json", body=body, ip=None)
+    assert [entry.name for entry in caught.traceback][-2:] == ["respond", "fail"]
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    shown.stack[:] = [frame for frame in shown.stack if frame.filename == nxotp_async.verification.http.__file__]
+    assert shown.stack
+    assert code_of(sandbox, DIGITS) not in "".join(shown.format())
 
 
 # ---------------------------------------------------------------------------------------------- refusals
