@@ -142,6 +142,11 @@ class OtpClient:
         return self._settings.url
 
     @property
+    def settings(self) -> Settings:
+        """The settings of this client or view, to look at. They hold the keys, and are not shown by ``repr``."""
+        return self._settings
+
+    @property
     def state(self) -> ClientState:
         """What this client and its views have in common, to look at: what is in flight, the retry quota, the hooks."""
         return self._state
@@ -337,12 +342,16 @@ class OtpClient:
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
             return self._refuse_duplicate(message)
         try:
-            result = await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
+            result = await self._attempt(message)
         finally:
             del in_flight[cus_message_id]
         if self._state.tracker is not None:
             await self._track(result, self._state.tracker)
         return result
+
+    async def _attempt(self, message: OtpMessage) -> SendResult:
+        """Make the attempts for a message that is complete, and return the result."""
+        return await Delivery(message, self._settings, self._state, self._state.of_running_loop()).run()
 
     async def _track(self, result: SendResult, tracker: "DeliveryTracker") -> None:
         """Give the result to the tracker. What goes wrong there changes nothing of what became of the message."""

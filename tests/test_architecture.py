@@ -28,6 +28,7 @@ RANKS = [
     {"client_state"},
     {"delivery"},
     {"client"},
+    {"sms"},
     {"verification"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
     {"demo", "recipients", "testing"},

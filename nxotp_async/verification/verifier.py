@@ -66,7 +66,7 @@ class Verifier:
         limits: How often. Default: ``Limits()``.
         language_code: The template language of messages. Default: the client's.
         fallback: Sends a code over another channel if WhatsApp cannot deliver it: a coroutine function that is
-            called with the message. Of all processes together, it is called
+            called with the message, such as `SmsFallback`. Of all processes together, it is called
             once at most for a verification. Its messages count in the limits, too.
         fallback_after: Seconds after which it is called as well, if no callback has said by then that the message was
             delivered. It needs the client's ``tracker``, and the verifier must be closed: ``async with``. A process
