@@ -24,6 +24,7 @@ from .transports import Answer
 __all__ = ["SMS_PATH", "SmsFallback", "decode_sms", "encode_sms", "sms_headers"]
 
 SMS_PATH: Final = "/api/sms/mtsend_v2"
+"""The path of the service's URL."""
 _ACTION: Final = "mtsend"
 _BIZ_TYPE: Final = "3"
 _CODE: Final = "{code}"

@@ -106,16 +106,18 @@ class Verifier:
         self._client = client
         self._keys = load_keys(key, self._environment)
         self._countries = validate("countries", parse_countries, countries, ConfigurationError)
-        self._limits = validate("limits", instance_of(Limits), limits or Limits(), ConfigurationError)
+        self._limits = validate(
+            "limits", instance_of(Limits), Limits() if limits is None else limits, ConfigurationError
+        )
         self._language_code = validate("language_code", optional(Language.parse), language_code, ConfigurationError)
-        self._clock = clock or Clock()
+        self._clock = validate("clock", instance_of(Clock), Clock() if clock is None else clock, ConfigurationError)
         self._limiter = Limiter(store, self._limits, self._keys[0].digests)
         self._verifications = Verifications(store, self._ttl)
         self._events = Events()
         self.add_hook(on_event)
         validate("on_low_conversion", optional(parse_hook), on_low_conversion, ConfigurationError)
         validate("fallback", optional(_parse_fallback), fallback, ConfigurationError)
-        test_codes = validate("test_numbers", parse_test_numbers, test_numbers or {}, ConfigurationError)
+        test_codes = validate("test_numbers", optional(parse_test_numbers), test_numbers, ConfigurationError) or {}
         if test_codes and not is_loopback(URL(client.url).host or ""):
             raise ConfigurationError("test_numbers must not be set unless the client sends to loopback")
         self._fallbacks = None if fallback_after is None else self._fallbacks_after(fallback_after, fallback)

@@ -445,7 +445,11 @@ async def test_a_prefix_that_approves_too_little_is_refused_and_others_are_not(
     [
         *(("countries", value) for value in ([], set(), "ID", b"ID", None, {"XX"}, [5], "ANY")),
         ("key", "short"),
+        ("key", 5),
         ("limits", 5),
+        ("limits", {}),
+        ("clock", 5),
+        ("test_numbers", []),
         ("language_code", "klingon"),
         ("client", object()),
         ("store", None),
