@@ -76,7 +76,7 @@ class Verifier:
             returns ``True``, the message is sent. Default: it is refused.
         test_numbers: Numbers whose codes are always the same, ``{"+999 555 0100": "123456"}``, for tests. They are
             refused unless the client sends to loopback.
-        clock: The source of time.
+        clock: The source of time. Default: the client's.
 
     Raises:
         ConfigurationError: An argument is missing or wrong.
@@ -110,7 +110,9 @@ class Verifier:
             "limits", instance_of(Limits), Limits() if limits is None else limits, ConfigurationError
         )
         self._language_code = validate("language_code", optional(Language.parse), language_code, ConfigurationError)
-        self._clock = validate("clock", instance_of(Clock), Clock() if clock is None else clock, ConfigurationError)
+        self._clock = validate(
+            "clock", instance_of(Clock), client.state.clock if clock is None else clock, ConfigurationError
+        )
         self._limiter = Limiter(store, self._limits, self._keys[0].digests)
         self._verifications = Verifications(store, self._ttl)
         self._events = Events()
@@ -280,7 +282,9 @@ class Verifier:
     async def cancel(self, verification_id: str) -> None:
         """Have no code approved any more. One that was approved stays so, and an unknown id does nothing."""
         before = await self._verifications.get(verification_id)
-        if before is not None:
+        if before is None:
+            return
+        with suppress(VerificationRefusedError):  # it has just expired in the store
             after = await self._verifications.change(verification_id, VerificationState.cancelled)
             _, number = self._unseal(verification_id, before)
             if after != before:

@@ -360,6 +360,24 @@ async def test_an_outage_of_the_store_is_reported_and_breaks_nothing() -> None:
     assert what(events) == [(Action.START, SendStatus.ACCEPTED, None), (Action.FALLBACK, SendStatus.NOT_SENT, None)]
 
 
+def test_a_store_that_is_closed_ends_the_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        watched = Watched()
+        await watched.verifier.start(NUMBER)
+        await asyncio.sleep(1)
+        await watched.tracker._store.aclose()
+        await asyncio.sleep(30)
+        assert not watched.calls
+
+    in_virtual_time(main)()
+    assert "no fallback for message" in caplog.text
+
+
+async def test_without_a_fallback_there_is_nothing_to_close(client: OtpClient) -> None:
+    async with Verifier(client, store=MemoryStore(), key=KEY, countries="any") as verifier:
+        await verifier.aclose()
+
+
 # ---------------------------------------------------------------------------------------------- configuration
 
 
