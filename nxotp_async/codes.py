@@ -17,7 +17,7 @@ from .errors import (
     TransientApiError,
 )
 
-__all__ = ["AUTHENTICATION_CODES", "MetaCode", "ResponseCode"]
+__all__ = ["AUTHENTICATION_CODES", "MetaCode", "ResponseCode", "SmsCode", "VendorCode"]
 
 
 class _Code(IntEnum):
@@ -35,8 +35,8 @@ class _Code(IntEnum):
         return next((member for member in cls if member == code), None)
 
 
-class ResponseCode(_Code):
-    """A code of the vendor's tables ("WhatsApp API otp" and "WhatsApp API mt").
+class VendorCode(_Code):
+    """A code of one of the vendor's tables.
 
     Attributes:
         meaning: The vendor's meaning of it.
@@ -54,6 +54,16 @@ class ResponseCode(_Code):
         member.meaning = meaning
         member.advice = advice
         return member
+
+
+class ResponseCode(VendorCode):
+    """A code of the vendor's tables "WhatsApp API otp" and "WhatsApp API mt".
+
+    Attributes:
+        meaning: The vendor's meaning of it.
+        advice: What to do about it, one sentence without a full stop.
+        error_class: The error it becomes.
+    """
 
     SUCCESS = 0, ApiError, "request successful", "nothing to do"
     REQUEST_FAILED = (
@@ -146,6 +156,22 @@ class ResponseCode(_Code):
         "template does not exist or is of low quality",
         "check that the account has an approved template for this language and category",
     )
+
+
+class SmsCode(VendorCode):
+    """A code of the vendor's SMS service, as far as its page says what it means. `nxotp_async.sms` uses it.
+
+    Attributes:
+        meaning: The vendor's meaning of it.
+        advice: What to do about it, one sentence without a full stop.
+        error_class: The error it becomes.
+    """
+
+    INSUFFICIENT_BALANCE = 3, AccountError, "insufficient account balance", "recharge the account"
+    WRONG_NUMBER = 6, ApiError, "wrong number", "check that it is a mobile number of a country with SMS"
+    IP_NOT_ALLOWED = 9, AccountError, "IP address not allowed", "have the vendor allow this machine's address"
+    NUMBER_LIMIT = 27, ApiError, "five messages an hour to one number", "wait an hour, or use another channel"
+    RATE_LIMIT = 28, TransientApiError, "too many messages a second", "usually passes by itself; send more slowly"
 
 
 AUTHENTICATION_CODES: Final = range(1000, 1010)

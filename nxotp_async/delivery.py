@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 from .client_state import ClientState, LoopState
@@ -174,10 +174,10 @@ class Delivery:
         timeout = min(settings.timeout, self._deadline_at - now)
         sent = client.clock.time()
         ts = int((sent + client.skew.offset) * 1000)
-        headers = request_headers(self._body, ts=ts, credentials=settings.credentials)
+        url, headers = self._request(ts)
         self._attempts += 1
         try:
-            answer = await client.transport.post(settings.url, self._body, headers, timeout)
+            answer = await client.transport.post(url, self._body, headers, timeout)
             outcome = self._outcome_of(answer)
         except TransportError as error:
             if timeout < settings.timeout and self._time_left() <= 0:
@@ -200,6 +200,14 @@ class Delivery:
             )
         return outcome
 
+    def _request(self, ts: int) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and the headers of a request at this time, in milliseconds."""
+        return self._settings.url, request_headers(self._body, ts=ts, credentials=self._settings.credentials)
+
+    def _decode(self, answer: Answer, hide: tuple[str, ...]) -> Outcome:
+        """Return what an answer says."""
+        return decode(answer.status, answer.headers, answer.body, hide=hide)
+
     def _outcome_of(self, answer: Answer) -> Outcome:
         """Return the message id or the error that an answer stands for.
 
@@ -208,7 +216,7 @@ class Delivery:
         """
         message = self._message
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
-        outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
+        outcome = self._decode(answer, secrets)
         if isinstance(outcome, str) and self._belongs_to_another(outcome):
             outcome = OutcomeUnknownError("the answer has the message id of another message")
         answer.release(isinstance(outcome, str))

@@ -29,6 +29,7 @@ RANKS = [
     {"delivery"},
     {"client"},
     {"senders"},
+    {"sms"},
     {"verification"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
     {"demo", "recipients", "testing"},

@@ -47,6 +47,7 @@ PUBLIC: Final = (
     ".pacing",
     ".receivers",
     ".sandbox",
+    ".sms",
     ".stores",
     ".testing",
     ".tracking",

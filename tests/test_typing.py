@@ -21,6 +21,7 @@ PUBLIC = (
     "pacing",
     "receivers",
     "sandbox",
+    "sms",
     "stores",
     "testing",
     "tracking",

@@ -18,6 +18,7 @@ from ..codes import ResponseCode
 from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
+from ..sms import SMS_PATH
 from ..urls import listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
 from .answers import Reply, answer
@@ -27,10 +28,12 @@ from .limits import WhatsAppLimits
 from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
+from .sms import check_sms_body
 
 __all__ = ["Sandbox"]
 
 _NO_FAULT: Final = Fault()
+_SMS: Final = {"action": "mtsend", "biz_type": "3"}
 
 
 class Sandbox:
@@ -235,7 +238,9 @@ class Sandbox:
     # ------------------------------------------------------------------------------------------ a request
 
     @asynccontextmanager
-    async def receive(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Reply]:
+    async def receive(
+        self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, path: str | None = None
+    ) -> AsyncIterator[Reply]:
         """Take a request, and yield the reply, which the caller carries out. It is in flight until the block ends.
 
         The HTTP server uses it, and so does `nxotp_async.testing.MemoryTransport`.
@@ -243,16 +248,18 @@ class Sandbox:
         Args:
             headers: The request's headers, with names in any letter case.
             read: Returns the body. It is not called where the connection is to be reset before that.
+            path: The path of the URL, which names the service. Default: as ``bizType`` says.
         """
         self.counts["requests"] += 1
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            yield await self._reply(headers, read)
+            is_sms = headers.get("bizType") == "3" if path is None else path == SMS_PATH
+            yield await self._reply(headers, read, is_sms=is_sms)
         finally:
             self._in_flight -= 1
 
-    async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, is_sms: bool) -> Reply:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             failed = ResponseCode.REQUEST_FAILED
@@ -260,14 +267,19 @@ class Sandbox:
             return Reply(self._remember(unread))
         body = await read()
         code: int
-        code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000))
+        service = _SMS if is_sms else {}
+        code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000), **service)
         fields = parse_body(body)
-        if code is ResponseCode.SUCCESS:
+        if code is ResponseCode.SUCCESS and is_sms:
+            code, why = check_sms_body(fields, self.credentials)
+        elif code is ResponseCode.SUCCESS:
             code, why = check_body(fields, self.credentials, self.business_phones)
         fields = fields or {}
-        to = fields.get("to")
+        to = fields.get("phone" if is_sms else "to")
         fault = fault or (MAGIC_RECIPIENTS.get(to) if isinstance(to, str) else None) or _NO_FAULT
-        if code is ResponseCode.SUCCESS and fault.accepts:
+        if is_sms and fault.kind is FaultKind.META:
+            fault = _NO_FAULT  # it is WhatsApp's
+        if code is ResponseCode.SUCCESS and fault.accepts and not is_sms:
             sender = fields.get("business_phone") or self._first_phone or ""
             fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
@@ -276,7 +288,7 @@ class Sandbox:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
         request = self._remember(
-            ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault))
+            ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault), is_sms)
         )
         return Reply(request, self._latency + fault.latency, answer(request, fault, why, self._now()))
 
@@ -284,7 +296,7 @@ class Sandbox:
         return self._clock.time() + self._clock_offset
 
     def _new_id(self, fields: Mapping[str, Any]) -> str:
-        own = fields.get("cus_message_id") if self._echo_message_id else None
+        own = fields.get("cus_message_id", fields.get("sysMessageId")) if self._echo_message_id else None
         return own or f"wamid.{token_urlsafe(21)}"
 
     def _remember(self, request: ReceivedRequest) -> ReceivedRequest:
@@ -299,7 +311,7 @@ class Sandbox:
         return request
 
     async def _announce(self, request: ReceivedRequest) -> None:
-        if request.message_id is not None and self._pusher is not None:
+        if request.message_id is not None and self._pusher is not None and not request.is_sms:
             await self._pusher.announce(request.fields, request.message_id)
 
 

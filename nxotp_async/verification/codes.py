@@ -83,7 +83,7 @@ def load_keys(
     """
     if key is None:
         key = [part.strip() for part in environment.get(_VARIABLE, "").split(",") if part.strip()]
-    keys = [key] if isinstance(key, str | bytes) else list(key)
+    keys = [key] if isinstance(key, str | bytes) or not hasattr(key, "__iter__") else list(key)
     if not keys:
         raise ConfigurationError(f"key (or {_VARIABLE}) is missing", hint=_HINT)
     return tuple(VerificationKey(_check_key(each)) for each in keys)

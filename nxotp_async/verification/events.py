@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from ..checks import optional, validate
-from ..errors import ConfigurationError, NxOtpError, RefusalReason, VerificationRefusedError
+from ..errors import ConfigurationError, NxOtpError, RefusalReason, StoreError, VerificationRefusedError
 from ..hooks import call_hook, parse_hook
 from ..phone_numbers import mask_number
 from ..results import SendStatus
@@ -119,9 +119,15 @@ class Events:
         try:
             yield
         except NxOtpError as error:
-            status = None if error.result is None else error.result.status
             reason = error.reason if isinstance(error, VerificationRefusedError) else None
-            if reason is None and status is None:
-                status = SendStatus.NOT_SENT  # the store has failed
-            self.report(event_about(action, recipient, status, reason, error.cus_message_id))
+            self.report(event_about(action, recipient, _status_of(error), reason, error.cus_message_id))
             raise
+
+
+def _status_of(error: NxOtpError) -> SendStatus | None:
+    """Return what is known of a message, if there is one."""
+    if isinstance(error, VerificationRefusedError):
+        return None if error.result is None else error.result.status
+    if isinstance(error, StoreError | ConfigurationError):  # before anything was sent
+        return SendStatus.NOT_SENT
+    return SendStatus.of(error)

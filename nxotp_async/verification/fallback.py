@@ -69,8 +69,7 @@ class Fallbacks:
         try:
             if await self._is_delivered(message_id):
                 return
-            if (task := asyncio.current_task()) is not None:
-                self._waiting.discard(task)
+            self._waiting -= {asyncio.current_task()}
             await fall_back()
         except Exception as error:
             _log.error("no fallback for message %s: %s", message_id, type(error).__name__)

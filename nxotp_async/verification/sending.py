@@ -111,10 +111,10 @@ class Sender:
         if self.fallback is None:
             return None
         try:
-            before = await self.verifications.get(verification_id)
-            if before is None or before.has_fallen_back or before.status_at(now) is not VerificationStatus.PENDING:
-                return None
             with self.events.failures(Action.FALLBACK, recipient):
+                before = await self.verifications.get(verification_id)
+                if before is None or before.has_fallen_back or before.status_at(now) is not VerificationStatus.PENDING:
+                    return None
                 waives = partial(self.waives, Action.FALLBACK, recipient)
                 async with self.limiter.admitted(recipient.scopes, now, waives=waives):
                     # Of all processes, one gets past this line.

@@ -66,7 +66,7 @@ class Verifier:
         limits: How often. Default: ``Limits()``.
         language_code: The template language of messages. Default: the client's.
         fallback: Sends a code over another channel if WhatsApp cannot deliver it: a coroutine function that is
-            called with the message. Of all processes together, it is called
+            called with the message, such as `SmsFallback`. Of all processes together, it is called
             once at most for a verification. Its messages count in the limits, too.
         fallback_after: Seconds after which it is called as well, if no callback has said by then that the message was
             delivered. It needs the client's ``tracker``, and the verifier must be closed: ``async with``. A process
@@ -106,16 +106,20 @@ class Verifier:
         self._client = client
         self._keys = load_keys(key, self._environment)
         self._countries = validate("countries", parse_countries, countries, ConfigurationError)
-        self._limits = validate("limits", instance_of(Limits), limits or Limits(), ConfigurationError)
+        self._limits = validate(
+            "limits", instance_of(Limits), Limits() if limits is None else limits, ConfigurationError
+        )
         self._language_code = validate("language_code", optional(Language.parse), language_code, ConfigurationError)
-        self._clock = clock or client.state.clock
+        self._clock = validate(
+            "clock", instance_of(Clock), client.state.clock if clock is None else clock, ConfigurationError
+        )
         self._limiter = Limiter(store, self._limits, self._keys[0].digests)
         self._verifications = Verifications(store, self._ttl)
         self._events = Events()
         self.add_hook(on_event)
         validate("on_low_conversion", optional(parse_hook), on_low_conversion, ConfigurationError)
         validate("fallback", optional(_parse_fallback), fallback, ConfigurationError)
-        test_codes = validate("test_numbers", parse_test_numbers, test_numbers or {}, ConfigurationError)
+        test_codes = validate("test_numbers", optional(parse_test_numbers), test_numbers, ConfigurationError) or {}
         if test_codes and not is_loopback(URL(client.url).host or ""):
             raise ConfigurationError("test_numbers must not be set unless the client sends to loopback")
         self._fallbacks = None if fallback_after is None else self._fallbacks_after(fallback_after, fallback)
@@ -283,7 +287,9 @@ class Verifier:
     async def cancel(self, verification_id: str) -> None:
         """Have no code approved any more. One that was approved stays so, and an unknown id does nothing."""
         before = await self._verifications.get(verification_id)
-        if before is not None:
+        if before is None:
+            return
+        with suppress(VerificationRefusedError):  # it has just expired in the store
             after = await self._verifications.change(verification_id, VerificationState.cancelled)
             _, number = self._unseal(verification_id, before)
             if after != before:

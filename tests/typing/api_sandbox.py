@@ -73,6 +73,7 @@ def a_request(request: ReceivedRequest) -> None:
     assert_type(request.body, bytes)
     assert_type(request.fields, Mapping[str, Any])
     assert_type(request.why, str)
+    assert_type(request.is_sms, bool)
 
 
 def faults() -> None:

@@ -53,6 +53,7 @@ from nxotp_async import (
     sign,
     verify,
 )
+from nxotp_async.settings import Settings
 
 # ---------------------------------------------------------------------------------------------- the client
 
@@ -68,6 +69,7 @@ async def a_client(session: aiohttp.ClientSession, transport: Transport, clock: 
         assert_type(client, OtpClient)
         assert_type((client.max_concurrency, client.in_flight, client.retry_tokens), tuple[int, int, int])
         assert_type(client.url, str)
+        assert_type(client.settings, Settings)
         assert_type(client.state.in_flight, dict[str, object])
         assert_type(client.with_options(deadline=5, retry=RetryPolicy()), OtpClient)
     assert_type(await client.aclose(), None)

@@ -110,7 +110,7 @@ def test_keys_come_from_the_argument_or_the_variable() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [None, "", b"", [], "x" * 31, b"x" * 31, ["x" * 32, "short"], [None], [32], "s3cr3t"],
+    [None, "", b"", [], "x" * 31, b"x" * 31, ["x" * 32, "short"], [None], [32], 32, "s3cr3t"],
 )
 def test_a_key_that_is_too_short_or_none_is_refused_and_not_shown(key: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"key \(or NXOTP_VERIFICATION_KEY\)") as refused:

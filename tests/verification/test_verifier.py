@@ -105,6 +105,23 @@ async def test_a_cancelled_verification_is_not_approved(sandbox: Sandbox, verifi
     assert (await refused(verifier.resend(started.id))).reason is RefusalReason.NOT_PENDING
 
 
+async def test_what_expires_in_the_store_meanwhile_has_ended(
+    sandbox: Sandbox, verifier: Verifier, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = await verifier.start(NUMBER)
+    state = await verifier._verifications.get(started.id)
+    await verifier._verifications.remove(started.id)
+
+    async def get(_: object) -> object:
+        return state
+
+    monkeypatch.setattr(verifier._verifications, "get", get)
+    await verifier.cancel(started.id)
+    clock.advance(30)
+    assert (await refused(verifier.resend(started.id))).reason is RefusalReason.NOT_PENDING
+    assert len(sandbox.messages) == 1
+
+
 # ---------------------------------------------------------------------------------------------- resends
 
 
@@ -445,7 +462,11 @@ async def test_a_prefix_that_approves_too_little_is_refused_and_others_are_not(
     [
         *(("countries", value) for value in ([], set(), "ID", b"ID", None, {"XX"}, [5], "ANY")),
         ("key", "short"),
+        ("key", 5),
         ("limits", 5),
+        ("limits", {}),
+        ("clock", 5),
+        ("test_numbers", []),
         ("language_code", "klingon"),
         ("client", object()),
         ("store", None),
