@@ -37,7 +37,7 @@ class StepBack(StrEnum):
 
 
 _PAUSES: Final = {  # seconds: the first, and the longest
-    StepBack.THROTTLED: (1.0, 60.0),
+    StepBack.THROTTLED: (0.25, 60.0),
     StepBack.UNBOUND: (60.0, 1800.0),
     StepBack.EXHAUSTED: (60.0, 1800.0),
     StepBack.REFUSED: (60.0, 1800.0),

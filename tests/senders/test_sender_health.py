@@ -93,7 +93,7 @@ def test_each_trial_that_fails_doubles_the_pause_up_to_a_limit() -> None:
         health = health.letting_through(now).failed(THROTTLED, now)
         pauses.append(health.until - now)
         now = health.until
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 32, 60]
 
 
 def test_another_reason_begins_with_its_own_pause() -> None:
@@ -103,8 +103,8 @@ def test_another_reason_begins_with_its_own_pause() -> None:
 
 def test_what_was_sent_before_changes_nothing() -> None:
     health = Health().failed(THROTTLED, 0.0)
-    assert health.failed(THROTTLED, 0.5) is health
-    assert health.accepted(0.5) is health
+    assert health.failed(THROTTLED, 0.2) is health
+    assert health.accepted(0.2) is health
 
 
 def test_the_vendors_retry_after_counts_if_it_is_longer() -> None:
