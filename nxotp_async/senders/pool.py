@@ -99,28 +99,24 @@ class SenderPool(OtpClient):
         began = self._state.clock.monotonic()
         candidates = self._team.candidates(message)
         results: list[SendResult] = []
-        may_wait = True
-        while (member := await self._choose(candidates, message, began, may_wait=may_wait)) is not None:
+        while (member := await self._choose(candidates, message, began)) is not None:
             attempts = results[-1].attempts if results else 0
             result = await self._send_by(member, message, began, attempts)
-            if result.attempts == attempts and member.refusal() is not None:
-                continue  # it has stepped back while the message waited for its rate
+            if isinstance(result.error, _SteppedBackError):
+                continue
             results.append(result)
             failure = Failure.found_in(result.error)
             if failure is None and not self._was_cut_short(member, result):
                 break
             candidates = [other for other in candidates if not member.fails_with(other, failure)]
             # As the policy says, one that is throttled is tried again, after all others.
-            may_wait = failure is not None and failure.reason is StepBack.THROTTLED
-            may_wait = may_wait and len(results) < self._settings.retry.max_attempts
-            if may_wait:
+            is_throttled = failure is not None and failure.reason is StepBack.THROTTLED
+            if is_throttled and len(results) < self._settings.retry.max_attempts:
                 candidates.append(member)
         return _conclusion(results) if results else self._unavailable(message, candidates, began)
 
-    async def _choose(
-        self, candidates: "list[_Member]", message: OtpMessage, began: float, *, may_wait: bool
-    ) -> "_Member | None":
-        """Let the message through by the first candidate that is ready; wait for one, if it may and has the time."""
+    async def _choose(self, candidates: "list[_Member]", message: OtpMessage, began: float) -> "_Member | None":
+        """Let the message through by the first candidate that is ready; wait for one, if there is the time."""
         clock = self._state.clock
         while candidates:
             now = clock.monotonic()
@@ -132,7 +128,7 @@ class SenderPool(OtpClient):
             left = began + self._settings.deadline - now
             if message.expires_at is not None:
                 left = min(left, message.expires_at.timestamp() - clock.time())
-            if not may_wait or wait >= left:
+            if wait >= left:
                 return None
             await clock.sleep(wait)
         return None
@@ -194,6 +190,10 @@ def _conclusion(results: list[SendResult]) -> SendResult:
     return attrs.evolve(final, attempts=last.attempts, elapsed=last.elapsed, history=history)
 
 
+class _SteppedBackError(NotSentError):
+    """The sender has stepped back while the message waited for its rate. Nobody outside the pool gets it."""
+
+
 class _Account:
     """What the senders of an account have in common."""
 
@@ -217,7 +217,7 @@ class _Member:
         """Return why what waits for its rate is not to be sent: it has stepped back meanwhile."""
         now = self.state.clock.monotonic()
         if self.health.is_closed(now) or self.account.health.is_closed(now):
-            return NotSentError(f"{self.sender.label} has stepped back while the message waited for its rate")
+            return _SteppedBackError(f"{self.sender.label} has stepped back while the message waited for its rate")
         return None
 
     def ready_at(self, now: float) -> float:
