@@ -24,7 +24,13 @@ _CODE: Final = re.compile(r"(?<![0-9])[0-9]{4,8}(?![0-9])")
 
 
 def check_headers(
-    headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now_ms: int
+    headers: Mapping[str, str],
+    body: bytes,
+    credentials: Credentials,
+    *,
+    now_ms: int,
+    action: str = "mt",
+    biz_type: str = "2",
 ) -> tuple[ResponseCode, str]:
     """Return the code for these headers, `ResponseCode.SUCCESS` if they are valid, and the reason.
 
@@ -33,20 +39,22 @@ def check_headers(
         body: The raw bytes that were signed.
         credentials: The keys of the one account there is.
         now_ms: The server's clock, in milliseconds since the epoch.
+        action: What the header ``action`` must be.
+        biz_type: What the header ``bizType`` must be.
     """
     missing = [name for name in _REQUIRED_HEADERS if not headers.get(name)]
     if missing:
         return ResponseCode.MISSING_PARAMETERS, f"missing headers: {', '.join(missing)}"
     if headers["accessKey"] != credentials.access_key:
         return ResponseCode.INSUFFICIENT_PERMISSIONS, "unknown accessKey"
-    if headers["bizType"] != "2" or headers["action"] != "mt":
-        return ResponseCode.PARAMETER_ERROR, "bizType must be 2, and action mt"
+    if headers["bizType"] != biz_type or headers["action"] != action:
+        return ResponseCode.PARAMETER_ERROR, f"bizType must be {biz_type}, and action {action}"
     ts = headers["ts"]
     if not (ts.isascii() and ts.isdigit() and len(ts) <= 16) or abs(int(ts) - now_ms) > _WINDOW_MS:
         return ResponseCode.TIMESTAMP_EXPIRED, "ts must be milliseconds within 60000 of the server's clock"
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return ResponseCode.INVALID_SIGNATURE, "Content-Type must be application/json"
-    if not verify(headers["sign"], body, ts=int(ts), credentials=credentials):
+    if not verify(headers["sign"], body, ts=int(ts), credentials=credentials, action=action, biz_type=biz_type):
         return ResponseCode.INVALID_SIGNATURE, _wrong_sign(headers["sign"], body, int(ts), credentials)
     return ResponseCode.SUCCESS, ""
 
