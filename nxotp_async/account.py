@@ -5,9 +5,10 @@ another notation or of another type, and is then empty, ``None`` or ``UNKNOWN``;
 Nothing that is sent depends on it.
 """
 
+import asyncio
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from .codes import ResponseCode
 from .errors import (
     AccountError,
     ApiError,
+    NxOtpError,
     OutcomeUnknownError,
     TransientApiError,
     TransportError,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from .client_state import ClientState
     from .settings import Settings
 
-__all__ = ["Account", "Balance", "Quality", "SendingNumber", "Template"]
+__all__ = ["Account", "AccountOverview", "Balance", "Quality", "SendingNumber", "Template"]
 
 BALANCE_PATH: Final = "/api/customer/getBalance"
 NUMBERS_PATH: Final = "/api/wa/getPhone"
@@ -134,10 +136,30 @@ class Template:
         return self.status == "APPROVED"
 
 
-class Account:
-    """The account of a client; see `OtpClient.account`. Its methods send nothing to anybody, and try once.
+@attrs.frozen
+class AccountOverview:
+    """All there is to know of an account. What could not be learnt is the error, and so says why.
 
-    All of them raise:
+    Attributes:
+        balance: As of `Account.balance`.
+        numbers: As of `Account.numbers`.
+        templates: As of `Account.templates`.
+    """
+
+    balance: Balance | NxOtpError
+    numbers: list[SendingNumber] | NxOtpError
+    templates: list[Template] | NxOtpError
+
+    @property
+    def errors(self) -> list[NxOtpError]:
+        """What could not be learnt, and why."""
+        return [one for one in (self.balance, self.numbers, self.templates) if isinstance(one, NxOtpError)]
+
+
+class Account:
+    """The account of a client; see `OtpClient.account`. Its methods send nothing to anybody, and ask once.
+
+    All but `overview` raise:
         ApiError: The vendor said no.
         TransportError: There was no answer, or none that could be understood.
     """
@@ -152,7 +174,7 @@ class Account:
         amount, credit = _decimal(data.get("amount_cus")), _decimal(data.get("credit_cus"))
         if amount is None:
             raise TransportError("the answer has no balance that could be understood")
-        return Balance(_text(data, "currency"), amount, credit or Decimal(0), data)
+        return Balance(_text(data, "currency"), amount, Decimal(0) if credit is None else credit, data)
 
     async def numbers(self) -> list[SendingNumber]:
         """Return the numbers that are bound to the application."""
@@ -181,6 +203,13 @@ class Account:
             fields["after"] = after
         return templates
 
+    async def overview(self) -> AccountOverview:
+        """Ask for everything. It raises for cancellation only."""
+        balance, numbers, templates = await asyncio.gather(
+            *(_or_error(asking) for asking in (self.balance(), self.numbers(), self.templates()))
+        )
+        return AccountOverview(balance, numbers, templates)
+
     def _fields(self) -> dict[str, str]:
         return {"appkey": self._settings.appkey, "messaging_product": "whatsapp"}
 
@@ -208,9 +237,20 @@ class Account:
             answer = await state.transport.post(url, body, headers, settings.timeout)
         except OutcomeUnknownError as error:
             raise TransportError(str(error.args[0])) from None  # its hint is about a message
+        except NxOtpError:
+            raise
+        except Exception as error:
+            raise TransportError(f"the transport raised {type(error).__name__}") from None
         answer.release(False)
         secrets = (credentials.access_key, credentials.access_secret, credentials.appkey)
         return _data_of(answer.status, answer.body, secrets)
+
+
+async def _or_error(asking: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what it returns
+    try:
+        return await asking
+    except NxOtpError as error:
+        return error
 
 
 # ---------------------------------------------------------------------------------------------- what is understood

@@ -5,8 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, assert_type
 
-from nxotp_async import Credentials, OtpClient, OtpMessage, SendResult
-from nxotp_async.account import Account, Balance, Quality, SendingNumber, Template
+from nxotp_async import Credentials, NxOtpError, OtpClient, OtpMessage, SendResult
+from nxotp_async.account import Account, AccountOverview, Balance, Quality, SendingNumber, Template
 from nxotp_async.bulk import Dispatcher, Ledger
 from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import Sandbox, SandboxAccount
@@ -61,6 +61,12 @@ async def the_account(client: OtpClient) -> None:
     templates = await client.account.templates("99955500001")
     assert_type(templates, list[Template])
     assert_type(templates[0].is_approved, bool)
+    overview = await client.account.overview()
+    assert_type(overview, AccountOverview)
+    assert_type(overview.balance, Balance | NxOtpError)
+    assert_type(overview.numbers, list[SendingNumber] | NxOtpError)
+    assert_type(overview.templates, list[Template] | NxOtpError)
+    assert_type(overview.errors, list[NxOtpError])
     match numbers[0].quality:
         case Quality.GREEN | Quality.YELLOW | Quality.RED | Quality.UNKNOWN:
             pass
