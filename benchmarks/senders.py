@@ -105,11 +105,11 @@ async def measure(figure: str, seconds: float) -> None:
     arrived: list[tuple[str, int, float]] = []
     async with server(seconds / 2 if figure == "unbound" else 0.0, arrived) as url:
         counts = await (run_file if figure == "bulk" else send)(url, seconds)
-    first, last = arrived[0][2], arrived[-1][2]
+    first = arrived[0][2]
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
     # Without the seconds in which it begins and ends.
-    inner = [at for _, _, at in arrived if first + 1 <= at < last - 1]
-    print(f"{figure}: {len(inner) / (last - first - 2):.1f}/s together; {told}")
+    inner = [at for _, code, at in arrived if first + 1 <= at < first + seconds - 1 and not code]
+    print(f"{figure}: {len(inner) / (seconds - 2):.1f}/s together; {told}")
     for number in NUMBERS:
         times = [at for sender, code, at in arrived if sender == number and code != 10003]
         refused = Counter(code for sender, code, _ in arrived if sender == number and code)

@@ -51,8 +51,8 @@ class SenderPool(OtpClient):
     Each recipient belongs to a sender, by a stable hash of its number, and stays with it. A sender that the vendor
     throttles, that is not bound to its application, or whose account is refused or exhausted steps back, and returns by
     itself; meanwhile the next one in the recipient's order sends. A message that was rejected for its sender's sake is
-    sent by the next one at once; one that may have been accepted never is. `SendResult.message` names the number that
-    the result is about, and `SendResult.history` the others that were tried.
+    sent by the next one at once; one that may have been accepted never is. A result's ``message`` names the number that
+    it is about, and its ``history`` the others that were tried.
 
     A message with a ``business_phone`` goes by that number alone, at its rate; where that is none of the senders, it is
     one of the client's account with a rate of 80.

@@ -73,3 +73,13 @@ async def test_nothing_is_asked_with_settings_that_are_wrong(sandbox: Sandbox, m
     monkeypatch.setenv("NXOTP_TIMEOUT", "long")
     (finding,) = await account_findings()
     assert (finding.status, finding.found) == (Status.SKIPPED, "not checked, because of settings")
+
+
+async def test_the_keys_of_further_accounts_are_no_misspelt_settings(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NXOTP_SECOND_ACCESS_KEY", "key")
+    monkeypatch.setenv("NXOTP_SENDERS", "senders.toml")
+    settings = [finding for finding in await examine() if finding.check is Check.SETTINGS]
+    assert {finding.status for finding in settings} == {Status.OK}
+    assert "NXOTP_SENDERS: senders.toml" in told(settings)
