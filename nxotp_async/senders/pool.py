@@ -25,6 +25,7 @@ __all__ = ["SenderPool", "SenderState"]
 
 _log = logging.getLogger("nxotp_async")
 
+_SOON: Final = 1.0  # seconds
 _THROTTLING: Final = frozenset(code for code in MetaCode if code.throttling)
 
 
@@ -116,18 +117,19 @@ class SenderPool(OtpClient):
         return _conclusion(results) if results else self._unavailable(message, candidates, began)
 
     async def _choose(self, candidates: "list[_Member]", message: OtpMessage, began: float) -> "_Member | None":
-        """Let the message through by the first candidate that is ready; wait for one, if there is the time."""
+        """Let the message through by the first candidate that is ready, or is soon; wait, if there is the time."""
         clock = self._state.clock
         while candidates:
             now = clock.monotonic()
-            for member in candidates:
-                if member.ready_at(now) <= now:
-                    member.let_through(now)
-                    return member
-            wait = min(member.ready_at(now) for member in candidates) - now
             left = began + self._settings.deadline - now
             if message.expires_at is not None:
                 left = min(left, message.expires_at.timestamp() - clock.time())
+            soon = (member for member in candidates if member.returns_soon(now, left))
+            member = next(soon, None) or min(candidates, key=lambda candidate: candidate.ready_at(now))
+            wait = member.ready_at(now) - now
+            if wait <= 0:
+                member.let_through(now)
+                return member
             if wait >= left:
                 return None
             await clock.sleep(wait)
@@ -223,6 +225,11 @@ class _Member:
     def ready_at(self, now: float) -> float:
         """Return when a message may be sent by it."""
         return max(self.health.until, self.account.health.until, self.account.sent.has_room_at(now))
+
+    def returns_soon(self, now: float, left: float) -> bool:
+        """Return whether a message should rather wait for it than go by another: it was throttled for a moment only."""
+        is_throttled = {self.health.reason, self.account.health.reason} <= {None, StepBack.THROTTLED}
+        return self.ready_at(now) - now <= (min(_SOON, left / 2) if is_throttled else 0.0)
 
     def let_through(self, now: float) -> None:
         """Take in that a message is sent by it."""

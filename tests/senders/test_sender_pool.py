@@ -39,6 +39,7 @@ from nxotp_async import (
 from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import answers
 from nxotp_async.senders import Sender, SenderAccount, SenderPool, SenderState, StepBack
+from nxotp_async.senders.health import Health
 from nxotp_async.stores import MemoryStore
 
 UNBOUND, THROTTLED = answers.failure(10003), answers.meta_failure(130429)
@@ -394,12 +395,29 @@ def test_where_one_is_ready_in_time_the_message_waits_for_it() -> None:
 
 def test_a_code_that_expires_before_one_is_ready_does_not_wait() -> None:
     async def main() -> None:
-        vendor = Vendor(lambda post: THROTTLED)
-        pool = pool_of(vendor, A, B, retry=NO_RETRY)
+        pool = pool_of(Vendor(lambda post: UNBOUND), A, B, deadline=120)
         await result_of(pool, message(1))
-        expires_at = datetime.fromtimestamp(1_800_000_000 + now() + 0.1, UTC)
+        expires_at = datetime.fromtimestamp(1_800_000_000 + now() + 30, UTC)
         result = await result_of(pool, message(2, expires_at=expires_at))
         assert (result.status, result.elapsed) == (SendStatus.NOT_SENT, 0)
+
+    in_virtual_time(main())
+
+
+def test_what_waits_for_one_that_is_throttled_for_a_moment_stays_with_it_unless_the_code_would_expire() -> None:
+    async def main() -> None:
+        vendor = Vendor(lambda post: THROTTLED if post.name == "first" and post.sender == A else None)
+        pool = pool_of(vendor)
+        to = of_sender(pool, A).to
+        first = await pool.send(OtpMessage(to, "482913", cus_message_id="first"))
+        assert first.message.business_phone == B
+        soon = datetime.fromtimestamp(1_800_000_000 + now() + 0.05, UTC)
+        pool._team.members[0].health = Health().failed(StepBack.THROTTLED, now())
+        waits, hurries = await asyncio.gather(
+            pool.send(OtpMessage(to, "482913")), pool.send(OtpMessage(to, "482913", expires_at=soon))
+        )
+        assert (waits.message.business_phone, hurries.message.business_phone) == (A, B)
+        assert waits.elapsed == pytest.approx(0.15, abs=0.02)
 
     in_virtual_time(main())
 
