@@ -21,6 +21,7 @@ from ..signing import Credentials
 from ..sms import SMS_PATH
 from ..urls import listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
+from .account_queries import SandboxAccount, answer_query
 from .answers import Reply, answer
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
@@ -65,6 +66,8 @@ class Sandbox:
         recipient_interval: Seconds between two messages to one recipient; earlier ones are refused with 9099 and Meta's
             131056, as by WhatsApp, where it is 6. No limit by default.
         callbacks: The status callbacks to push for messages that were sent; none by default.
+        account: What there is to ask about the account, and what follows from it. By default it has money enough, and
+            templates in all languages.
         on_request: Called with every request, after it was judged and before it is answered.
         keep: How many requests are remembered; the oldest are dropped first. The counters are not affected.
         clock: The source of time.
@@ -74,6 +77,7 @@ class Sandbox:
 
     Attributes:
         credentials: The account's keys.
+        account: What there is to ask about the account.
         business_phones: The numbers bound to its application, which may change.
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
@@ -96,6 +100,7 @@ class Sandbox:
         sender_limit: int | None = None,
         recipient_interval: float | None = None,
         callbacks: CallbackPlan | None = None,
+        account: SandboxAccount | None = None,
         on_request: Callable[[ReceivedRequest], object] | None = None,
         keep: int = 100_000,
         clock: Clock | None = None,
@@ -105,6 +110,7 @@ class Sandbox:
         self.counts: Counter[str] = Counter()
         self.max_in_flight: int = 0
         self._address = host, port
+        self.account: SandboxAccount = account or SandboxAccount()
         self.business_phones: list[str] = [*business_phones]
         self._first_phone = next(iter(business_phones), None)
         self._plan = FaultPlan(fault_rate, faults, seed)
@@ -143,7 +149,11 @@ class Sandbox:
             raise RuntimeError("the sandbox is running already")
         runner = web.AppRunner(
             make_app(
-                self.receive, self._announce, self._now, lambda: {**self.counts, "max_in_flight": self.max_in_flight}
+                self.receive,
+                self._announce,
+                self._now,
+                lambda: {**self.counts, "max_in_flight": self.max_in_flight},
+                self.answer_query,
             ),
             access_log=None,
             handle_signals=False,
@@ -259,6 +269,11 @@ class Sandbox:
         finally:
             self._in_flight -= 1
 
+    def answer_query(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """Return the answer to what is asked about the account. Such requests are not remembered, nor counted."""
+        now_ms = int(self._now() * 1000)
+        return answer_query(path, headers, body, self.account, self.business_phones, self.credentials, now_ms=now_ms)
+
     async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, is_sms: bool) -> Reply:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
@@ -281,12 +296,15 @@ class Sandbox:
             fault = _NO_FAULT  # it is WhatsApp's
         if code is ResponseCode.SUCCESS and fault.accepts and not is_sms:
             sender = fields.get("business_phone") or self._first_phone or ""
-            fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
+            refusal = self.account.refuse(fields["language_code"])
+            fault = refusal or self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
             code = fault.code
         elif code is ResponseCode.SUCCESS and fault.kind is FaultKind.META:
             code = ResponseCode.WHATSAPP_ERROR
-        message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
+        is_accepted = code is ResponseCode.SUCCESS and fault.accepts
+        message_id = self._new_id(fields) if is_accepted else None
+        self.account.balance -= self.account.price * is_accepted
         request = self._remember(
             ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault), is_sms)
         )

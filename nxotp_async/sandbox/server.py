@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ..protocol import OTP_PATH
 from ..sms import SMS_PATH
+from .account_queries import QUERIES
 from .answers import Reply
 from .faults import FaultKind
 from .requests import ReceivedRequest
@@ -27,6 +28,7 @@ def make_app(
     announce: Callable[[ReceivedRequest], Awaitable[None]],
     clock: Callable[[], float],
     counts: Callable[[], Mapping[str, int]],
+    answer_query: Callable[[str, Mapping[str, str], bytes], bytes],
 ) -> web.Application:
     """Return the web application of a sandbox.
 
@@ -35,6 +37,7 @@ def make_app(
         announce: Pushes the callbacks of a request.
         clock: Seconds since the epoch, for the ``Date`` headers.
         counts: What ``GET /sandbox/counts`` returns.
+        answer_query: Returns the answer to what is asked about the account, given the path, the headers and the body.
     """
 
     async def post_otp(request: web.Request) -> web.StreamResponse:
@@ -48,12 +51,18 @@ def make_app(
     async def get_counts(_: web.Request) -> web.Response:
         return web.json_response(counts())
 
+    async def post_query(request: web.Request) -> web.Response:
+        answer = answer_query(request.path, request.headers, await request.read())
+        return web.Response(body=answer, content_type="application/json")
+
     async def set_date(_: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = formatdate(clock(), usegmt=True)
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_post(OTP_PATH, post_otp)
     app.router.add_post(SMS_PATH, post_otp)
+    for path in QUERIES:
+        app.router.add_post(path, post_query)
     app.router.add_get("/sandbox/counts", get_counts)
     app.on_response_prepare.append(set_date)
     return app
