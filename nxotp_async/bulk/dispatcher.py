@@ -54,8 +54,9 @@ class Dispatcher:
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
         retry: What is sent again. What is throttled, cannot leave, or is refused for a wrong clock does not count
             against its ``max_attempts``; what may have been accepted is never sent again.
-        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
+        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message at once, although they
             look like the whole account's.
+        patience: Seconds that the run waits for a vendor, or a store, that is away, until it ends as paused.
         clock: Sources of time and chance for tests.
 
     Raises:
@@ -72,6 +73,7 @@ class Dispatcher:
         max_per_recipient: int | None = None,
         retry: RetryPolicy | None = None,
         reject_on: Collection[int] = (),
+        patience: float = 900.0,
         clock: Clock | None = None,
     ) -> None:
         shared_rate = rate if isinstance(rate, SharedRate) else None
@@ -82,6 +84,7 @@ class Dispatcher:
             ("max_per_recipient", optional(integer(at_least=1)), max_per_recipient),
             ("retry", optional(instance_of(RetryPolicy)), retry),
             ("reject_on", integers, reject_on),
+            ("patience", number(at_least=0), patience),
         ):
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
@@ -89,7 +92,7 @@ class Dispatcher:
         self._shared_limit = limit if isinstance(rate, SharedRate) else None
         self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
-        self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
+        self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, patience, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
         self._queue = LedgerQueue(exchange, self._flow, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None

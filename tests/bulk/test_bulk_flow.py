@@ -213,7 +213,7 @@ def test_retry_after_holds_the_whole_run() -> None:
 def test_a_vendor_that_throttles_everything_for_a_minute_pauses_the_run() -> None:
     vendor = Vendor(always(Answer(429, {}, b"")))
     with ledger_of(messages(200)) as ledger:
-        ended = run(ledger, vendor, rate=50)
+        ended = run(ledger, vendor, rate=50, patience=60)
         assert isinstance(ended.report.paused, TransientApiError)
         assert ended.report.counts == {QUEUED: 200}
         assert 60 <= ended.at <= 65
@@ -324,13 +324,22 @@ def test_a_second_outage_begins_with_short_pauses_again() -> None:
 def test_a_vendor_out_of_reach_for_a_minute_pauses_the_run() -> None:
     vendor = Vendor(always(UNREACHABLE), latency=0.0)
     with ledger_of(messages(40)) as ledger:
-        ended = run(ledger, vendor)
+        ended = run(ledger, vendor, patience=60)
         assert isinstance(ended.report.paused, NotSentError)
         assert ended.report.counts == {QUEUED: 40}
         assert 60 <= ended.at <= 70
         assert len(vendor.posts) <= 4 * 12
         vendor.treat = None
         assert run(ledger, vendor).report.counts == {ACCEPTED: 40}
+
+
+@pytest.mark.parametrize(("patience", "seconds"), [(None, 900), (5.0, 5), (7200.0, 7200)])
+def test_so_long_as_its_patience_lasts_a_run_waits_for_the_vendor(patience: float | None, seconds: float) -> None:
+    for away, goes_on in ((seconds - 1, True), (seconds + 20, False)):
+        vendor = Vendor(lambda post, away=away: UNREACHABLE if post.at < away else None, latency=0.0)
+        with ledger_of(messages(40)) as ledger:
+            report = run(ledger, vendor, **({} if patience is None else {"patience": patience})).report
+            assert (report.paused is None) is goes_on
 
 
 @pytest.mark.parametrize("concurrency", [1, 32])
@@ -340,7 +349,8 @@ def test_a_vendor_that_refuses_everything_for_a_while_does_not_reject_the_file(
 ) -> None:
     vendor = Vendor(always(refusal(-1)))
     with ledger_of(messages(200)) as ledger:
-        ended = run(ledger, vendor, concurrency=concurrency, retry=RetryPolicy(max_attempts=max_attempts))
+        policy = RetryPolicy(max_attempts=max_attempts)
+        ended = run(ledger, vendor, concurrency=concurrency, retry=policy, patience=60)
         assert isinstance(ended.report.paused, TransientApiError)
         assert ended.report.counts[REJECTED] <= 2 * concurrency
         assert 60 <= ended.at <= 70

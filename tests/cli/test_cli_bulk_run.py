@@ -35,7 +35,7 @@ from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
-pytestmark = pytest.mark.usefixtures("own_directory")
+pytestmark = pytest.mark.usefixtures("own_directory", "short_holds")
 
 
 # ---------------------------------------------------------------------------------------------- outcomes
@@ -255,6 +255,7 @@ def test_every_option_reaches_whom_it_is_meant_for(
         "--max-per-recipient": "2",
         "--max-attempts": "7",
         "--reject-on": "9004",
+        "--patience": "7200",
         "--base-url": live.url,
     }
     arguments = [part for pair in options.items() for part in pair]
@@ -268,6 +269,7 @@ def test_every_option_reaches_whom_it_is_meant_for(
         "per_recipient": 6.0,
         "max_per_recipient": 2,
         "reject_on": (9004,),
+        "patience": 7200.0,
     }
 
 

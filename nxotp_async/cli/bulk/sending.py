@@ -74,12 +74,18 @@ sending_options = options(
         help="Attempts for a message that the vendor refuses temporarily.",
     ),
     click.option(
+        "--patience",
+        type=Seconds(0, 604_800),
+        default=900.0,
+        help="How long to wait for the vendor while it is away. Then the run ends, with the exit code 4.",
+    ),
+    click.option(
         "--reject-on",
         type=int,
         multiple=True,
         metavar="CODE",
-        help="Reject only the message at this code of the vendor's, instead of pausing the run (9004, for example, "
-        "where the account has no price for some countries). May be repeated.",
+        help="Reject the message at once at this code of the vendor's, which may concern the whole account (9004, for "
+        "example, where it has no price for some countries). May be repeated.",
     ),
     click.option(
         "--listen",
@@ -118,6 +124,7 @@ class Sending:
     per_recipient: float | None
     max_per_recipient: int | None
     max_attempts: int
+    patience: float
     reject_on: tuple[int, ...]
     listen: tuple[str, int] | None
     listen_for: float
@@ -178,6 +185,7 @@ class Sending:
             max_per_recipient=self.max_per_recipient,
             retry=RetryPolicy(max_attempts=self.max_attempts),
             reject_on=self.reject_on,
+            patience=self.patience,
         )
         try:
             report = run(self._run(dispatcher, client, ledger))
