@@ -15,6 +15,7 @@ from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
 from .health import Health
+from .money import Budget
 from .pacing import SendRate
 from .schema import MessageState, StoredMessage, Transition
 
@@ -47,6 +48,7 @@ class FlowControl:
         concurrency: int,
         patience: float,
         clock: Clock,
+        budget: Budget | None = None,
     ) -> None:
         if isinstance(rate, SharedRate):
             self.rate = SendRate(rate.per_second, clock.monotonic(), ahead=SendRate.AHEAD)
@@ -57,6 +59,7 @@ class FlowControl:
         self._reject_on = reject_on
         self._health = Health(concurrency, patience)
         self._clock = clock
+        self._budget = budget
         self._holds = 0  # in a row
         self._held_until = -math.inf  # what was sent before this fails for the reason that is known already
 
@@ -105,6 +108,13 @@ class FlowControl:
         """Forget the failures so far: somebody has paused the run, and says that it can go on."""
         self._health.accepted()
         self._holds = 0
+
+    def budget_spent(self) -> None:
+        """Take in that another message could pass the budget."""
+        self.paused = self.paused or ConfigurationError(
+            f"another message could cost more than the budget of {self._budget} allows",
+            hint="raise it; or note the callbacks that say what messages cost, if they cost less than was assumed",
+        )
 
     def store_failed(self, error: NxOtpError) -> None:
         """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""

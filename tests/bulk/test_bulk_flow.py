@@ -1,6 +1,7 @@
 import asyncio
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from bulk_runs import (
@@ -13,6 +14,7 @@ from bulk_runs import (
     UNKNOWN,
     UNREACHABLE,
     Post,
+    Treatment,
     Vendor,
     always,
     check,
@@ -333,12 +335,17 @@ def test_a_vendor_out_of_reach_for_a_minute_pauses_the_run() -> None:
         assert run(ledger, vendor).report.counts == {ACCEPTED: 40}
 
 
+def unreachable_until(end: float) -> Treatment:
+    return lambda post: UNREACHABLE if post.at < end else None
+
+
 @pytest.mark.parametrize(("patience", "seconds"), [(None, 900), (5.0, 5), (7200.0, 7200)])
 def test_so_long_as_its_patience_lasts_a_run_waits_for_the_vendor(patience: float | None, seconds: float) -> None:
     for away, goes_on in ((seconds - 1, True), (seconds + 20, False)):
-        vendor = Vendor(lambda post, away=away: UNREACHABLE if post.at < away else None, latency=0.0)
+        vendor = Vendor(unreachable_until(away), latency=0.0)
+        options: dict[str, Any] = {} if patience is None else {"patience": patience}
         with ledger_of(messages(40)) as ledger:
-            report = run(ledger, vendor, **({} if patience is None else {"patience": patience})).report
+            report = run(ledger, vendor, **options).report
             assert (report.paused is None) is goes_on
 
 

@@ -3,7 +3,7 @@
 import click
 
 from ..exit_codes import exit_codes
-from . import export, resolve, resume, run, status, steering
+from . import export, requeue, resolve, resume, run, status, steering
 
 __all__ = ["command"]
 
@@ -30,13 +30,14 @@ def command() -> None:
     nxotp bulk stop otps.csv.ledger      end it
     nxotp bulk export otps.csv.ledger    write the result of each row of the file
     nxotp bulk resolve otps.csv.ledger   resolve unknown outcomes
+    nxotp bulk requeue otps.csv.ledger   queue rejected messages again
 
     A file is CSV with a line of column names, or NDJSON; `to` and `content` are required, the other fields of a
     message are optional (language_code, category, cus_message_id, dr_webhook, api_type, business_phone, expires_at).
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for module in (run, resume, status, export, resolve):
+for module in (run, resume, status, export, resolve, requeue):
     command.add_command(module.command)
 for steered in (steering.pause, steering.change, steering.stop):
     command.add_command(steered)

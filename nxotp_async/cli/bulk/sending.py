@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import re
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final, NoReturn
 
 import attrs
 import click
 
-from ...bulk import Dispatcher, Ledger, ReceiptRecorder, Report
+from ...bulk import Budget, Dispatcher, Ledger, ReceiptRecorder, Report
+from ...bulk.money import CNY
 from ...client import OtpClient
 from ...errors import ConfigurationError
 from ...pacing import SharedRate
@@ -51,6 +54,17 @@ def _name(text: str) -> str:
     return text
 
 
+def _amount(text: str) -> tuple[Decimal, str]:
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]{3})?", text)
+    if match is None:
+        raise ValueError("expected an amount, with its currency unless that is CNY: 350, or 50USD")
+    return Decimal(match[1]), (match[2] or CNY).upper()
+
+
+def _price(text: str) -> Decimal:
+    return _amount(text if text[-1:].isdigit() else "")[0]
+
+
 sending_options = options(
     click.option("--concurrency", type=CONCURRENCY, help="Requests in flight at most. Default: 64."),
     click.option(
@@ -86,6 +100,22 @@ sending_options = options(
         metavar="CODE",
         help="Reject the message at once at this code of the vendor's, which may concern the whole account (9004, for "
         "example, where it has no price for some countries). May be repeated.",
+    ),
+    click.option(
+        "--budget",
+        type=ParsedText("amount", _amount),
+        help="What all messages of the ledger may cost, 350 (CNY) or 50USD: the run ends before that is passed.",
+    ),
+    click.option(
+        "--price",
+        type=ParsedText("amount", _price),
+        help="What one message costs at the most, in the currency of --budget, until callbacks tell.",
+    ),
+    click.option(
+        "--keep-codes",
+        is_flag=True,
+        help="Keep the codes of rejected messages in the ledger until they expire, for nxotp bulk requeue. The next "
+        "run without it erases them.",
     ),
     click.option(
         "--listen",
@@ -126,6 +156,9 @@ class Sending:
     max_attempts: int
     patience: float
     reject_on: tuple[int, ...]
+    budget: tuple[Decimal, str] | None
+    price: Decimal | None
+    keep_codes: bool
     listen: tuple[str, int] | None
     listen_for: float
     dr_webhook: str | None
@@ -145,6 +178,15 @@ class Sending:
     def __attrs_post_init__(self) -> None:
         if self.shared_rate is not None and self.rate is None:
             raise click.UsageError("--shared-rate requires a --rate, the same in all processes")
+        if (self.budget is None) is not (self.price is None):
+            raise click.UsageError("--budget and --price require one another")
+
+    @cached_property
+    def _budget(self) -> Budget | None:
+        if self.budget is None or self.price is None:
+            return None
+        amount, currency = self.budget
+        return Budget(amount, self.price, currency)
 
     @cached_property
     def _send_rate(self) -> float | SharedRate | None:
@@ -163,7 +205,7 @@ class Sending:
 
     def client(self) -> OtpClient:
         """Return a client of the account, when the options are known to be right."""
-        _ = self._send_rate
+        _ = self._send_rate, self._budget
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
         return account_client(
@@ -185,6 +227,8 @@ class Sending:
             max_per_recipient=self.max_per_recipient,
             retry=RetryPolicy(max_attempts=self.max_attempts),
             reject_on=self.reject_on,
+            budget=self._budget,
+            keep_codes=self.keep_codes,
             patience=self.patience,
         )
         try:
