@@ -1,12 +1,17 @@
 """``nxotp bulk``: requeueing, budgets, money, and callbacks that were collected elsewhere."""
 
 import json
+import re
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from bulk_commands import GOOD, bulk, callback, counts_of, otps, received, results_of
-from commands import Env, Start, finish, posix
+from commands import Env, Start, finish, posix, read_until
 from listen_commands import line_of, push, url_of
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nxotp_async.bulk import Ledger
 from nxotp_async.sandbox import Fault, Sandbox
@@ -128,3 +133,68 @@ def test_what_is_resolved_by_hand_is_no_callback(live: Sandbox, account: Env) ->
     )
     with Ledger(LEDGER) as ledger:
         assert ledger.counts() == {"accepted": 1, "rejected": 1}
+
+
+# ---------------------------------------------------------------------------------------------- progress, metrics
+
+
+def test_progress_as_json_is_one_object_a_line_with_a_first_and_a_last(live: Sandbox, account: Env) -> None:
+    result = bulk("run", otps(*GOOD[:60]), "--rate", "100", "--progress", "json", env=account)
+    looks = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert result.exit_code == 0
+    assert len(looks) == 2
+    assert (looks[0]["total"], looks[0]["limit"], looks[0]["is_paused"]) == (60, 100, False)
+    assert 0 < looks[0]["accepted"] < 60
+    assert (looks[1]["accepted"], looks[1]["queued"], looks[1]["in_flight"]) == (60, 0, 0)
+
+
+@posix
+def test_prometheus_reads_the_metrics_of_a_run(live: Sandbox, account: Env, start: Start) -> None:
+    run = start("bulk", "run", otps(*GOOD[:40]), "--rate", "0.5", "--metrics", "0", env=account)
+    url = read_until(run.stderr, r"metrics on \S+\n").split()[-1]
+    assert url.startswith("http://127.0.0.1:")
+    while not live.messages:
+        assert run.poll() is None
+    bulk("pause", LEDGER)
+    with urlopen(url, timeout=30) as answer:
+        text = answer.read().decode()
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert re.search(r'^nxotp_bulk_messages\{.*nxotp_state="queued".*\} (3[5-9]|40)\.0$', text, re.MULTILINE), text
+    assert re.search(r"^nxotp_bulk_paused_?\w*(\{.*\})? 1\.0$", text, re.MULTILINE), text
+    assert "nxotp_client_messages" in text
+    assert not any(number in text for number in GOOD)
+    assert bulk("set", LEDGER, "--no-rate").exit_code == 0
+    assert bulk("resume", LEDGER).exit_code == 0
+    assert finish(run)[0] == 0
+
+
+def test_without_their_extras_metrics_say_what_to_install(
+    live: Sandbox, account: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    refused = bulk("run", otps(GOOD[0]), "--metrics", "0", env=account)
+    assert (refused.exit_code, len(live.requests)) == (3, 0)
+    assert 'pip install "nxotp_async[prometheus]"' in refused.stderr
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    refused = bulk("resume", LEDGER, "--otel", env=account)
+    assert (refused.exit_code, len(live.requests)) == (3, 0)
+    assert 'pip install "nxotp_async[otel]"' in refused.stderr
+
+
+def test_opentelemetrys_own_providers_get_what_a_run_does(
+    live: Sandbox, account: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    monkeypatch.setattr("opentelemetry.metrics.get_meter_provider", lambda: provider)
+    monkeypatch.setattr("nxotp_async.otel.get_meter_provider", lambda: provider)
+    assert bulk("run", otps(*GOOD[:3]), "--otel", env=account).exit_code == 0
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = [
+        metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
+    ]
+    (messages,) = [metric for metric in metrics if metric.name == "nxotp.bulk.messages"]
+    found = {dict(point.attributes or {})["nxotp.state"]: point.value for point in messages.data.data_points}  # type: ignore[union-attr]
+    assert (found["accepted"], found["queued"]) == (3, 0)
+    provider.shutdown()

@@ -94,6 +94,16 @@ def test_resume_takes_other_options_and_tells_as_json(live: Sandbox, account: En
     assert shown["paused"] is None
 
 
+def test_a_vendor_that_is_away_for_longer_than_the_patience_is_no_fault_of_the_account(
+    live: Sandbox, account: Env
+) -> None:
+    live.script(*[Fault.answer(-1)] * 1000)
+    result = bulk("run", otps(*GOOD[:40]), "--concurrency", "1", "--patience", "0", env=account)
+    assert result.exit_code == 4
+    assert "paused: code -1" in result.stderr
+    assert "continue with: nxotp bulk resume otps.csv.ledger" in result.stderr
+
+
 # ---------------------------------------------------------------------------------------------- stopping, crashing
 
 

@@ -40,6 +40,7 @@ from ..parameters import (
 from ..progress import run_progress
 from ..serving import callback_options, receiving
 from .control import Control, controllable
+from .metrics import measured
 from .progress import SendingProgress
 from .summary import exit_code, print_summary, summary_of
 
@@ -139,6 +140,15 @@ sending_options = options(
         default="text",
         help="Of what the progress on standard error is: json writes one object a line, every ten seconds.",
     ),
+    click.option(
+        "--metrics",
+        type=ADDRESS,
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus at /metrics here, for as long as the run lasts.",
+    ),
+    click.option(
+        "--otel", is_flag=True, help="Give metrics and traces to OpenTelemetry, as opentelemetry-instrument sets it up."
+    ),
     json_option(help="Print the summary as JSON."),
 )
 """The options that say how a ledger's messages are sent, those of `Sending`."""
@@ -169,6 +179,8 @@ class Sending:
     timeout: float | None
     deadline: float | None
     progress: str
+    metrics: tuple[str, int] | None
+    otel: bool
     as_json: bool
 
     @cached_property
@@ -251,7 +263,8 @@ class Sending:
             return summary_of(ledger, Report(dispatcher.counts, paused=None, stopped=False))
 
         control = Control(ledger, dispatcher, progress, summary, running.stop)
-        async with client, self._receiving(ledger), controllable(control):
+        metrics = measured(client, progress, self.metrics, otel=self.otel)
+        async with client, metrics, self._receiving(ledger), controllable(control):
             async with run_progress(progress.look, as_json=self.progress == "json"):
                 report = await running.report()
             if report is None or report.stopped or self.listen is None:
