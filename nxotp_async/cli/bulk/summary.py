@@ -51,7 +51,7 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if any(summary["receipts"].values()):
         print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in summary["receipts"].items()))
     for key, groups in (("country", summary["countries"]), ("sender", summary["senders"])):
-        if len(groups) > 1 or any(group["costs"] for group in groups):
+        if len(groups) > 1 or (key == "country" and any(group["costs"] for group in groups)):
             print_tables(_groups(key, groups))
     if summary["run"] is not None:
         print_data(f"at work, process {summary['run']['process']}: {progress_text(summary['run'])}")
