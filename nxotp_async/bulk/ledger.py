@@ -262,14 +262,13 @@ class Ledger:
             return self._database.change(schema.REQUEUE, (time.time(), _json(list(cus_message_ids))))
 
     def requeue_rejected(self, which: Iterable[str | int] | None = None) -> tuple[int, int]:
-        """Queue rejected messages again, whose codes were kept.
+        """Queue rejected messages again. Return how many there were, and how many of them are queued now.
+
+        Those are not whose code was not kept, or has expired.
 
         Args:
             which: Their ``cus_message_id``, or codes of the vendor's or Meta's, for which they were rejected; ``None``
                 for all.
-
-        Returns:
-            How many there were, and how many of them are queued now: those whose code is there, and has not expired.
         """
         chosen = None if which is None else _json(list(which))
         with self.transaction():
