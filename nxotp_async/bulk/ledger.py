@@ -118,6 +118,10 @@ class Ledger:
         held = self._database.query(schema.FIND, (_json(list(lines)),))
         return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
 
+    def correct(self, source: int, lines: Sequence[int]) -> None:
+        """Within a transaction, note that invalid rows of other files, known by their lines, came again."""
+        self._database.change(schema.CORRECT, (source, _json(lines)))
+
     # ------------------------------------------------------------------------------------------ a run
 
     def begin_run(self, now: float, *, max_per_recipient: int | None = None, keep_codes: bool = False) -> None:

@@ -132,6 +132,16 @@ FIND: Final = """
 SELECT cus_message_id, source, line FROM messages WHERE cus_message_id IN (SELECT value FROM json_each(?))
 """
 
+# Rows that were no messages, and came again in a file of rejects, corrected or not. They stay, so that their file can
+# be loaded again, and count no more.
+CORRECT: Final = """
+UPDATE messages SET error = 'Corrected' WHERE id IN (
+    SELECT max(id) FROM messages
+    WHERE state = 'not_sent' AND error = 'InvalidMessageError' AND source != ?
+        AND line IN (SELECT value FROM json_each(?)) GROUP BY line
+)
+"""
+
 # ---------------------------------------------------------------------------------------------- a run
 
 # What waited did so by the clock of an earlier run, which may have been another process's.
@@ -278,10 +288,10 @@ COUNT_REJECTED: Final = f"SELECT count(*) FROM messages WHERE {_REJECTED}"
 
 # ---------------------------------------------------------------------------------------------- looking at it
 
-COUNTS: Final = "SELECT state, count(*) FROM messages GROUP BY state"
+COUNTS: Final = "SELECT state, count(*) FROM messages WHERE error IS NOT 'Corrected' GROUP BY state"
 REASONS: Final = """
 SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages
-WHERE error IS NOT NULL AND state IN ('rejected', 'not_sent', 'unknown')
+WHERE error IS NOT NULL AND error != 'Corrected' AND state IN ('rejected', 'not_sent', 'unknown')
 GROUP BY state, error, code, meta_code ORDER BY n DESC
 """
 RECEIPTS: Final = "SELECT receipt, count(*) FROM messages WHERE receipt IS NOT NULL GROUP BY receipt"
@@ -308,5 +318,6 @@ SENT_SINCE: Final = "SELECT recipient, max(sent_at) FROM messages WHERE sent_at 
 UNKNOWN_IDS: Final = "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
 RESULTS: Final = f"""
 SELECT id, extra, {", ".join(RESULT_COLUMNS.values())}
-FROM messages LEFT JOIN charges ON charges.message = messages.id WHERE id > ? ORDER BY id LIMIT ?
+FROM messages LEFT JOIN charges ON charges.message = messages.id
+WHERE id > ? AND error IS NOT 'Corrected' ORDER BY id LIMIT ?
 """

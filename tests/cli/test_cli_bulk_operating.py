@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 from bulk_commands import GOOD, bulk, callback, counts_of, otps, received, results_of
-from commands import Env, Start, finish, posix, read_until
+from commands import CONTENT, Env, Start, finish, posix, read_until
 from listen_commands import line_of, push, url_of
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -198,3 +198,29 @@ def test_opentelemetrys_own_providers_get_what_a_run_does(
     found = {dict(point.attributes or {})["nxotp.state"]: point.value for point in messages.data.data_points}  # type: ignore[union-attr]
     assert (found["accepted"], found["queued"]) == (3, 0)
     provider.shutdown()
+
+
+# ---------------------------------------------------------------------------------------------- corrected rows
+
+
+@pytest.mark.parametrize("file_format", ["csv", "ndjson"])
+def test_once_its_rejects_are_corrected_a_ledger_is_all_accepted(live: Sandbox, account: Env, file_format: str) -> None:
+    if file_format == "csv":
+        file, good = otps(GOOD[0], "0555", GOOD[1], "0666"), ("0555", "0666")
+    else:
+        file, good = "otps.ndjson", ("0555", "0666")
+        numbers = (GOOD[0], "0555", GOOD[1], "0666")
+        Path(file).write_text("".join(json.dumps({"to": to, "content": CONTENT}) + "\n" for to in numbers))
+    ledger, rejects = f"{file}.ledger", Path(f"otps.rejects.{file_format}")
+    assert bulk("run", file, env=account).exit_code == 1
+    rejects.write_text(rejects.read_text().replace(good[0], GOOD[2]))
+    assert bulk("run", str(rejects), "--ledger", ledger, env=account).exit_code == 1
+    assert counts_of(ledger) == {"accepted": 3, "not_sent": 1}
+    again = Path(f"otps.rejects.rejects.{file_format}")
+    again.write_text(again.read_text().replace(good[1], GOOD[3]))
+    assert bulk("run", str(again), "--ledger", ledger, env=account).exit_code == 0
+    for command in (("run", file), ("resume", ledger), ("run", str(rejects), "--ledger", ledger)):
+        assert bulk(*command, env=account).exit_code == 0
+    assert counts_of(ledger) == {"accepted": 4}
+    assert len(bulk("export", ledger, "--format", "ndjson").stdout.splitlines()) == 4
+    assert received(live) == list(GOOD[:4])
