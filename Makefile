@@ -100,7 +100,7 @@ format: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed-cli
-	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel,postgres,redis,verification]' --group dev --group docs
+	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' --group dev --group docs
 	touch $@
 
 .venv-lowest/installed: pyproject.toml constraints-lowest.txt
@@ -116,7 +116,7 @@ define install-for-tests
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --upgrade pip
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) \
-	--editable '.[bench,cli,fast,otel,postgres,redis,verification]' $(3)
+	--editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' $(3)
 endef
 
 # niquests would bring its own HTTP library in under the name of urllib3, and requests would run on that: built from

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 from .checks import InvalidValueError, text
 from .errors import InvalidReason
 
-__all__ = ["VERIFICATION_EXTRA", "load_numbering_plans", "mask_number", "parse_number", "parse_region"]
+__all__ = ["VERIFICATION_EXTRA", "calling_code", "load_numbering_plans", "mask_number", "parse_number", "parse_region"]
 
 VERIFICATION_EXTRA: Final = "pip install 'nxotp_async[verification]'"
 """How to install the phonenumbers package."""
@@ -17,6 +17,12 @@ VERIFICATION_EXTRA: Final = "pip install 'nxotp_async[verification]'"
 def mask_number(number: str) -> str:
     """Return the number with all but its first two and last two characters starred."""
     return f"{number[:2]}{'*' * max(len(number) - 4, 3)}{number[-2:]}"
+
+
+def calling_code(number: str) -> str:
+    """Return the country code that an E.164 number begins with; its first three digits are enough."""
+    found = re.match(_CALLING_CODE, number)
+    return found[0] if found else number[:3]
 
 
 # What people put between the digits of a number: spaces (no-break and thin ones too), dots, hyphens and
@@ -28,10 +34,8 @@ _EXAMPLE: Final = "write it with its country code, +86 139 1234 5678 for example
 
 # ITU-T E.164 divides the country codes like this. In most countries, a 0 after the code is a trunk prefix, which is
 # dialled only within the country; in the excluded ones, numbers of subscribers begin with 0 (libphonenumber 9.0).
-_TRUNK_ZERO: Final = (
-    r"(?!39|225|226|229|241|242|250|378|881|992|999)"
-    r"(?>1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})0"
-)
+_CALLING_CODE: Final = r"(?>1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})"
+_TRUNK_ZERO: Final = rf"(?!39|225|226|229|241|242|250|378|881|992|999){_CALLING_CODE}0"
 _BEGINS_WITH_TRUNK_ZERO: Final = re.compile(_TRUNK_ZERO, re.ASCII)
 _E164_DIGITS: Final = re.compile(rf"(?!{_TRUNK_ZERO})[1-9]\d{{6,14}}", re.ASCII)
 

@@ -3,7 +3,8 @@
     python tests/kills.py --messages 10000 --kills 100
 
 The run is a process of its own, killed with SIGKILL in the middle of a random request, or at a random moment of its
-start. Exits with 1 where a message was lost, or one that was accepted was sent again.
+start. Meanwhile an operator looks at it, exports it, pauses and resumes it, and changes its rate and its concurrency,
+at random. Exits with 1 where a message was lost, or one that was accepted was sent again.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -21,8 +23,10 @@ from pathlib import Path
 
 import attrs
 
-from nxotp_async import Clock
+from nxotp_async import Clock, LedgerError
 from nxotp_async.bulk import Ledger, MessageState
+from nxotp_async.bulk.looking import look
+from nxotp_async.cli.bulk.remote import ask_run, run_export, steer
 from nxotp_async.sandbox import Sandbox
 from nxotp_async.testing import serve_in_thread
 
@@ -40,6 +44,7 @@ class Findings:
         lost: Messages without an outcome, and those called accepted that never arrived.
         twice: Messages that the sandbox has accepted more than once.
         arrived_unknown: Unknown messages that did arrive.
+        operated: What the operator has done, and how often.
     """
 
     kills: int = 0
@@ -48,6 +53,7 @@ class Findings:
     lost: int = 0
     twice: int = 0
     arrived_unknown: int = 0
+    operated: Counter[str] = attrs.Factory(Counter)
 
     @property
     def is_good(self) -> bool:
@@ -68,6 +74,54 @@ class _Killer:
         if self.requests_left == 0 and self.process is not None:
             self.process.kill()
         return time.time()
+
+
+class _Operator:
+    """Somebody in another terminal, who does something at random moments until the block ends."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.done: Counter[str] = Counter()
+        self._path = path
+        self._chance = random.Random(seed)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> "_Operator":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._is_over.wait(self._chance.uniform(0.0, 0.05)):
+            name = self._chance.choice(("status", "progress", "export", "pause", "set", "look"))
+            try:
+                if self._does(name):
+                    self.done[name] += 1
+            except LedgerError:  # no run is at work, one has just been killed, or it is starting
+                self.done["none at work"] += 1
+
+    def _does(self, name: str) -> bool:
+        """Do something, and return whether a run has answered."""
+        match name:
+            case "pause":
+                steer(self._path, "/pause")
+                self._is_over.wait(self._chance.uniform(0.0, 0.02))
+                steer(self._path, "/resume")
+            case "set":
+                rate = self._chance.choice((None, self._chance.uniform(200, 2000)))
+                steer(self._path, "/set", {"rate": rate, "concurrency": self._chance.randint(1, CONCURRENCY)})
+            case "export":
+                with run_export(self._path, "format=csv") as texts:
+                    return all(texts)
+            case "look":  # from outside, as a status does where no run answers: never in its way
+                with look(self._path) as ledger:
+                    return bool(ledger.counts())
+            case _:
+                return ask_run(self._path, f"/{name}") is not None
+        return True
 
 
 def write_messages(path: Path, count: int) -> None:
@@ -94,7 +148,8 @@ def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: in
     source, path = directory / "otps.csv", directory / "run.ledger"
     write_messages(source, messages)
     killer = _Killer()
-    with serve_in_thread(Sandbox(clock=Clock(time=killer), fault_rate=0.05, seed=seed, keep=4 * messages)) as sandbox:
+    vendor = Sandbox(clock=Clock(time=killer), fault_rate=0.05, seed=seed, keep=4 * messages)
+    with serve_in_thread(vendor) as sandbox, _Operator(path, seed) as operator:
         while found.kills < kills:
             killer.requests_left = chance.randint(1, max(1, 2 * messages // kills - 1))
             early = chance.random() < at_start
@@ -107,11 +162,12 @@ def kill_again_and_again(directory: Path, *, messages: int, kills: int, seed: in
                 break  # it was done before the moment came
             found.kills += 1
             if path.exists():
-                found.in_flight.append(count_in_flight(path))
+                found.in_flight.append(count_in_flight(path) - sum(found.in_flight))
         killer.process = None
         last = start(sandbox, source, path, chance, resume=False)
         assert last.wait() in (0, 6)
-        compare(found, sandbox, path, messages)
+    found.operated = operator.done
+    compare(found, sandbox, path, messages)
     return found
 
 
@@ -138,10 +194,15 @@ def start(
 
 
 def count_in_flight(path: Path) -> int:
-    """Return how many messages the ledger had in flight when the run was killed."""
+    """Return how many messages the ledger had in flight when the run was killed, this time and before.
+
+    Those that were so before are unknown, and the others may be by now, because somebody has looked at it.
+    """
     with closing(sqlite3.connect(path)) as database:
         try:
-            (count,) = database.execute("SELECT count(*) FROM messages WHERE state = 'sending'").fetchone()
+            (count,) = database.execute(
+                "SELECT count(*) FROM messages WHERE state IN ('sending', 'unknown')"
+            ).fetchone()
         except sqlite3.OperationalError:  # killed before the tables were made
             return 0
     return int(count)
@@ -178,6 +239,7 @@ def main() -> int:
         f"accepted {counts[MessageState.ACCEPTED]}, unknown {counts[MessageState.UNKNOWN]}, "
         f"{found.arrived_unknown} of which arrived"
     )
+    print("meanwhile: " + ", ".join(f"{what} {times}" for what, times in sorted(found.operated.items())))
     print(f"lost {found.lost}, sent twice {found.twice}")
     return 0 if found.is_good and found.kills == arguments.kills else 1
 

@@ -127,7 +127,7 @@ def what_follows(code: ResponseCode) -> str:
     kind = FailureKind.of(error, expired=False, policy=RetryPolicy(), reject_on=())
     return {
         FailureKind.RETRYABLE: "tried again",
-        FailureKind.ACCOUNT_BLOCKED: "a bulk run is paused",
+        FailureKind.ACCOUNT_REFUSED: "a bulk run is paused if it lasts",
         FailureKind.FINAL: "rejected",
     }[kind]
 

@@ -141,6 +141,7 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "cli": {"click", "rich"},
         "fast": {"uvloop"},
         "otel": {"opentelemetry-api"},
+        "prometheus": {"opentelemetry-exporter-prometheus"},
         "postgres": {"psycopg"},
         "redis": {"redis"},
         "verification": {"phonenumbers"},

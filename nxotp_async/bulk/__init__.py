@@ -6,11 +6,13 @@ from .exporting import export
 from .files import FileFormat, MessageFile, open_messages, read_messages
 from .ledger import Ledger, Reason
 from .loading import Loaded, load
+from .money import Budget
 from .receipts import ReceiptRecorder, Settled, settle
 from .rejects import RejectsFile
 from .schema import MessageState
 
 __all__ = [
+    "Budget",
     "Dispatcher",
     "FileFormat",
     "Ledger",

@@ -17,7 +17,7 @@ from .schema import TABLES
 __all__ = ["Database", "log_of"]
 
 _APPLICATION_ID: Final = 0x6E786F74  # "nxot"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _OLDEST_SQLITE: Final = (3, 33, 0)  # UPDATE ... FROM
 _COMMITS_IN_LOG: Final = 100  # before the write-ahead log, some megabytes then, is put into the file
 
@@ -75,7 +75,7 @@ class Database:
                     execute(statement)
                 execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 execute(f"PRAGMA user_version = {_VERSION}")
-                execute("INSERT INTO metadata VALUES (?, ?)", (token_bytes(32), _CLOSED))
+                execute("INSERT INTO metadata (digest_key, log_state) VALUES (?, ?)", (token_bytes(32), _CLOSED))
             ((log_state,),) = execute("SELECT log_state FROM metadata")
             if log_state == _IN_FILE and not has_log:
                 raise LedgerError(

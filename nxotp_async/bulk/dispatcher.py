@@ -17,6 +17,7 @@ from .exchange import LedgerExchange
 from .flow import FlowControl
 from .ledger import Ledger
 from .ledger_queue import LedgerQueue
+from .money import Budget
 from .pacing import SendRate
 from .schema import MessageState
 
@@ -55,8 +56,12 @@ class Dispatcher:
         max_per_recipient: How many messages of the ledger one recipient may get; the rest is not sent.
         retry: What is sent again. What is throttled, cannot leave, or is refused for a wrong clock does not count
             against its ``max_attempts``; what may have been accepted is never sent again.
-        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message only, although they
+        reject_on: Codes of the vendor's, or HTTP statuses without one, that refuse their message at once, although they
             look like the whole account's.
+        budget: What the messages of the ledger may cost together; the run ends before it is passed.
+        keep_codes: Whether the ledger keeps the codes of messages that are rejected, until they expire, so that
+            `Ledger.requeue_rejected` can queue them again. The next run without it erases them.
+        patience: Seconds that the run waits for a vendor, or a store, that is away, until it ends as paused.
         clock: Sources of time and chance for tests.
 
     Raises:
@@ -73,6 +78,9 @@ class Dispatcher:
         max_per_recipient: int | None = None,
         retry: RetryPolicy | None = None,
         reject_on: Collection[int] = (),
+        budget: Budget | None = None,
+        keep_codes: bool = False,
+        patience: float = 900.0,
         clock: Clock | None = None,
     ) -> None:
         shared_rate = rate if isinstance(rate, SharedRate) else None
@@ -83,6 +91,8 @@ class Dispatcher:
             ("max_per_recipient", optional(integer(at_least=1)), max_per_recipient),
             ("retry", optional(instance_of(RetryPolicy)), retry),
             ("reject_on", integers, reject_on),
+            ("budget", optional(instance_of(Budget)), budget),
+            ("patience", number(at_least=0), patience),
         ):
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
@@ -91,8 +101,8 @@ class Dispatcher:
         self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         self._pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
-        self._flow = FlowControl(self._pace, policy, reject_on, client.max_concurrency, clock)
-        exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
+        self._flow = FlowControl(self._pace, policy, reject_on, client.max_concurrency, patience, clock, budget)
+        exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient, keep_codes=keep_codes, budget=budget)
         self._queue = LedgerQueue(exchange, self._flow, self._pace, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
         self._has_run = False

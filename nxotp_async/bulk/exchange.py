@@ -12,6 +12,7 @@ import attrs
 
 from ..errors import sensitive_variables
 from .ledger import Ledger
+from .money import Budget
 from .pacing import RecipientPacing
 from .schema import MessageState, StoredMessage, Transition
 
@@ -28,6 +29,7 @@ class Batch:
     messages: list[StoredMessage]  # what to send now
     next_due: float | None  # by the run's clock that never jumps; None where no message waits
     exhausted: bool | None  # whether nothing is left in the queue but what waits; None where nothing was wanted
+    is_budget_spent: bool = False  # so that nothing was claimed, although it was wanted
 
 
 class LedgerExchange:
@@ -37,8 +39,19 @@ class LedgerExchange:
     that never jumps, and judges what waits.
     """
 
-    def __init__(self, ledger: Ledger, per_recipient: float = 0.0, max_per_recipient: int | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        per_recipient: float = 0.0,
+        max_per_recipient: int | None = None,
+        *,
+        keep_codes: bool = False,
+        budget: Budget | None = None,
+    ) -> None:
         self._ledger = ledger
+        self._keep_codes = keep_codes
+        self._budget = budget
+        self._room = 0  # so many more messages it allows, at the least
         self._per_recipient = per_recipient
         self._max_per_recipient = max_per_recipient
         self._pacing = RecipientPacing(per_recipient)
@@ -46,7 +59,7 @@ class LedgerExchange:
 
     def begin(self, now: float, monotonic: float) -> Counter[MessageState]:
         """Begin the run, and return how many messages are in which state."""
-        self._ledger.begin_run(now, max_per_recipient=self._max_per_recipient)
+        self._ledger.begin_run(now, max_per_recipient=self._max_per_recipient, keep_codes=self._keep_codes)
         sent = self._ledger.sent_since(now - self._per_recipient) if self._per_recipient else {}
         # What seems to have been sent in the future was sent before the clock was set back.
         sent = {recipient: monotonic - max(0.0, now - at) for recipient, at in sent.items()}
@@ -58,10 +71,12 @@ class LedgerExchange:
         """Record transitions, and claim as many messages as wanted at the most, in one durable transaction."""
         recorded = [self._paced(transition, monotonic) for transition in transitions]
         messages: list[StoredMessage] = []
-        exhausted = False if wanted else None
         position = self._position
         with self._ledger.transaction():
             self._ledger.record(recorded, now)
+            affordable = self._affordable(wanted)
+            is_budget_spent, wanted = wanted > affordable == 0, affordable
+            exhausted = False if wanted else None
             for _ in range(_MAX_ROUNDS):
                 if not (missing := wanted - len(messages)):
                     break
@@ -77,7 +92,15 @@ class LedgerExchange:
                 messages += ready
             next_due = self._ledger.next_due(now, monotonic)
         self._position = position
-        return Batch(len(recorded), messages, next_due, exhausted)
+        self._room -= len(messages)
+        return Batch(len(recorded), messages, next_due, exhausted, is_budget_spent)
+
+    def _affordable(self, wanted: int) -> int:
+        if self._budget is None:
+            return wanted
+        if self._room < wanted:
+            self._room = self._budget.room(*self._ledger.spent(self._budget.currency))
+        return min(wanted, self._room)
 
     def _paced(self, transition: Transition, monotonic: float) -> Transition:
         if transition.throttled is None:

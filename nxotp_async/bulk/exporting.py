@@ -11,6 +11,7 @@ import orjson
 
 from .files import FileFormat
 from .formats import csv_line, json_object
+from .money import money
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -31,6 +32,9 @@ RESULT_COLUMNS: Final = {
     "receipt": "receipt",
     "sent_at": "sent_at",
     "finished_at": "finished_at",
+    "price": "price",
+    "foreign_price": "foreign_price",
+    "currency": "currency",
 }
 """The columns of a result, each with what the ledger's table calls it."""
 
@@ -70,6 +74,8 @@ def export_lines(
         for name in ("sent_at", "finished_at"):
             seconds = result[name]
             result[name] = seconds and datetime.fromtimestamp(seconds, UTC).isoformat("T", "milliseconds")
+        for name in ("price", "foreign_price"):
+            result[name] = money(result[name])
         result |= {extra_names[name]: value for name, value in extra.items()}
         if file_format is FileFormat.CSV:
             yield csv_line(_cell(result.get(name)) for name in columns)

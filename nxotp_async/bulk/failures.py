@@ -38,8 +38,9 @@ class FailureKind(Enum):
     """The run is too fast: the message waits, and the rest goes more slowly."""
     UNREACHABLE = auto()
     """The vendor cannot be reached: the message waits, and so does the rest."""
-    ACCOUNT_BLOCKED = auto()
-    """No message of this account can pass until somebody does something about it."""
+    ACCOUNT_REFUSED = auto()
+    """The whole account is refused, as it seems: the message is sent again, and the run ends where nothing else comes.
+    A message that is refused so time and again while others pass is rejected: it is its own country's, for example."""
 
     @classmethod
     def of(  # noqa: C901 - a table of cases
@@ -55,7 +56,7 @@ class FailureKind(Enum):
             case NotSentError(attempts=0) if expired:
                 return cls.FINAL
             case NotSentError(temporary=False) if error.attempts:
-                return cls.ACCOUNT_BLOCKED
+                return cls.ACCOUNT_REFUSED
             case NotSentError():
                 return cls.UNREACHABLE
             case ApiError() if error.code in reject_on or (error.code is None and error.http_status in reject_on):
@@ -63,7 +64,7 @@ class FailureKind(Enum):
             case TimestampExpiredError(clock_corrected=True):
                 return cls.CLOCK_CORRECTED
             case AccountError() | AuthenticationError():
-                return cls.ACCOUNT_BLOCKED
+                return cls.ACCOUNT_REFUSED
             case ApiError(http_status=429):
                 return cls.THROTTLED
             case MetaError() if error.meta_code in _THROTTLING_META_CODES:

@@ -14,14 +14,18 @@ from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
 from .health import Health
+from .money import Budget
 from .schema import MessageState, StoredMessage, Transition
 
 __all__ = ["FlowControl", "Pace"]
 
 _log = logging.getLogger("nxotp_async")
 
-_COUNTED: Final = (FailureKind.RETRYABLE, FailureKind.INTERCEPTED)  # against max_attempts
-_LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
+# Against max_attempts. Where nothing passes any more, none counts, and the run waits, or ends.
+_COUNTED: Final = (FailureKind.RETRYABLE, FailureKind.INTERCEPTED, FailureKind.ACCOUNT_REFUSED)
+_LONGEST_BACKOFF: Final = 60.0  # seconds
+_SHORTEST_HOLD: Final = 0.5  # seconds between two tries to reach the vendor
+_LONGEST_HOLD: Final = 8.0
 
 
 class Pace(Protocol):
@@ -57,14 +61,17 @@ class FlowControl:
         policy: RetryPolicy,
         reject_on: Collection[int],
         concurrency: int,
+        patience: float,
         clock: Clock,
+        budget: Budget | None = None,
     ) -> None:
         self.rate = rate
         self.paused: NxOtpError | None = None
         self._policy = policy
         self._reject_on = reject_on
-        self._health = Health(concurrency)
+        self._health = Health(concurrency, patience)
         self._clock = clock
+        self._budget = budget
         self._holds = 0  # in a row
         self._held_until = -math.inf  # what was sent before this fails for the reason that is known already
 
@@ -96,7 +103,7 @@ class FlowControl:
             error=type(error).__name__,
             reason=str(error),
         )
-        # The first answer that is not the vendor's is never a message's last.
+        # The first answer that says nothing of the message itself is never its last.
         refusals = claimed.refusals + (kind is FailureKind.RETRYABLE)
         if kind is FailureKind.FINAL or (kind in _COUNTED and refusals >= self._policy.max_attempts):
             return transition
@@ -105,7 +112,7 @@ class FlowControl:
             transition,
             state=MessageState.QUEUED,
             refusals=int(kind in _COUNTED),
-            not_before=now + min(backoff, Health.PATIENCE),
+            not_before=now + min(backoff, _LONGEST_BACKOFF),
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
 
@@ -113,6 +120,13 @@ class FlowControl:
         """Forget the failures so far: somebody has paused the run, and says that it can go on."""
         self._health.accepted()
         self._holds = 0
+
+    def budget_spent(self) -> None:
+        """Take in that another message could pass the budget."""
+        self.paused = self.paused or ConfigurationError(
+            f"another message could cost more than the budget of {self._budget} allows",
+            hint="raise it; or note the callbacks that say what messages cost, if they cost less than was assumed",
+        )
 
     def store_failed(self, error: NxOtpError) -> None:
         """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""
@@ -129,7 +143,7 @@ class FlowControl:
         """Note what a failure says of the vendor's health, and end the run where that is bad enough."""
         if isinstance(error, OutcomeUnknownError):
             self._health.unknown(now)
-        elif kind in (FailureKind.CLOCK_CORRECTED, FailureKind.INTERCEPTED):
+        elif kind in (FailureKind.CLOCK_CORRECTED, FailureKind.INTERCEPTED, FailureKind.ACCOUNT_REFUSED):
             self._health.not_processed(now, tried_again=tried_again)
             if tried_again:
                 self._held_until = now
@@ -137,17 +151,17 @@ class FlowControl:
             self._health.failed(now)
         elif isinstance(error, ApiError) and error.code not in self._reject_on:
             self._health.refused(error.code)
-        if kind is FailureKind.ACCOUNT_BLOCKED or self._health.is_hopeless(now):
+        if self._health.is_hopeless(now):
             self.paused = self.paused or error
 
     def _throttle(self, error: NxOtpError, now: float, sent_at: float) -> None:
         if self.rate.throttled(sent_at, now):
             _log.warning("the vendor throttles; going on with %.1f messages a second", self.rate.rate)
         if error.retry_after:
-            self.rate.hold(now + min(error.retry_after, Health.PATIENCE))
+            self.rate.hold(now + min(error.retry_after, _LONGEST_BACKOFF))
 
     def _hold(self, error: NxOtpError, now: float) -> None:
         self._holds += 1
-        self._held_until = now + min(_LONGEST_HOLD, 0.25 * 2.0 ** min(self._holds, 10))
+        self._held_until = now + min(_LONGEST_HOLD, _SHORTEST_HOLD * 2.0 ** (min(self._holds, 10) - 1))
         self.rate.hold(self._held_until)
         _log.warning("%s; trying again in %.1f s", error, self._held_until - now)

@@ -15,11 +15,11 @@ class Health:
 
     Args:
         concurrency: How many messages are in flight at the most: so many may fail together for one reason.
+        patience: Seconds without a good answer after which there is no hope.
     """
 
-    PATIENCE: Final = 60.0  # seconds
-
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, patience: float) -> None:
+        self._patience = patience
         self._many = 2 * concurrency
         self._failures = 0  # in a row
         self._failing_since = 0.0
@@ -49,7 +49,9 @@ class Health:
         self._unknowns += 1
 
     def not_processed(self, now: float, *, tried_again: bool) -> None:
-        """Note that the vendor did not process a message: something else answered, or its timestamp was wrong.
+        """Note that the vendor did not look at a message itself.
+
+        Something else has answered, the timestamp was wrong, or the whole account is refused.
 
         What was not tried again since the last one was sent together with it, and fails for the same reason.
         """
@@ -70,9 +72,9 @@ class Health:
     def is_hopeless(self, now: float) -> bool:
         """Return whether to go on would only do harm.
 
-        That is so after a minute without a good answer, and when unknown outcomes, equal refusals, or answers that are
-        not the vendor's, have come too often in a row.
+        That is so when its patience is over, and when unknown outcomes, equal refusals, or answers that concern no
+        message, have come too often in a row.
         """
-        impatient = self._failures >= 3 and now - self._failing_since >= self.PATIENCE
+        impatient = self._failures >= 3 and now - self._failing_since >= self._patience
         too_many = self._unknowns > self._many or self._refusals > max(self._many, _MANY_REFUSALS)
         return impatient or too_many or self._rounds >= _MANY_ROUNDS

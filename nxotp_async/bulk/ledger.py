@@ -23,6 +23,8 @@ from . import schema
 from .columns import Row
 from .database import Database
 from .exporting import RESULT_COLUMNS
+from .money import Charge
+from .reach import reach_of
 from .schema import MessageState, StoredMessage, Transition
 
 __all__ = ["Ledger", "Reason"]
@@ -116,13 +118,23 @@ class Ledger:
         held = self._database.query(schema.FIND, (_json(list(lines)),))
         return {identity: (at, line) for identity, at, line in held if (at, line) != (source, lines[identity])}
 
+    def correct(self, source: int, lines: Sequence[int]) -> None:
+        """Within a transaction, note that invalid rows of other files, known by their lines, came again."""
+        self._database.change(schema.CORRECT, (source, _json(lines)))
+
     # ------------------------------------------------------------------------------------------ a run
 
-    def begin_run(self, now: float, *, max_per_recipient: int | None = None) -> None:
-        """Let everything that is queued be sent at any time, but for what has expired or is over the cap."""
+    def begin_run(self, now: float, *, max_per_recipient: int | None = None, keep_codes: bool = False) -> None:
+        """Let everything that is queued be sent at any time, but for what has expired or is over the cap.
+
+        The codes of what is rejected are kept from now on, or else erased, those that were kept before included.
+        """
         self._database.checkpoint()  # all of a file may have just been loaded
         with self.transaction():
             self._database.change(schema.RESET_TIMES)
+            self._database.change(schema.KEEP_CODES, (keep_codes,))
+            if not keep_codes:
+                self._database.change(schema.ERASE_REJECTED)
             self._expire(now, None)
             if max_per_recipient is not None:
                 self._database.change(schema.CAP, (now, max_per_recipient, max_per_recipient))
@@ -203,6 +215,15 @@ class Ledger:
         """Count the messages that went out by how far they have come, as callbacks tell."""
         return Counter(dict(self._database.query(schema.RECEIPTS)))
 
+    def reach(self) -> dict[str, list[dict[str, Any]]]:
+        """Count the messages by country and by sender: how far they have come, and what they cost."""
+        return reach_of(self._database.query(schema.REACH))
+
+    def spent(self, currency: str) -> tuple[int, int, int]:
+        """Return what has been sent: how many messages have no price yet; of the others all and the highest price."""
+        ((unpriced, spent, highest),) = self._database.query(schema.SPENT, (currency,))
+        return unpriced, spent, highest
+
     def count_awaited(self) -> int:
         """Count the messages that may have gone out, and of which no callback has told whether they arrived."""
         ((count,),) = self._database.query(schema.AWAITED)
@@ -223,7 +244,9 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------ by hand
 
-    def resolve(self, receipts: Mapping[str, str], *, by_callback: bool = False) -> int:
+    def resolve(
+        self, receipts: Mapping[str, str], *, by_callback: bool = False, charges: Mapping[str, Charge] | None = None
+    ) -> int:
         """Note what became of messages, and return how many that says more of than was known before.
 
         An unknown message becomes accepted, but rejected where somebody says by hand that it has ``failed``.
@@ -232,9 +255,14 @@ class Ledger:
             receipts: ``sent``, ``delivered``, ``read``, ``failed`` or ``deleted``, by ``cus_message_id``.
             by_callback: Whether the vendor says so, who calls the message by the same id. Only unknown messages are
                 settled otherwise.
+            charges: What messages cost, by the same id.
         """
         rows = [(key, receipt, key if by_callback else None) for key, receipt in receipts.items()]
         with self.transaction():
+            if charges:
+                costs = _json([(key, *charge) for key, charge in charges.items()])
+                for sql in schema.CHARGE:
+                    self._database.change(sql, (costs,))
             return sum(self._database.change(sql, (time.time(), _json(rows))) for sql in schema.RESOLVE)
 
     def requeue(self, cus_message_ids: Iterable[str]) -> int:
@@ -244,6 +272,20 @@ class Ledger:
         """
         with self.transaction():
             return self._database.change(schema.REQUEUE, (time.time(), _json(list(cus_message_ids))))
+
+    def requeue_rejected(self, which: Iterable[str | int] | None = None) -> tuple[int, int]:
+        """Queue rejected messages again. Return how many there were, and how many of them are queued now.
+
+        Those are not whose code was not kept, or has expired.
+
+        Args:
+            which: Their ``cus_message_id``, or codes of the vendor's or Meta's, for which they were rejected; ``None``
+                for all.
+        """
+        chosen = None if which is None else _json(list(which))
+        with self.transaction():
+            ((found,),) = self._database.query(schema.COUNT_REJECTED, (chosen,))
+            return found, self._database.change(schema.REQUEUE_REJECTED, (chosen, time.time()))
 
     def unknown_ids(self) -> list[str]:
         """Return the ``cus_message_id`` of every unknown message, in the order of the input."""

@@ -231,6 +231,15 @@ class LedgerQueue:
             self._next_due = batch.next_due
             if batch.exhausted is not None:
                 self._exhausted = batch.exhausted
+            if batch.is_budget_spent and not self.in_flight and not self._transitions:
+                self._end_of_budget()
+
+    def _end_of_budget(self) -> None:
+        """End the run: nothing is in flight any more that could be rejected, and cost nothing."""
+        if self.counts[MessageState.QUEUED]:
+            self._flow.budget_spent()
+            self.is_stopping = True
+        self._exhausted = True
 
     async def _sweep(self) -> None:
         """Take out of the queue what has expired."""

@@ -10,6 +10,7 @@ from ..errors import InputFileError, sensitive_variables
 from .columns import Row
 from .files import MessageFile
 from .ledger import Ledger
+from .rejects import rejected_lines
 
 __all__ = ["Loaded", "load"]
 
@@ -68,6 +69,7 @@ def load(
     """
     rows = queued = known = rejected = 0
     columns: dict[str, None] = {}
+    corrected: list[int] = []
     now = time.time()
     with ledger.transaction():
         source = ledger.add_source(file.name, now)
@@ -76,7 +78,9 @@ def load(
                 columns.update(dict.fromkeys(row.extra))
                 if problem is None:
                     known += 1
-                elif problem:
+                    continue
+                corrected += rejected_lines(row)
+                if problem:
                     rejected += 1
                     on_reject(row, problem)
                 else:
@@ -91,6 +95,8 @@ def load(
             raise InputFileError(
                 f"{file.name}: {rejected} of {rows} rows are invalid", hint="nothing was loaded or sent"
             )
+        if corrected:
+            ledger.correct(source, corrected)
         ledger.set_columns(source, list(columns))
         before_commit()
     return Loaded(rows, queued, known, rejected)

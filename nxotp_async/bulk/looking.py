@@ -15,7 +15,8 @@ from .ledger import Ledger
 
 __all__ = ["look"]
 
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private directory in it; what is there is never on a disk
+# What is in a private directory there is never on a disk.
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 # nosec B108
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from itertools import islice
 from typing import Final
 
 import attrs
+import orjson
 
 from ..callbacks import StatusEvent, advances, parse_callback
 from ..errors import CallbackVerificationError, sensitive_variables
 from .ledger import Ledger
+from .money import Charge, charge_of
 
 __all__ = ["ReceiptRecorder", "Settled", "settle"]
 
@@ -37,7 +39,7 @@ class Settled:
 def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
     """Note in a ledger what callbacks say of its messages, whatever their order, and however often they come.
 
-    Each line is the body of one callback.
+    Each line is the body of one callback, or one event as ``nxotp listen --json`` prints it.
 
     Raises:
         LedgerError: The ledger cannot be written.
@@ -47,11 +49,12 @@ def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
     numbered = enumerate(lines, start=1)
     while batch := list(islice(numbered, _BATCH)):
         receipts: dict[str, str] = {}
+        charges: dict[str, Charge] = {}
         for number, line in batch:
             if not line.strip():
                 continue
             try:
-                events = parse_callback(line)
+                events = parse_callback(_body(line))
             except CallbackVerificationError:
                 bad_lines.append(number)
                 continue
@@ -59,8 +62,21 @@ def settle(ledger: Ledger, lines: Iterable[bytes]) -> Settled:
             for event in events:
                 if advances(receipts.get(event.message_id, "queued"), event.status):
                     receipts[event.message_id] = event.status
-        messages += ledger.resolve(receipts, by_callback=True)
+                if (charge := charge_of(event)) is not None:
+                    charges[event.message_id] = charge
+        messages += ledger.resolve(receipts, by_callback=True, charges=charges)
     return Settled(callbacks, messages, bad_lines)
+
+
+def _body(line: bytes) -> bytes:
+    """Return the body of the callback that says what an event of ``nxotp listen --json`` does, or the line itself."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line
+    if not isinstance(event, dict) or "message_id" not in event:
+        return line
+    return orjson.dumps({"statuses": [{**event, "id": event["message_id"]}]})
 
 
 class ReceiptRecorder:
@@ -72,6 +88,7 @@ class ReceiptRecorder:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._receipts: dict[str, str] = {}
+        self._charges: dict[str, Charge] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def record(self, event: StatusEvent) -> None:
@@ -82,6 +99,8 @@ class ReceiptRecorder:
         """
         if advances(self._receipts.get(event.message_id, "queued"), event.status):
             self._receipts[event.message_id] = event.status
+            if (charge := charge_of(event)) is not None:
+                self._charges[event.message_id] = charge
             if self._writing is None:
                 self._writing = asyncio.create_task(self._write(), name="nxotp_async: note callbacks")
         if self._writing is not None:
@@ -90,4 +109,5 @@ class ReceiptRecorder:
     async def _write(self) -> None:
         await asyncio.sleep(_LINGER)
         receipts, self._receipts, self._writing = self._receipts, {}, None
-        await asyncio.to_thread(partial(self._ledger.resolve, receipts, by_callback=True))
+        charges, self._charges = self._charges, {}
+        await asyncio.to_thread(partial(self._ledger.resolve, receipts, by_callback=True, charges=charges))

@@ -13,10 +13,16 @@ from .columns import Row
 from .files import FileFormat, MessageFile
 from .formats import csv_line, json_object
 
-__all__ = ["RejectsFile"]
+__all__ = ["RejectsFile", "rejected_lines"]
 
 _LINE: Final = "rejected_line"
 _REASON: Final = "rejected_reason"
+
+
+def rejected_lines(row: Row) -> list[int]:
+    """Return the line that a row of a file of rejects had before, if it is one."""
+    line = str(row.extra.get(_LINE, ""))
+    return [int(line)] if line.isascii() and line.isdigit() and len(line) < 16 else []
 
 
 class RejectsFile:

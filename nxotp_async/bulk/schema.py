@@ -13,6 +13,7 @@ How a message goes from state to state, and the statement that takes it there:
     sending -> unknown, accepted                        INTERRUPT: the process has ended meanwhile
     unknown -> accepted, rejected                       RESOLVE
     unknown -> queued                                   REQUEUE: by hand; it may have arrived from then on
+    rejected -> queued                                  REQUEUE_REJECTED: by hand, where its code was kept
 
 Rows go into a statement as one JSON text, and come out as one: that is one step of SQLite's, and so one handover of
 Python's lock to the event loop.
@@ -29,7 +30,7 @@ from .exporting import RESULT_COLUMNS
 __all__ = ["MessageState", "StoredMessage", "Transition"]
 
 TABLES: Final = """
-CREATE TABLE metadata (digest_key BLOB NOT NULL, log_state INTEGER NOT NULL);
+CREATE TABLE metadata (digest_key BLOB NOT NULL, log_state INTEGER NOT NULL, keep_codes INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, columns TEXT NOT NULL, loaded_at REAL NOT NULL);
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
@@ -55,6 +56,7 @@ CREATE TABLE messages (
     sent_at REAL,
     finished_at REAL
 );
+CREATE TABLE charges (message INTEGER PRIMARY KEY, price INTEGER, foreign_price INTEGER, currency TEXT NOT NULL);
 CREATE INDEX vendors_ids ON messages (message_id) WHERE message_id != cus_message_id;
 CREATE INDEX deferred ON messages (not_before) WHERE state = 'queued' AND not_before > 0;
 """
@@ -130,6 +132,16 @@ FIND: Final = """
 SELECT cus_message_id, source, line FROM messages WHERE cus_message_id IN (SELECT value FROM json_each(?))
 """
 
+# Rows that were no messages, and came again in a file of rejects, corrected or not. They stay, so that their file can
+# be loaded again, and count no more.
+CORRECT: Final = """
+UPDATE messages SET error = 'Corrected' WHERE id IN (
+    SELECT max(id) FROM messages
+    WHERE state = 'not_sent' AND error = 'InvalidMessageError' AND source != ?
+        AND line IN (SELECT value FROM json_each(?)) GROUP BY line
+)
+"""
+
 # ---------------------------------------------------------------------------------------------- a run
 
 # What waited did so by the clock of an earlier run, which may have been another process's.
@@ -173,7 +185,8 @@ UPDATE messages SET
         WHEN receipt = 'failed' THEN messages.reason END,
     content = CASE
         WHEN o.state = 'queued' OR (o.state = 'unknown' AND receipt IS NULL) THEN content
-        WHEN o.state != 'accepted' AND may_have_arrived THEN content END,
+        WHEN o.state != 'accepted' AND may_have_arrived THEN content
+        WHEN o.state = 'rejected' AND (SELECT keep_codes FROM metadata) THEN content END,
     sent_at = CASE WHEN o.attempts OR o.state != 'queued' THEN sent_at END,
     finished_at = CASE WHEN o.state != 'queued' THEN ? END
 FROM {_rows(*TRANSITION_COLUMNS)} AS o
@@ -213,8 +226,11 @@ EXPIRE: Final = {
     MessageState.REJECTED: _EXPIRE.format("rejected", "NOT may_have_arrived AND code IS NOT NULL"),
 }
 ERASE_EXPIRED: Final = """
-UPDATE messages SET content = NULL WHERE state = 'unknown' AND expires_at <= ? AND content IS NOT NULL
+UPDATE messages SET content = NULL WHERE state IN ('unknown', 'rejected') AND expires_at <= ? AND content IS NOT NULL
 """
+
+KEEP_CODES: Final = "UPDATE metadata SET keep_codes = ?"
+ERASE_REJECTED: Final = "UPDATE messages SET content = NULL WHERE state = 'rejected' AND content IS NOT NULL"
 
 # ---------------------------------------------------------------------------------------------- by hand, by callbacks
 
@@ -222,7 +238,7 @@ UPDATE messages SET content = NULL WHERE state = 'unknown' AND expires_at <= ? A
 # where it says that the delivery has failed.
 _RESOLVE: Final = f"""
 UPDATE messages SET
-    receipt = o.status,
+    receipt = CASE WHEN o.message_id IS NULL THEN receipt ELSE o.status END, -- only the vendor's word is one
     message_id = coalesce(messages.message_id, o.message_id),
     state = CASE
         WHEN state IN ('sending', 'accepted') THEN state
@@ -244,11 +260,31 @@ RESOLVE: Final = (
     # As documented the vendor calls a message by its cus_message_id; should it not, by the id that came back.
     _RESOLVE.format("messages.message_id = o.id AND messages.message_id != messages.cus_message_id"),
 )
+_CHARGE: Final = f"""
+INSERT INTO charges SELECT messages.id, o.price, o.foreign_price, o.currency
+FROM {_rows("id", "price", "foreign_price", "currency")} AS o JOIN messages ON {{}} WHERE true
+ON CONFLICT (message) DO UPDATE SET
+    price = excluded.price, foreign_price = excluded.foreign_price, currency = excluded.currency
+"""
+CHARGE: Final = (
+    _CHARGE.format("messages.cus_message_id = o.id"),
+    _CHARGE.format("messages.message_id = o.id AND messages.message_id != messages.cus_message_id"),
+)
 REQUEUE: Final = """
 UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL, may_have_arrived = 1
 WHERE state = 'unknown' AND content IS NOT NULL AND (expires_at IS NULL OR expires_at > ?)
     AND cus_message_id IN (SELECT value FROM json_each(?))
 """
+# What was rejected has not arrived, so that it may be sent again. Its code is there only where it was to be kept.
+_REJECTED: Final = """
+state = 'rejected' AND (?1 IS NULL OR cus_message_id IN (SELECT value FROM json_each(?1))
+    OR code IN (SELECT value FROM json_each(?1)) OR meta_code IN (SELECT value FROM json_each(?1)))
+"""
+REQUEUE_REJECTED: Final = f"""
+UPDATE messages SET state = 'queued', not_before = 0, refusals = 0, finished_at = NULL
+WHERE {_REJECTED} AND content IS NOT NULL AND NOT may_have_arrived AND (expires_at IS NULL OR expires_at > ?2)
+"""
+COUNT_REJECTED: Final = f"SELECT count(*) FROM messages WHERE {_REJECTED}"
 
 # ---------------------------------------------------------------------------------------------- looking at it
 
@@ -256,13 +292,28 @@ QUEUED_LANGUAGES: Final = """
 SELECT json_extract(options, '$.language_code') AS language, count(*) FROM messages
 WHERE state = 'queued' GROUP BY language
 """
-COUNTS: Final = "SELECT state, count(*) FROM messages GROUP BY state"
+COUNTS: Final = "SELECT state, count(*) FROM messages WHERE error IS NOT 'Corrected' GROUP BY state"
 REASONS: Final = """
 SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages
-WHERE error IS NOT NULL AND state IN ('rejected', 'not_sent', 'unknown')
+WHERE error IS NOT NULL AND error != 'Corrected' AND state IN ('rejected', 'not_sent', 'unknown')
 GROUP BY state, error, code, meta_code ORDER BY n DESC
 """
 RECEIPTS: Final = "SELECT receipt, count(*) FROM messages WHERE receipt IS NOT NULL GROUP BY receipt"
+# Three digits tell the country, and leave few groups.
+REACH: Final = """
+SELECT substr(recipient, 1, 3), json_extract(options, '$.business_phone'), iif(state = 'sending', 'queued', state),
+    receipt, currency, count(*), sum(price), sum(foreign_price)
+FROM messages LEFT JOIN charges ON charges.message = messages.id
+WHERE recipient IS NOT NULL GROUP BY 1, 2, 3, 4, 5
+"""
+# What may have been accepted: how many of it have no price yet, and what the others cost.
+SPENT: Final = """
+SELECT count(*) - count(cost), coalesce(sum(cost), 0), coalesce(max(cost), 0) FROM (
+    SELECT CASE WHEN ?1 = 'CNY' AND price IS NOT NULL THEN price WHEN currency = ?1 THEN foreign_price END AS cost
+    FROM messages LEFT JOIN charges ON charges.message = messages.id
+    WHERE state IN ('accepted', 'unknown', 'sending') OR may_have_arrived
+)
+"""
 AWAITED: Final = """
 SELECT count(*) FROM messages
 WHERE state IN ('accepted', 'unknown', 'sending') AND coalesce(receipt, 'sent') = 'sent'
@@ -270,5 +321,7 @@ WHERE state IN ('accepted', 'unknown', 'sending') AND coalesce(receipt, 'sent') 
 SENT_SINCE: Final = "SELECT recipient, max(sent_at) FROM messages WHERE sent_at > ? GROUP BY recipient"
 UNKNOWN_IDS: Final = "SELECT cus_message_id FROM messages WHERE state = 'unknown' ORDER BY id"
 RESULTS: Final = f"""
-SELECT id, extra, {", ".join(RESULT_COLUMNS.values())} FROM messages WHERE id > ? ORDER BY id LIMIT ?
+SELECT id, extra, {", ".join(RESULT_COLUMNS.values())}
+FROM messages LEFT JOIN charges ON charges.message = messages.id
+WHERE id > ? AND error IS NOT 'Corrected' ORDER BY id LIMIT ?
 """

@@ -91,9 +91,10 @@ def begin(
     *,
     per_recipient: float = 0.0,
     max_per_recipient: int | None = None,
+    keep_codes: bool = False,
 ) -> None:
     """Begin a run, the one that `claim` and `record` belong to from now on."""
-    run = _RUNS[ledger] = LedgerExchange(ledger, per_recipient, max_per_recipient)
+    run = _RUNS[ledger] = LedgerExchange(ledger, per_recipient, max_per_recipient, keep_codes=keep_codes)
     assert run.begin(now, _uptime(now) if monotonic is None else monotonic) == ledger.counts()
 
 

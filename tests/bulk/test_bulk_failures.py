@@ -42,7 +42,7 @@ def meta_error(meta_code: int) -> MetaError:
 EXPECTED = {
     code: FailureKind.RETRYABLE
     if code in (-1, 9001)
-    else FailureKind.ACCOUNT_BLOCKED
+    else FailureKind.ACCOUNT_REFUSED
     if issubclass(error, AccountError | AuthenticationError)
     else FailureKind.FINAL
     for code, error in VENDOR_FAILURES.items()
@@ -50,7 +50,7 @@ EXPECTED = {
 
 
 def test_the_codes_that_pause_are_those_that_no_message_can_pass() -> None:
-    assert {code for code, kind in EXPECTED.items() if kind is FailureKind.ACCOUNT_BLOCKED} == {
+    assert {code for code, kind in EXPECTED.items() if kind is FailureKind.ACCOUNT_REFUSED} == {
         1001, 1003, 1004, 1005, 9002, 9003, 9004, 9005, 9006, 9013, 10003,
     }  # fmt: skip
 
@@ -62,14 +62,14 @@ def test_what_each_of_the_vendors_codes_means(code: int, kind: FailureKind) -> N
 
 def test_an_unlisted_code_of_the_authentication_family_pauses() -> None:
     assert (
-        kind_of(AuthenticationError("refused", code=1009, http_status=200, attempts=1)) is FailureKind.ACCOUNT_BLOCKED
+        kind_of(AuthenticationError("refused", code=1009, http_status=200, attempts=1)) is FailureKind.ACCOUNT_REFUSED
     )
 
 
-@pytest.mark.parametrize("code", [code for code, kind in EXPECTED.items() if kind is FailureKind.ACCOUNT_BLOCKED])
+@pytest.mark.parametrize("code", [code for code, kind in EXPECTED.items() if kind is FailureKind.ACCOUNT_REFUSED])
 def test_a_code_to_reject_on_refuses_its_message_only(code: int) -> None:
     assert kind_of(vendor_error(code), reject_on=(code,)) is FailureKind.FINAL
-    assert kind_of(vendor_error(code), reject_on=(code + 1,)) is FailureKind.ACCOUNT_BLOCKED
+    assert kind_of(vendor_error(code), reject_on=(code + 1,)) is FailureKind.ACCOUNT_REFUSED
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_only_what_the_policy_lists_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("corrected", "kind"), [(True, FailureKind.CLOCK_CORRECTED), (False, FailureKind.ACCOUNT_BLOCKED)]
+    ("corrected", "kind"), [(True, FailureKind.CLOCK_CORRECTED), (False, FailureKind.ACCOUNT_REFUSED)]
 )
 def test_a_refused_timestamp_pauses_unless_the_clock_explains_it(corrected: bool, kind: FailureKind) -> None:
     error = TimestampExpiredError("expired", code=1004, http_status=200, attempts=1, clock_corrected=corrected)
@@ -138,7 +138,7 @@ def test_what_may_have_been_accepted_is_never_tried_again(resend_unknown: bool, 
     [
         pytest.param(True, 1, False, FailureKind.UNREACHABLE, id="refused connection"),
         pytest.param(True, 1, True, FailureKind.UNREACHABLE, id="refused connection, and expired meanwhile"),
-        pytest.param(False, 1, False, FailureKind.ACCOUNT_BLOCKED, id="certificate"),
+        pytest.param(False, 1, False, FailureKind.ACCOUNT_REFUSED, id="certificate"),
         pytest.param(False, 0, True, FailureKind.FINAL, id="expired before it began"),
         pytest.param(False, 0, False, FailureKind.UNREACHABLE, id="out of time in a queue"),
     ],

@@ -1,6 +1,7 @@
 import asyncio
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from bulk_runs import (
@@ -13,6 +14,7 @@ from bulk_runs import (
     UNKNOWN,
     UNREACHABLE,
     Post,
+    Treatment,
     Vendor,
     always,
     check,
@@ -213,7 +215,7 @@ def test_retry_after_holds_the_whole_run() -> None:
 def test_a_vendor_that_throttles_everything_for_a_minute_pauses_the_run() -> None:
     vendor = Vendor(always(Answer(429, {}, b"")))
     with ledger_of(messages(200)) as ledger:
-        ended = run(ledger, vendor, rate=50)
+        ended = run(ledger, vendor, rate=50, patience=60)
         assert isinstance(ended.report.paused, TransientApiError)
         assert ended.report.counts == {QUEUED: 200}
         assert 60 <= ended.at <= 65
@@ -324,13 +326,27 @@ def test_a_second_outage_begins_with_short_pauses_again() -> None:
 def test_a_vendor_out_of_reach_for_a_minute_pauses_the_run() -> None:
     vendor = Vendor(always(UNREACHABLE), latency=0.0)
     with ledger_of(messages(40)) as ledger:
-        ended = run(ledger, vendor)
+        ended = run(ledger, vendor, patience=60)
         assert isinstance(ended.report.paused, NotSentError)
         assert ended.report.counts == {QUEUED: 40}
         assert 60 <= ended.at <= 70
         assert len(vendor.posts) <= 4 * 12
         vendor.treat = None
         assert run(ledger, vendor).report.counts == {ACCEPTED: 40}
+
+
+def unreachable_until(end: float) -> Treatment:
+    return lambda post: UNREACHABLE if post.at < end else None
+
+
+@pytest.mark.parametrize(("patience", "seconds"), [(None, 900), (5.0, 5), (7200.0, 7200)])
+def test_so_long_as_its_patience_lasts_a_run_waits_for_the_vendor(patience: float | None, seconds: float) -> None:
+    for away, goes_on in ((seconds - 1, True), (seconds + 20, False)):
+        vendor = Vendor(unreachable_until(away), latency=0.0)
+        options: dict[str, Any] = {} if patience is None else {"patience": patience}
+        with ledger_of(messages(40)) as ledger:
+            report = run(ledger, vendor, **options).report
+            assert (report.paused is None) is goes_on
 
 
 @pytest.mark.parametrize("concurrency", [1, 32])
@@ -340,7 +356,8 @@ def test_a_vendor_that_refuses_everything_for_a_while_does_not_reject_the_file(
 ) -> None:
     vendor = Vendor(always(refusal(-1)))
     with ledger_of(messages(200)) as ledger:
-        ended = run(ledger, vendor, concurrency=concurrency, retry=RetryPolicy(max_attempts=max_attempts))
+        policy = RetryPolicy(max_attempts=max_attempts)
+        ended = run(ledger, vendor, concurrency=concurrency, retry=policy, patience=60)
         assert isinstance(ended.report.paused, TransientApiError)
         assert ended.report.counts[REJECTED] <= 2 * concurrency
         assert 60 <= ended.at <= 70

@@ -53,7 +53,9 @@ def ledger() -> Iterator[ProbedLedger]:
 def test_rows_are_queued_or_not_sent_where_they_are_no_messages(ledger: ProbedLedger) -> None:
     assert take(ledger, entry(1, extra={"name": "Bo"}), bad_entry(2, "content is missing")) == {}
     good, bad = ledger.results()
-    nothing = dict.fromkeys(["message_id", "code", "meta_code", "receipt", "sent_at"])
+    nothing = dict.fromkeys(
+        ["message_id", "code", "meta_code", "receipt", "sent_at", "price", "foreign_price", "currency"]
+    )
     assert good == {
         "line": 2, "cus_message_id": "id-1", "to": TO, "status": "queued", "error": None, "reason": None,
         "attempts": 0, "finished_at": None, "extra": {"name": "Bo"}, **nothing,
@@ -265,7 +267,7 @@ def test_an_outcome_lands_in_its_columns(ledger: ProbedLedger, transition: Trans
     assert first == {
         "line": 2, "cus_message_id": "id-1", "to": "9990000001", "message_id": None, "code": None, "meta_code": None,
         "error": None, "reason": None, "attempts": 0, "receipt": None, "sent_at": NOW + 1, "finished_at": None,
-        "extra": {}, **columns,
+        "price": None, "foreign_price": None, "currency": None, "extra": {}, **columns,
     }  # fmt: skip
     assert second["status"] == "queued"
     assert contents(ledger) == [CODE if transition.state in (QUEUED, UNKNOWN) else None, CODE]

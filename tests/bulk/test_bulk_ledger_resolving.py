@@ -166,8 +166,11 @@ def test_receipts_are_told_for_many_rows_at_once(ledger: ProbedLedger) -> None:
     record(ledger, *[Transition(key, UNKNOWN, 1) for key in range(1, 5)])
     assert ledger.resolve({"id-3": "failed", "id-1": "read", "id-4": "sent"}) == 3
     assert states(ledger) == ["accepted", "unknown", "rejected", "accepted"]
-    assert [result["receipt"] for result in ledger.results()] == ["read", None, "failed", "sent"]
+    assert [result["receipt"] for result in ledger.results()] == [None] * 4
+    assert ledger.receipts() == {}, "nobody but the vendor says so"
     assert ledger.unknown_ids() == ["id-2"]
+    assert ledger.resolve({"id-2": "failed", "id-1": "read", "id-4": "sent"}, by_callback=True) == 3
+    assert [result["receipt"] for result in ledger.results()] == ["read", "failed", None, "sent"]
 
 
 @pytest.mark.parametrize(

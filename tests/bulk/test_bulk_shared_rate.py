@@ -167,7 +167,7 @@ def test_throttling_slows_a_run_down_below_the_shared_rate() -> None:
 def runs_over(store: MemoryStore, *, check: Callable[[Ended, Vendor], None]) -> None:
     vendor = Vendor()
     with ledger_of(messages(400)) as ledger:
-        check(run(ledger, vendor, rate=shared(store), concurrency=64), vendor)
+        check(run(ledger, vendor, rate=shared(store), concurrency=64, patience=60), vendor)
         if rows(ledger):
             assert not in_state(ledger, SENDING)
 

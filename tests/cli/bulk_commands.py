@@ -19,7 +19,7 @@ from commands import CONTENT, Env, Start, account_of, invoke
 from nxotp_async.bulk import Ledger, load, open_messages
 from nxotp_async.sandbox import Sandbox
 
-COMMANDS = ("run", "resume", "status", "export", "resolve", "pause", "set", "stop")
+COMMANDS = ("run", "resume", "status", "export", "resolve", "requeue", "pause", "set", "stop")
 STEERING = ("pause", "set", "stop")
 PAGE = Path(__file__).parent.parent.parent / "docs" / "bulk.md"
 GOOD = tuple(f"9995550{number}" for number in range(100, 400))

@@ -31,6 +31,13 @@ def account(live: Sandbox) -> dict[str, str]:
 
 
 @pytest.fixture
+def short_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run in this process find out at once whether a refusal lasts."""
+    monkeypatch.setattr("nxotp_async.bulk.flow._SHORTEST_HOLD", 0.001)
+    monkeypatch.setattr("nxotp_async.bulk.flow._LONGEST_BACKOFF", 0.001)
+
+
+@pytest.fixture
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

@@ -48,13 +48,14 @@ def test_the_help_of_resolve_has_each_of_its_forms(form: str) -> None:
 
 def test_the_help_names_the_exit_codes_of_the_page() -> None:
     table = re.findall(r"^\| (\d+) \| (.+?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [code for code, _ in table] == ["0", "1", "2", "3", "6", "130"]
+    assert [code for code, _ in table] == ["0", "1", "2", "3", "4", "6", "130"]
     text = " ".join(bulk("--help").stdout.split())
     for code, words in {
         "0": "all accepted",
         "1": "some rejected or not sent",
         "2": "wrong usage, message or file",
         "3": "configuration",
+        "4": "the vendor was away",
         "6": "some unknown",
         "130": "interrupted",
     }.items():
@@ -65,7 +66,7 @@ def test_the_help_names_the_exit_codes_of_the_page() -> None:
 def test_the_options_of_the_page_are_taken_as_they_stand_there() -> None:
     Path("senders.toml").touch()
     written = re.findall(r"^\| `(--[^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(written) == 12
+    assert len(written) == 17
     for command, subject in (("run", "otps.csv"), ("resume", "otps.csv.ledger")):
         arguments = [subject, *(part for option in written for part in option.split())]
         params = group.commands[command].make_context(command, arguments).params
@@ -82,7 +83,7 @@ def test_the_options_of_the_page_are_taken_as_they_stand_there() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS[1:])
 def test_a_ledger_there_is_not_is_not_made(account: Env, command: str) -> None:
-    options = ("--no-rate",) if command == "set" else ()
+    options = {"set": ("--no-rate",), "requeue": ("--all",)}.get(command, ())
     result = bulk(command, "no-such.ledger", *options, env=account)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "nxotp: there is no ledger no-such.ledger (nxotp bulk run makes one)\n"
@@ -93,7 +94,8 @@ def test_a_ledger_there_is_not_is_not_made(account: Env, command: str) -> None:
 def test_a_file_that_is_no_ledger_is_left_as_it_is(live: Sandbox, account: Env, command: str) -> None:
     file = otps(GOOD[0])
     before = Path(file).read_bytes()
-    result = bulk("run", file, "--ledger", file, env=account) if command == "run" else bulk(command, file, env=account)
+    options = {"run": ("--ledger", file), "requeue": ("--all",)}.get(command, ())
+    result = bulk(command, file, *options, env=account)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "nxotp: otps.csv is no ledger, or is damaged\n"
     assert Path(file).read_bytes() == before

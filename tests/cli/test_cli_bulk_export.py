@@ -34,6 +34,9 @@ COLUMNS = (
     "receipt",
     "sent_at",
     "finished_at",
+    "price",
+    "foreign_price",
+    "currency",
 )
 
 

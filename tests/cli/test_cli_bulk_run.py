@@ -5,6 +5,7 @@ import re
 import sys
 import uuid
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from bulk_commands import (
 from commands import CONTENT, KEYS, Env
 
 from nxotp_async import OtpClient
-from nxotp_async.bulk import Dispatcher, Ledger, MessageState, Report
+from nxotp_async.bulk import Budget, Dispatcher, Ledger, MessageState, Report
 from nxotp_async.cli.bulk import command as group
 from nxotp_async.cli.bulk.summary import exit_code
 from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import Sandbox
 
 pytest_plugins = ["command_fixtures"]
-pytestmark = pytest.mark.usefixtures("own_directory")
+pytestmark = pytest.mark.usefixtures("own_directory", "short_holds")
 
 
 # ---------------------------------------------------------------------------------------------- outcomes
@@ -122,6 +123,8 @@ def test_the_summary_as_json_is_valid_complete_and_alone_on_stdout(account: Env)
         {"state": "not_sent", "error": "InvalidMessageError", "code": None, "reason": NO_COUNTRY},
         {"state": "rejected", "error": "OtpContentError", "code": 9015},
     ]
+    assert [(row["country"], row["messages"]) for row in shown.pop("countries")] == [("+999", 2)]
+    assert [(row["sender"], row["messages"]) for row in shown.pop("senders")] == [("", 2)]
     assert shown == {
         "ledger": "otps.csv.ledger",
         "total": 3,
@@ -255,9 +258,12 @@ def test_every_option_reaches_whom_it_is_meant_for(
         "--max-per-recipient": "2",
         "--max-attempts": "7",
         "--reject-on": "9004",
+        "--patience": "7200",
+        "--budget": "5USD",
+        "--price": "0.05",
         "--base-url": live.url,
     }
-    arguments = [part for pair in options.items() for part in pair]
+    arguments = ["--keep-codes", *(part for pair in options.items() for part in pair)]
     result = bulk(command, subject, *arguments, env={**account, "NXOTP_BASE_URL": "http://example.com"})
     assert result.exit_code == 0
     assert received(live) == [GOOD[0]]
@@ -268,6 +274,9 @@ def test_every_option_reaches_whom_it_is_meant_for(
         "per_recipient": 6.0,
         "max_per_recipient": 2,
         "reject_on": (9004,),
+        "patience": 7200.0,
+        "keep_codes": True,
+        "budget": Budget(Decimal(5), Decimal("0.05"), "USD"),
     }
 
 

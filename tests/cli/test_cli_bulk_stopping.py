@@ -36,7 +36,7 @@ from nxotp_async.testing import serve_in_thread
 from nxotp_async.transports import Answer
 
 pytest_plugins = ["command_fixtures"]
-pytestmark = pytest.mark.usefixtures("own_directory")
+pytestmark = pytest.mark.usefixtures("own_directory", "short_holds")
 
 
 # ---------------------------------------------------------------------------------------------- pauses
@@ -44,11 +44,11 @@ pytestmark = pytest.mark.usefixtures("own_directory")
 
 @pytest.mark.parametrize("code", [1003, 1005, 9004, 9005, 10003])
 def test_an_answer_that_concerns_the_account_pauses_the_run(live: Sandbox, account: Env, code: int) -> None:
-    file = otps(GOOD[0], f"9990{code:08}", *GOOD[1:4])
-    result = bulk("run", file, "--concurrency", "1", env=account)
+    live.script(Fault(), *[Fault.answer(code)] * 5)
+    result = bulk("run", otps(*GOOD[:5]), "--concurrency", "1", env=account)
     assert result.exit_code == 3
     assert received(live) == [GOOD[0]]
-    assert len(live.requests) == 2
+    assert len(live.requests) == 6
     assert counts_of() == {"accepted": 1, "queued": 4}
     assert re.search(
         rf"^paused: code {code}, .+\nfix it, then continue with: nxotp bulk resume otps.csv.ledger$",
@@ -59,7 +59,7 @@ def test_an_answer_that_concerns_the_account_pauses_the_run(live: Sandbox, accou
 
 @pytest.mark.parametrize("again", [("resume", "otps.csv.ledger"), ("run", "otps.csv")], ids=["resume", "run"])
 def test_a_paused_run_goes_on_with_all_of_it_once_mended(live: Sandbox, account: Env, again: tuple[str, str]) -> None:
-    live.script(Fault(), Fault.answer(9005))
+    live.script(Fault(), *[Fault.answer(9005)] * 5)
     paused = bulk("run", otps(*GOOD[:10]), "--concurrency", "1", env=account)
     assert (paused.exit_code, counts_of(), received(live)) == (3, {"accepted": 1, "queued": 9}, [GOOD[0]])
     result = bulk(*again, env=account)
@@ -92,6 +92,16 @@ def test_resume_takes_other_options_and_tells_as_json(live: Sandbox, account: En
     shown = json.loads(result.stdout)
     assert (shown["ledger"], shown["accepted"], shown["rejected"], shown["queued"]) == ("run.db", 1, 1, 0)
     assert shown["paused"] is None
+
+
+def test_a_vendor_that_is_away_for_longer_than_the_patience_is_no_fault_of_the_account(
+    live: Sandbox, account: Env
+) -> None:
+    live.script(*[Fault.answer(-1)] * 1000)
+    result = bulk("run", otps(*GOOD[:40]), "--concurrency", "1", "--patience", "0", env=account)
+    assert result.exit_code == 4
+    assert "paused: code -1" in result.stderr
+    assert "continue with: nxotp bulk resume otps.csv.ledger" in result.stderr
 
 
 # ---------------------------------------------------------------------------------------------- stopping, crashing
@@ -242,17 +252,17 @@ main()
 
 
 class OneRefusedAndOneWaiting:
-    """A transport: the first post is refused for the account's sake, the second is answered after a Ctrl-C."""
+    """A transport: the first message is refused for the account's sake, the other one is answered after a Ctrl-C."""
 
     def __init__(self, dispatchers: list[Dispatcher]) -> None:
         self._dispatchers = dispatchers
-        self._posts = 0
+        self._refused = b""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         if not url.endswith("/otp"):
             raise NotSentError("nobody answers questions about the account")
-        self._posts += 1
-        if self._posts == 1:
+        self._refused = self._refused or body
+        if body == self._refused:
             return Answer(200, {}, b'{"code":9005,"message":"insufficient balance","data":null}')
         while not self._dispatchers[0].is_stopping:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
@@ -300,7 +310,7 @@ def test_ctrl_c_while_the_file_is_read_leaves_nothing_of_it(
     result = bulk("run", otps(*GOOD[:5], "0555"), env=account)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.endswith("nxotp: interrupted; nothing was sent\n")
-    assert (len(live.requests), counts_of()) == (0, {})
+    assert (len(live.requests), list(Path().glob("*.ledger*"))) == (0, [])
     assert not list(Path().glob("*rejects*"))
 
 

@@ -3,11 +3,13 @@
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, assert_type
 
 from nxotp_async import Clock, NxOtpError, OtpClient, OtpMessage, RetryPolicy
 from nxotp_async.bulk import (
+    Budget,
     Dispatcher,
     FileFormat,
     Ledger,
@@ -63,6 +65,9 @@ def a_ledger(ledger: Ledger, reason: Reason) -> None:
     assert_type(ledger.results(), Iterator[dict[str, Any]])
     assert_type(ledger.resolve({"A-1": "delivered"}), int)
     assert_type(ledger.requeue(["A-1"]), int)
+    assert_type(ledger.requeue_rejected(["A-1", 10005]), tuple[int, int])
+    assert_type(ledger.reach(), dict[str, list[dict[str, Any]]])
+    assert_type(ledger.spent("CNY"), tuple[int, int, int])
     assert_type(ledger.unknown_ids(), list[str])
     assert_type(ledger.extra_columns(), list[str])
     assert_type(reason.state, MessageState)
@@ -75,7 +80,19 @@ def a_ledger(ledger: Ledger, reason: Reason) -> None:
 async def a_run(ledger: Ledger, client: OtpClient, clock: Clock) -> None:
     dispatcher = Dispatcher(ledger, client)
     Dispatcher(ledger, client, rate=80, per_recipient=6, max_per_recipient=3, retry=RetryPolicy(), clock=clock)
-    Dispatcher(ledger, client, reject_on=(9004,))
+    Dispatcher(ledger, client, reject_on=(9004,), patience=60, keep_codes=True)
+    budget = Budget(amount=Decimal(350), price=Decimal("0.05"), currency="USD")
+    assert_type(budget.amount + budget.price, Decimal)
+    assert_type(budget.currency, str)
+    assert_type(budget.room(0, 0, 0), int)
+    Dispatcher(ledger, client, budget=budget)
+    assert_type(dispatcher.set_rate(40), None)
+    assert_type(dispatcher.set_rate(None), None)
+    assert_type(dispatcher.set_concurrency(8), None)
+    assert_type(dispatcher.pause(), None)
+    assert_type(dispatcher.resume(), None)
+    assert_type(dispatcher.is_paused, bool)
+    assert_type(dispatcher.concurrency, int)
     assert_type(dispatcher.counts, Counter[MessageState])
     assert_type(dispatcher.in_flight, int)
     assert_type(dispatcher.rate, float)

@@ -84,7 +84,9 @@ class Control:
         return _json(self.progress.fields())
 
     async def _status(self, _: web.Request) -> web.Response:
-        return _json({**await asyncio.to_thread(self.summary), "run": self.progress.fields()})
+        summary, run = await asyncio.to_thread(self.summary), self.progress.fields()
+        # The counts have moved on while the rest was looked up.
+        return _json({**summary, **{name: run[name] for name in run.keys() & summary.keys()}, "run": run})
 
     async def _export(self, request: web.Request) -> web.StreamResponse:
         """Send the rows as they are now. What is cut short has no end for HTTP, either."""

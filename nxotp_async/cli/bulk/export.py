@@ -13,12 +13,11 @@ import click
 
 from ...bulk import FileFormat, export
 from ...bulk.exporting import is_export
-from ...bulk.looking import look
 from ...phone_numbers import mask_number
 from ..exit_codes import ExitCode
 from ..output import discard, fail, print_note
 from ..parameters import FILE, FILE_FORMAT, ledger_argument
-from .remote import ask_run, run_export
+from .remote import ask_run, looked_at, run_export
 
 __all__ = ["command"]
 
@@ -48,7 +47,7 @@ def command(ledger: Path, file_format: FileFormat | None, output: Path | None, f
             _export_of_run(ledger, file_format, output, masked=show_number is mask_number)
             rows = f"the rows of a run at work, {progress['queued']:,} of them without an outcome yet,"
         else:
-            with look(ledger) as opened, _written(output) as file:
+            with looked_at(ledger) as opened, _written(output) as file:
                 rows = f"{export(opened, file, file_format, show_number=show_number):,} rows"
     except OSError as error:
         if output is None:

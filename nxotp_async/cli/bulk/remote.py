@@ -4,8 +4,8 @@ import codecs
 import http.client
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ import click
 import orjson
 
 from ...bulk import Ledger
+from ...bulk.looking import look
 from ...errors import LedgerError
 from .control import address_of
 
-__all__ = ["ask_run", "opened", "run_export", "steer"]
+__all__ = ["ask_run", "looked_at", "opened", "run_export", "steer"]
 
-_LOOK: Final = 5.0  # seconds that looking at a ledger takes at the most
+_LOOK: Final = 5.0  # seconds that looking at a ledger, or closing it, takes at the most
 _TIMEOUT: Final = 30.0  # seconds for an answer, or for the next part of one
 
 
@@ -71,10 +72,25 @@ def opened(ledger: Path, *, create: bool = True) -> Ledger:
     Raises:
         LedgerError: It is in use, or cannot be used.
     """
+    return _when_free(ledger, lambda: Ledger(ledger, create=create))
+
+
+@contextmanager
+def looked_at(ledger: Path) -> Iterator[Ledger]:
+    """Open a ledger to look at it. A run that is just ending is waited for.
+
+    Raises:
+        LedgerError: It is in use, or is no ledger.
+    """
+    with ExitStack() as stack:
+        yield _when_free(ledger, lambda: stack.enter_context(look(ledger)))
+
+
+def _when_free(ledger: Path, open_it: Callable[[], Ledger]) -> Ledger:
     deadline = time.monotonic() + _LOOK
     while True:
         try:
-            return Ledger(ledger, create=create)
+            return open_it()
         except LedgerError as error:
             if not error.in_use or time.monotonic() > deadline or ask_run(ledger, "/progress") is not None:
                 raise

@@ -57,8 +57,15 @@ def command(
             client = sending.client()
             base = Path(ledger if file == "-" else file.removesuffix(".gz"))
             rejected = RejectsFile(rejects or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
+            is_new = not ledger.exists()
             own = stack.enter_context(opened(ledger))
-            _load(own, messages, rejected, strict=strict)
+            try:
+                _load(own, messages, rejected, strict=strict)
+            except BaseException:
+                if is_new:  # and there is nothing in it
+                    own.close()
+                    ledger.unlink()
+                raise
         sending.dispatch(own, client)
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import re
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -12,7 +13,8 @@ from typing import Any, Final, NoReturn
 import attrs
 import click
 
-from ...bulk import Dispatcher, Ledger, ReceiptRecorder, Report
+from ...bulk import Budget, Dispatcher, Ledger, ReceiptRecorder, Report
+from ...bulk.money import CNY
 from ...client import OtpClient
 from ...errors import ConfigurationError
 from ...pacing import SharedRate
@@ -42,6 +44,7 @@ from ..progress import run_progress
 from ..serving import callback_options, receiving
 from .control import Control, controllable
 from .forecast import Forecast, forecast
+from .metrics import measured
 from .progress import SendingProgress
 from .summary import exit_code, print_summary, summary_of
 
@@ -56,14 +59,15 @@ def _name(text: str) -> str:
     return text
 
 
+def _amount(text: str) -> tuple[Decimal, str]:
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]{3})?", text)
+    if match is None:
+        raise ValueError("expected an amount, with its currency unless that is CNY: 350, or 50USD")
+    return Decimal(match[1]), (match[2] or CNY).upper()
+
+
 def _price(text: str) -> Decimal:
-    try:
-        price = Decimal(text)
-    except InvalidOperation:
-        raise ValueError("expected a number") from None
-    if not (price.is_finite() and price > 0):
-        raise ValueError("expected more than 0")
-    return price
+    return _amount(text if text[-1:].isdigit() else "")[0]
 
 
 sending_options = options(
@@ -89,12 +93,34 @@ sending_options = options(
         help="Attempts for a message that the vendor refuses temporarily.",
     ),
     click.option(
+        "--patience",
+        type=Seconds(0, 604_800),
+        default=900.0,
+        help="How long to wait for the vendor while it is away. Then the run ends, with the exit code 4.",
+    ),
+    click.option(
         "--reject-on",
         type=int,
         multiple=True,
         metavar="CODE",
-        help="Reject only the message at this code of the vendor's, instead of pausing the run (9004, for example, "
-        "where the account has no price for some countries). May be repeated.",
+        help="Reject the message at once at this code of the vendor's, which may concern the whole account (9004, for "
+        "example, where it has no price for some countries). May be repeated.",
+    ),
+    click.option(
+        "--budget",
+        type=ParsedText("amount", _amount),
+        help="What all messages of the ledger may cost, 350 (CNY) or 50USD: the run ends before that is passed.",
+    ),
+    click.option(
+        "--price",
+        type=ParsedText("amount", _price),
+        help="What one message costs at the most, in the currency of --budget, until callbacks tell.",
+    ),
+    click.option(
+        "--keep-codes",
+        is_flag=True,
+        help="Keep the codes of rejected messages in the ledger until they expire, for nxotp bulk requeue. The next "
+        "run without it erases them.",
     ),
     click.option(
         "--listen",
@@ -115,11 +141,6 @@ sending_options = options(
         envvar="NXOTP_SENDERS",
         help="A TOML file of numbers to send by, each at a rate of its own. Default: NXOTP_SENDERS.",
     ),
-    click.option(
-        "--price",
-        type=ParsedText("amount", _price),
-        help="What a message costs, to be told beforehand whether the balance lasts.",
-    ),
     click.option("--yes", is_flag=True, help="Send although the account has no balance left."),
     callback_options,
     base_url_option,
@@ -129,6 +150,15 @@ sending_options = options(
         type=click.Choice(["text", "json"]),
         default="text",
         help="Of what the progress on standard error is: json writes one object a line, every ten seconds.",
+    ),
+    click.option(
+        "--metrics",
+        type=ADDRESS,
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus at /metrics here, for as long as the run lasts.",
+    ),
+    click.option(
+        "--otel", is_flag=True, help="Give metrics and traces to OpenTelemetry, as opentelemetry-instrument sets it up."
     ),
     json_option(help="Print the summary as JSON."),
 )
@@ -145,12 +175,15 @@ class Sending:
     per_recipient: float | None
     max_per_recipient: int | None
     max_attempts: int
+    patience: float
     reject_on: tuple[int, ...]
+    budget: tuple[Decimal, str] | None
+    price: Decimal | None
+    keep_codes: bool
     listen: tuple[str, int] | None
     listen_for: float
     dr_webhook: str | None
     senders: Path | None
-    price: Decimal | None
     yes: bool
     token: str | None = attrs.field(repr=False)
     unsigned: bool
@@ -159,6 +192,8 @@ class Sending:
     timeout: float | None
     deadline: float | None
     progress: str
+    metrics: tuple[str, int] | None
+    otel: bool
     as_json: bool
 
     @cached_property
@@ -168,6 +203,15 @@ class Sending:
     def __attrs_post_init__(self) -> None:
         if self.shared_rate is not None and self.rate is None:
             raise click.UsageError("--shared-rate requires a --rate, the same in all processes")
+        if self.budget is not None and self.price is None:
+            raise click.UsageError("--budget requires --price")
+
+    @cached_property
+    def _budget(self) -> Budget | None:
+        if self.budget is None or self.price is None:
+            return None
+        amount, currency = self.budget
+        return Budget(amount, self.price, currency)
 
     @cached_property
     def _send_rate(self) -> float | SharedRate | None:
@@ -186,7 +230,7 @@ class Sending:
 
     def client(self) -> OtpClient:
         """Return a client of the account, when the options are known to be right."""
-        _ = self._send_rate
+        _ = self._send_rate, self._budget
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
         client = account_client(
@@ -210,6 +254,9 @@ class Sending:
             max_per_recipient=self.max_per_recipient,
             retry=RetryPolicy(max_attempts=self.max_attempts),
             reject_on=self.reject_on,
+            budget=self._budget,
+            keep_codes=self.keep_codes,
+            patience=self.patience,
         )
         try:
             report = run(self._run(dispatcher, client, ledger))
@@ -247,7 +294,8 @@ class Sending:
             return summary_of(ledger, Report(dispatcher.counts, paused=None, stopped=False))
 
         control = Control(ledger, dispatcher, progress, summary, running.stop)
-        async with client, self._receiving(ledger), controllable(control):
+        metrics = measured(client, progress, self.metrics, otel=self.otel)
+        async with client, metrics, self._receiving(ledger), controllable(control):
             async with run_progress(progress.look, as_json=self.progress == "json"):
                 report = await running.report()
             if report is None or report.stopped or self.listen is None:

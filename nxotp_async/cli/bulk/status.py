@@ -7,11 +7,10 @@ from typing import Any, Final
 import click
 
 from ...bulk import Report
-from ...bulk.looking import look
 from ..output import print_data, print_line
 from ..parameters import Seconds, json_option, ledger_argument
 from .progress import progress_text
-from .remote import ask_run
+from .remote import ask_run, looked_at
 from .summary import print_summary, summary_of
 
 __all__ = ["command"]
@@ -35,7 +34,7 @@ def command(ledger: Path, watch: bool, interval: float, as_json: bool) -> None:
         time.sleep(interval)
     summary = ask_run(ledger, "/status")
     if summary is None:
-        with look(ledger) as opened:
+        with looked_at(ledger) as opened:
             summary = summary_of(opened, Report(opened.counts(), paused=None, stopped=False))
     print_summary(summary, as_json=as_json)
 

@@ -1,7 +1,7 @@
 """What became of a bulk run, for people and for machines, and what to do next."""
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from rich.table import Table
@@ -36,6 +36,7 @@ def summary_of(ledger: Ledger, report: Report) -> dict[str, Any]:
         "stopped": report.stopped,
         "receipts": _funnel(ledger),
         "reasons": [attrs.asdict(reason) for reason in ledger.reasons()],
+        **ledger.reach(),
         "run": None,
     }
 
@@ -49,6 +50,9 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     print_tables(_states(summary), *([_reasons(summary["reasons"])] if summary["reasons"] else []))
     if any(summary["receipts"].values()):
         print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in summary["receipts"].items()))
+    for key, groups in (("country", summary["countries"]), ("sender", summary["senders"])):
+        if len(groups) > 1 or (key == "country" and any(group["costs"] for group in groups)):
+            print_tables(_groups(key, groups))
     if summary["run"] is not None:
         print_data(f"at work, process {summary['run']['process']}: {progress_text(summary['run'])}")
         return
@@ -71,6 +75,27 @@ def _funnel(ledger: Ledger) -> dict[str, int]:
         "read": receipts["read"],
         "failed": receipts["failed"],
     }
+
+
+_MOST_GROUPS: Final = 20
+
+
+def _groups(key: str, groups: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    figures = [
+        name
+        for name in ("messages", "queued", "accepted", "delivered", "failed", "rejected", "not_sent", "unknown")
+        if name in ("messages", "accepted") or any(group[name] for group in groups)
+    ]
+    table.add_column(key)
+    for name in (*figures, "cost"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for group in groups[:_MOST_GROUPS]:
+        cost = ", ".join(f"{amount} {currency}" for currency, amount in group["costs"].items())
+        table.add_row(group[key] or "the client's", *(f"{group[name]:,}" for name in figures), cost or "-")
+    if len(groups) > _MOST_GROUPS:
+        table.add_row(f"{len(groups) - _MOST_GROUPS} more: --json")
+    return table
 
 
 def _states(summary: dict[str, Any]) -> Table:
