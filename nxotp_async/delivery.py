@@ -155,7 +155,7 @@ class Delivery:
         timeout = min(settings.timeout, self._deadline_at - now)
         sent = client.clock.time()
         ts = int((sent + client.skew.offset) * 1000)
-        headers = request_headers(self._body, ts=ts, credentials=settings.credentials)
+        headers = request_headers(self._body, ts=ts, credentials=settings.credentials, fixed=settings.fixed_headers)
         self._attempts += 1
         try:
             answer = await client.transport.post(settings.url, self._body, headers, timeout)

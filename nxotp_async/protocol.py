@@ -20,7 +20,17 @@ from .messages import OtpMessage
 from .results import Outcome
 from .signing import Credentials, sign
 
-__all__ = ["MAX_ANSWER_BYTES", "OTP_PATH", "decode", "encode", "redact", "request_headers", "server_time"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "OTP_PATH",
+    "RequestHeaders",
+    "decode",
+    "encode",
+    "fixed_headers",
+    "redact",
+    "request_headers",
+    "server_time",
+]
 
 OTP_PATH: Final = "/api/wa/otp"
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -57,33 +67,51 @@ def encode(message: OtpMessage, appkey: str) -> bytes:
     )
 
 
-def request_headers(body: bytes, *, ts: int, credentials: Credentials) -> dict[str, str]:
+class RequestHeaders(dict[str, str]):
+    """The headers of one attempt, and which of them are the same in every attempt.
+
+    Args:
+        fixed: Those that never change: for each account one and the same object, so that a transport can keep what it
+            makes of them.
+        changing: Those of this attempt alone.
+    """
+
+    __slots__ = ("changing", "fixed")
+
+    def __init__(self, fixed: Mapping[str, str], changing: Mapping[str, str]) -> None:
+        super().__init__({**fixed, **changing})
+        self.fixed = fixed
+        self.changing = changing
+
+
+def fixed_headers(credentials: Credentials) -> Mapping[str, str]:
+    """Return the headers that are the same in all requests of an account."""
+    return {
+        istr("accessKey"): credentials.access_key,
+        istr("bizType"): "2",
+        istr("action"): "mt",
+        istr("Content-Type"): "application/json",
+        istr("Accept"): "application/json",
+        # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
+        istr("Accept-Encoding"): "identity",
+        istr("User-Agent"): f"nxotp_async/{__version__}",
+    }
+
+
+def request_headers(body: bytes, *, ts: int, credentials: Credentials, fixed: Mapping[str, str]) -> RequestHeaders:
     """Return the headers of one attempt, freshly signed.
 
     Args:
         body: The bytes that will be sent.
         ts: Milliseconds since the epoch; the vendor refuses more than 60 000 of difference.
         credentials: The account's keys.
+        fixed: The account's `fixed_headers`.
     """
-    return {
-        _ACCESS_KEY: credentials.access_key,
-        _TS: str(ts),
-        _SIGN: sign(body, ts=ts, credentials=credentials),
-        **_FIXED_HEADERS,
-    }
+    return RequestHeaders(fixed, {_TS: str(ts), _SIGN: sign(body, ts=ts, credentials=credentials)})
 
 
 # aiohttp compares names of this type without changing their letter case first.
-_ACCESS_KEY, _TS, _SIGN = istr("accessKey"), istr("ts"), istr("sign")
-_FIXED_HEADERS: Final[Mapping[str, str]] = {
-    istr("bizType"): "2",
-    istr("action"): "mt",
-    istr("Content-Type"): "application/json",
-    istr("Accept"): "application/json",
-    # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
-    istr("Accept-Encoding"): "identity",
-    istr("User-Agent"): f"nxotp_async/{__version__}",
-}
+_TS, _SIGN = istr("ts"), istr("sign")
 
 
 # ---------------------------------------------------------------------------------------------- answer → outcome

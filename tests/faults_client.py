@@ -25,7 +25,11 @@ async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]
     burst = plan["concurrency"] if plan["pause"] else len(messages)
     outcomes: list[tuple[str | None, str, str | None]] = []
     async with sandbox_client(
-        plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=NO_PAUSES
+        plan["url"],
+        transport=plan["transport"],
+        max_concurrency=plan["concurrency"],
+        timeout=plan["timeout"],
+        clock=NO_PAUSES,
     ) as client:
         for start in range(0, len(messages), burst):
             results = await client.send_batch(messages[start : start + burst])

@@ -262,7 +262,7 @@ def test_what_is_set_is_shown_as_far_as_it_may_be(set_: Set) -> None:
         "NXOTP_CALLBACK_TOKEN: set, 17 characters",
         (
             "not set (optional): NXOTP_DEFAULT_REGION, NXOTP_INSECURE_SANDBOX_HOST, NXOTP_MAX_CONCURRENCY, "
-            "NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT, NXOTP_STORE, NXOTP_STORE_LISTEN"
+            "NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT, NXOTP_TRANSPORT, NXOTP_STORE, NXOTP_STORE_LISTEN"
         ),
     ]
 

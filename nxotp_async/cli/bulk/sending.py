@@ -17,7 +17,7 @@ from ...pacing import SharedRate
 from ...retry import RetryPolicy
 from ...signing import Credentials
 from ...stores import MemoryStore, store_from_url
-from ..account import account_client, ask_credentials
+from ..account import account_client, ask_credentials, quick_transport
 from ..event_loop import on_stop_signal, run
 from ..exit_codes import ExitCode
 from ..output import fail, print_note
@@ -158,6 +158,7 @@ class Sending:
             max_concurrency=self.concurrency,
             timeout=self.timeout,
             deadline=self.deadline,
+            transport=quick_transport(),
         )
 
     def dispatch(self, ledger: Ledger, client: OtpClient) -> NoReturn:
@@ -178,7 +179,7 @@ class Sending:
         if report is None:
             fail(f"stopped at once; continue with: nxotp bulk resume {ledger.path}", ExitCode.INTERRUPTED)
         try:
-            print_summary(ledger, report, as_json=self.as_json)
+            print_summary(ledger, report, as_json=self.as_json, transport=client.transport)
         except KeyboardInterrupt:
             fail(f"interrupted; for the outcomes: nxotp bulk status {ledger.path}", ExitCode.INTERRUPTED)
         sys.exit(exit_code(report))

@@ -26,11 +26,13 @@ def exit_code(report: Report) -> ExitCode:
     return ExitCode.SUCCESS if counts[MessageState.ACCEPTED] == counts.total() else ExitCode.FAILURE
 
 
-def print_summary(ledger: Ledger, report: Report, *, as_json: bool) -> None:
+def print_summary(ledger: Ledger, report: Report, *, as_json: bool, transport: str | None = None) -> None:
     """Print how many messages are in which state and why, and what to do next; or, as JSON, the former alone."""
     if as_json:
-        print_json(_fields(ledger, report))
+        print_json(_fields(ledger, report) | ({} if transport is None else {"transport": transport}))
         return
+    if transport is not None:
+        print_note(f"sent over the transport {transport}")
     reasons = ledger.reasons()
     print_tables(_states(report.counts), *([_reasons(reasons)] if reasons else []))
     if any((funnel := _funnel(ledger)).values()):
