@@ -79,7 +79,8 @@ class RequestHeaders(dict[str, str]):
     __slots__ = ("changing", "fixed")
 
     def __init__(self, fixed: Mapping[str, str], changing: Mapping[str, str]) -> None:
-        super().__init__({**fixed, **changing})
+        super().__init__(fixed)
+        self.update(changing)
         self.fixed = fixed
         self.changing = changing
 

@@ -181,10 +181,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._is_reusable = False
-            if not self._is_complete:
-                self._fail(BrokenAnswerError(f"an answer that is not HTTP ({type(error).__name__})"))
-                return
+            # Also where that comes after a whole answer: what is wrong with it may be the answer's length.
+            self._fail(BrokenAnswerError(f"an answer that is not HTTP ({type(error).__name__})"))
+            return
         if self._is_complete:
             self._succeed()
         elif self._received > (_MAX_RECEIVED_BYTES if self._head_is_complete else _MAX_HEAD_BYTES):
