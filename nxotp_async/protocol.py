@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import attrs
 import orjson
-from cattrs.gen import make_dict_unstructure_fn, override
-from cattrs.preconf.orjson import make_converter
 from multidict import istr
 
 from ._version import __version__
@@ -42,29 +40,23 @@ _NO_CODE = "the answer has no code that could be the vendor's"
 
 # ---------------------------------------------------------------------------------------------- message → request
 
-_omit_absent = override(omit_if_default=True)
-_fields_of = make_dict_unstructure_fn(
-    OtpMessage,
-    make_converter(),
-    category=_omit_absent,
-    cus_message_id=_omit_absent,
-    dr_webhook=_omit_absent,
-    api_type=_omit_absent,
-    business_phone=_omit_absent,
-    expires_at=override(omit=True),
-)
+_OPTIONAL_FIELDS: Final = ("category", "cus_message_id", "dr_webhook", "api_type", "business_phone")
 
 
 def encode(message: OtpMessage, appkey: str) -> bytes:
     """Return the JSON body. These very bytes are signed and sent, on every attempt."""
-    return orjson.dumps(
-        {
-            "appkey": appkey,
-            "messaging_product": "whatsapp",
-            "recipient_type": "individual",
-            **_fields_of(message),
-        }
-    )
+    body = {
+        "appkey": appkey,
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": message.to,
+        "content": message.content,
+        "language_code": message.language_code,
+    }
+    for name in _OPTIONAL_FIELDS:
+        if (value := getattr(message, name)) is not None:
+            body[name] = value
+    return orjson.dumps(body)
 
 
 class RequestHeaders(dict[str, str]):
