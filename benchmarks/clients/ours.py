@@ -1,4 +1,4 @@
-"""nxotp_async, over each of its transports: one message after the other in each of many tasks, many at once, and a file with its ledger."""
+"""nxotp_async, over each transport: one after the other in many tasks, many at once, and a file by its ledger."""
 
 import tempfile
 from pathlib import Path
