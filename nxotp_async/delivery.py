@@ -175,6 +175,7 @@ class Delivery:
         sent = client.clock.time()
         ts = int((sent + client.skew.offset) * 1000)
         url, headers = self._request(ts)
+        headers = request_headers(self._body, ts=ts, credentials=settings.credentials, fixed=settings.fixed_headers)
         self._attempts += 1
         try:
             answer = await client.transport.post(url, self._body, headers, timeout)

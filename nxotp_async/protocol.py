@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import attrs
 import orjson
-from cattrs.gen import make_dict_unstructure_fn, override
-from cattrs.preconf.orjson import make_converter
 from multidict import istr
 
 from ._version import __version__
@@ -33,6 +31,14 @@ __all__ = [
     "request_headers",
     "server_time",
     "usable_id",
+    "OTP_PATH",
+    "RequestHeaders",
+    "decode",
+    "encode",
+    "fixed_headers",
+    "redact",
+    "request_headers",
+    "server_time",
 ]
 
 OTP_PATH: Final = "/api/wa/otp"
@@ -45,58 +51,71 @@ NO_CODE: Final = "the answer has no code that could be the vendor's"
 
 # ---------------------------------------------------------------------------------------------- message → request
 
-_omit_absent = override(omit_if_default=True)
-_fields_of = make_dict_unstructure_fn(
-    OtpMessage,
-    make_converter(),
-    category=_omit_absent,
-    cus_message_id=_omit_absent,
-    dr_webhook=_omit_absent,
-    api_type=_omit_absent,
-    business_phone=_omit_absent,
-    expires_at=override(omit=True),
-)
+_OPTIONAL_FIELDS: Final = ("category", "cus_message_id", "dr_webhook", "api_type", "business_phone")
 
 
 def encode(message: OtpMessage, appkey: str) -> bytes:
     """Return the JSON body. These very bytes are signed and sent, on every attempt."""
-    return orjson.dumps(
-        {
-            "appkey": appkey,
-            "messaging_product": "whatsapp",
-            "recipient_type": "individual",
-            **_fields_of(message),
-        }
-    )
+    body = {
+        "appkey": appkey,
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": message.to,
+        "content": message.content,
+        "language_code": message.language_code,
+    }
+    for name in _OPTIONAL_FIELDS:
+        if (value := getattr(message, name)) is not None:
+            body[name] = value
+    return orjson.dumps(body)
 
 
-def request_headers(body: bytes, *, ts: int, credentials: Credentials) -> dict[str, str]:
+class RequestHeaders(dict[str, str]):
+    """The headers of one attempt, and which of them are the same in every attempt.
+
+    Args:
+        fixed: Those that never change: for each account one and the same object, so that a transport can keep what it
+            makes of them.
+        changing: Those of this attempt alone.
+    """
+
+    __slots__ = ("changing", "fixed")
+
+    def __init__(self, fixed: Mapping[str, str], changing: Mapping[str, str]) -> None:
+        super().__init__(fixed)
+        self.update(changing)
+        self.fixed = fixed
+        self.changing = changing
+
+
+def fixed_headers(credentials: Credentials) -> Mapping[str, str]:
+    """Return the headers that are the same in all requests of an account."""
+    return {
+        istr("accessKey"): credentials.access_key,
+        istr("bizType"): "2",
+        istr("action"): "mt",
+        istr("Content-Type"): "application/json",
+        istr("Accept"): "application/json",
+        # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
+        istr("Accept-Encoding"): "identity",
+        istr("User-Agent"): f"nxotp_async/{__version__}",
+    }
+
+
+def request_headers(body: bytes, *, ts: int, credentials: Credentials, fixed: Mapping[str, str]) -> RequestHeaders:
     """Return the headers of one attempt, freshly signed.
 
     Args:
         body: The bytes that will be sent.
         ts: Milliseconds since the epoch; the vendor refuses more than 60 000 of difference.
         credentials: The account's keys.
+        fixed: The account's `fixed_headers`.
     """
-    return {
-        _ACCESS_KEY: credentials.access_key,
-        _TS: str(ts),
-        _SIGN: sign(body, ts=ts, credentials=credentials),
-        **_FIXED_HEADERS,
-    }
+    return RequestHeaders(fixed, {_TS: str(ts), _SIGN: sign(body, ts=ts, credentials=credentials)})
 
 
 # aiohttp compares names of this type without changing their letter case first.
-_ACCESS_KEY, _TS, _SIGN = istr("accessKey"), istr("ts"), istr("sign")
-_FIXED_HEADERS: Final[Mapping[str, str]] = {
-    istr("bizType"): "2",
-    istr("action"): "mt",
-    istr("Content-Type"): "application/json",
-    istr("Accept"): "application/json",
-    # A compressed answer could be a bomb, and there is nothing to gain on a hundred bytes.
-    istr("Accept-Encoding"): "identity",
-    istr("User-Agent"): f"nxotp_async/{__version__}",
-}
+_TS, _SIGN = istr("ts"), istr("sign")
 
 
 # ---------------------------------------------------------------------------------------------- answer → outcome

@@ -1,27 +1,30 @@
 """The client's settings. Each is declared once, by its line in `Settings`; arguments, variables and views follow."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import attrs
-from aiohttp import ClientSession
 
 from .checks import InvalidValueError, header_text, instance_of, integer, number, text, validate
 from .clocks import Clock
 from .errors import ConfigurationError, sensitive_variables
 from .languages import Language
 from .phone_numbers import mask_number, parse_number, parse_region
-from .protocol import OTP_PATH
+from .protocol import OTP_PATH, fixed_headers
 from .retry import RetryPolicy
 from .signing import SANDBOX_CREDENTIALS, Credentials
 from .transports import Transport
 from .urls import is_http_url, mask_proxy, mask_url, parse_host, parse_url, plain_http_host
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
     from .pacing import SharedRate
 
 __all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SENDERS", "SETTINGS", "STORES", "Setting", "Settings"]
+__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "STORES", "Setting", "Settings", "shown_transport"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -67,10 +70,26 @@ def _base_url(value: object) -> str:
     return value.rstrip("/")
 
 
-def _transport(value: object) -> Transport:
-    if not (hasattr(value, "post") and hasattr(value, "aclose")):
-        raise InvalidValueError(f"must be a Transport, not {type(value).__name__}")
+def _session(value: object) -> "ClientSession":
+    aiohttp: Any = sys.modules.get("aiohttp")  # whoever has a session has imported it
+    session_type: type[ClientSession] | tuple[()] = () if aiohttp is None else aiohttp.ClientSession
+    if not isinstance(value, session_type):
+        raise InvalidValueError(f"must be a ClientSession, not {type(value).__name__}")
     return value
+
+
+def _transport(value: object) -> Transport | Literal["aiohttp", "wire"]:
+    if value == "aiohttp" or value == "wire":  # noqa: PLR1714 - for type checkers
+        return value
+    if isinstance(value, str) or not (hasattr(value, "post") and hasattr(value, "aclose")):
+        given = repr(value) if isinstance(value, str) else type(value).__name__
+        raise InvalidValueError(f"must be 'aiohttp', 'wire' or a Transport, not {given}")
+    return value
+
+
+def shown_transport(transport: object) -> str:
+    """Return the name of a transport, or that of its class."""
+    return transport if isinstance(transport, str) else type(transport).__name__
 
 
 def _from_text(check: Callable[[object], float]) -> Callable[[object], float]:
@@ -108,6 +127,7 @@ class Settings:
     Attributes:
         credentials: The account's keys together.
         url: Where messages are posted to.
+        fixed_headers: The headers that are the same in every request.
     """
 
     access_key: Annotated[str, Setting(header_text, show=_length)]
@@ -126,12 +146,13 @@ class Settings:
     retry: Annotated[RetryPolicy, Setting(instance_of(RetryPolicy), has_variable=False, in_views=True)] = RetryPolicy()
     keepalive_timeout: Annotated[float, Setting(_from_text(number(above=0)))] = 15.0
     proxy: Annotated[str | None, Setting(parse_url, show=mask_proxy)] = None
-    session: Annotated[ClientSession | None, Setting(instance_of(ClientSession), has_variable=False)] = None
-    transport: Annotated[Transport | None, Setting(_transport, has_variable=False)] = None
+    session: Annotated["ClientSession | None", Setting(_session, has_variable=False)] = None
+    transport: Annotated[Transport | Literal["aiohttp", "wire"], Setting(_transport, show=shown_transport)] = "aiohttp"
     clock: Annotated[Clock, Setting(instance_of(Clock), has_variable=False)] = Clock()
 
     credentials: Credentials = attrs.field(init=False)
     url: str = attrs.field(init=False)
+    fixed_headers: Mapping[str, str] = attrs.field(init=False)
 
     @credentials.default
     def _credentials(self) -> Credentials:
@@ -141,9 +162,18 @@ class Settings:
     def _url(self) -> str:
         return self.base_url + OTP_PATH
 
+    @fixed_headers.default
+    def _fixed_headers(self) -> Mapping[str, str]:
+        return fixed_headers(self.credentials)
+
     def __attrs_post_init__(self) -> None:
-        if sum(way is not None for way in (self.proxy, self.session, self.transport)) > 1:
-            raise ConfigurationError("proxy, session and transport exclude one another: set the proxy on the session")
+        if self.proxy is not None and self.session is not None:
+            raise ConfigurationError("proxy and session exclude one another: set the proxy on the session")
+        if self.transport != "aiohttp" and (self.proxy is not None or self.session is not None):
+            what = "session" if self.proxy is None else "proxy (or NXOTP_PROXY)"
+            raise ConfigurationError(
+                f"{what} needs aiohttp: transport (or NXOTP_TRANSPORT) must not be {shown_transport(self.transport)}"
+            )
         self._check_plain_http()
 
     def _check_plain_http(self) -> None:
@@ -182,6 +212,34 @@ class Settings:
                 hint="no account yet? nxotp_async.sandbox runs without one",
             )
         return cls(**{name: SETTINGS[name].parse(value) for name, value in given.items() if value is not None})
+
+    def new_transport(self) -> Transport:
+        """Return the transport that they name.
+
+        Raises:
+            ConfigurationError: What it needs is not installed.
+        """
+        if not isinstance(self.transport, str):
+            return self.transport
+        keepalive_timeout, monotonic = self.keepalive_timeout, self.clock.monotonic
+        if self.transport == "wire":
+            try:
+                from .transports.wire import WireTransport  # noqa: PLC0415 - an extra
+            except ModuleNotFoundError:
+                raise ConfigurationError(
+                    "transport (or NXOTP_TRANSPORT) is wire, which needs the httptools package",
+                    hint='pip install "nxotp_async[fast]"',
+                ) from None
+            return WireTransport(keepalive_timeout=keepalive_timeout, monotonic=monotonic)
+        from .transports.sessions import SessionPool  # noqa: PLC0415 - aiohttp takes its time to load
+
+        return SessionPool(
+            max_connections=self.max_concurrency,
+            proxy=self.proxy,
+            session=self.session,
+            keepalive_timeout=keepalive_timeout,
+            monotonic=monotonic,
+        )
 
     def replace(self, arguments: Mapping[str, Any]) -> "Settings":
         """Return these settings with those that a view may change replaced by what is given for them.

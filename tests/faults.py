@@ -94,6 +94,7 @@ def run(
     concurrency: int,
     python: str = sys.executable,
     loop: str = "asyncio",
+    transport: str = "aiohttp",
     seed: int = 1,
 ) -> Verdict:
     """Let a client send to a server of this scenario, and judge.
@@ -104,6 +105,7 @@ def run(
         concurrency: How many may be in flight.
         python: The interpreter that the client runs in.
         loop: ``asyncio`` or ``uvloop``.
+        transport: ``aiohttp`` or ``wire``.
         seed: Makes what is left to chance repeatable, as far as processes are.
     """
     scenario = SCENARIOS[name]
@@ -126,6 +128,7 @@ def run(
             "pause": scenario.pause,
             "senders": scenario.senders,
             "loop": loop,
+            "transport": transport,
             "seed": seed,
         }
         client = stack.enter_context(running(python, HERE / "faults_client.py", json.dumps(plan), **environment))
@@ -199,26 +202,35 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--concurrency", default="1,8,64")
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="asyncio")
+    parser.add_argument("--transport", choices=("aiohttp", "wire", "both"), default="both")
     parser.add_argument("--python", action="append", metavar="PATH", help="the client's interpreter; repeatable")
     parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     loops = ("asyncio", "uvloop") if arguments.loop == "both" else (arguments.loop,)
+    transports = ("aiohttp", "wire") if arguments.transport == "both" else (arguments.transport,)
     runs = [
-        (python, loop, name, concurrency)
+        (python, transport, loop, name, concurrency)
         for python in arguments.python or [sys.executable]
+        for transport in transports
         for loop in loops
         for name in arguments.scenario
         for concurrency in SCENARIOS[name].concurrency or map(int, arguments.concurrency.split(","))
     ]
-    print(" " * 43 + "".join(f"{status.replace('_', ' '):>10}" for status in STATUSES) + "  violations")
+    print(" " * 51 + "".join(f"{status.replace('_', ' '):>10}" for status in STATUSES) + "  violations")
     bad = 0
-    for number, (python, loop, name, concurrency) in enumerate(runs, 1):
-        title = f"{name:25}{concurrency:>3}  {loop:8}{version(python):5}"
+    for number, (python, transport, loop, name, concurrency) in enumerate(runs, 1):
+        title = f"{name:25}{concurrency:>3}  {transport:8}{loop:8}{version(python):5}"
         if sys.stderr.isatty():
             print(f"{title}  {number} of {len(runs)}", end="\r", file=sys.stderr, flush=True)
         verdict = run(
-            name, messages=arguments.messages, concurrency=concurrency, python=python, loop=loop, seed=arguments.seed
+            name,
+            messages=arguments.messages,
+            concurrency=concurrency,
+            python=python,
+            loop=loop,
+            transport=transport,
+            seed=arguments.seed,
         )
         bad += not verdict.is_good
         print(f"{title}{verdict}", flush=True)

@@ -31,7 +31,11 @@ async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]
     burst = plan["concurrency"] if plan["pause"] else len(messages)
     outcomes: list[tuple[str | None, str, str | None]] = []
     async with sandbox_client(
-        plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=NO_PAUSES
+        plan["url"],
+        transport=plan["transport"],
+        max_concurrency=plan["concurrency"],
+        timeout=plan["timeout"],
+        clock=NO_PAUSES,
     ) as client:
         if plan["senders"]:
             client = SenderPool(client, map(sender, range(plan["senders"])))  # noqa: PLW2901 - the same connections

@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import selectors
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     asynccontextmanager,
     suppress,
@@ -140,6 +142,13 @@ def sending(payload: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]
         writer.close()
 
     return answer
+
+
+def closed_port() -> int:
+    """Return a port of loopback on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 async def see_off(client: OtpClient) -> None:

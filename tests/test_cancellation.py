@@ -18,7 +18,9 @@ from nxotp_async.retry import RetryQuota
 from nxotp_async.sandbox import Fault, Sandbox, sandbox_client
 from nxotp_async.stores.base import BaseStore
 from nxotp_async.testing import NO_PAUSES, serve_in_thread
-from nxotp_async.transports import SessionPool
+from nxotp_async.transports import SessionPool, Transport, WireTransport
+
+pytestmark = pytest.mark.usefixtures("transport_kind")
 
 TO = "+999 555 0100"
 
@@ -63,14 +65,23 @@ async def sweep(client: OtpClient, work: Callable[[], Coroutine[Any, Any, Any]])
         assert loop.permits._value == permits
         assert loop.backing_off == 0
         assert not client.state.in_flight
-        if isinstance(client.state.transport, SessionPool):
-            for sessions in client.state.transport._loops.values():
-                assert [slot.in_flight for slot in sessions.slots] == [0] * len(sessions.slots)
-                assert all(not slot.session.connector._acquired for slot in sessions.slots)  # type: ignore[union-attr]
+        _check_connections(client.state.transport)
         if not cancelled:
             return suspension - 1
         assert client.state.quota.tokens == RetryQuota.CAPACITY
     raise AssertionError("the work never completes")
+
+
+def _check_connections(transport: Transport) -> None:
+    if isinstance(transport, SessionPool):
+        for sessions in transport._loops.values():
+            assert [slot.in_flight for slot in sessions.slots] == [0] * len(sessions.slots)
+            assert all(not slot.session.connector._acquired for slot in sessions.slots)  # type: ignore[union-attr]
+    else:
+        assert isinstance(transport, WireTransport)
+        for pool in transport._pools.values():
+            assert pool.in_flight == 0
+            assert pool._connections == set(pool.idle)
 
 
 async def _run(work: Awaitable[bool]) -> bool:
@@ -159,6 +170,7 @@ async def test_a_send_to_a_server_that_hangs_cancelled_anywhere_leaves_nothing_b
             assert await sweep(client, lambda: client.send_otp(TO, "482913")) >= 3
 
 
+@pytest.mark.parametrize("transport_kind", ["aiohttp"], indirect=True)  # which runs both, as this one does
 @pytest.mark.skipif(sys.flags.dev_mode, reason="this is the run it asks for")
 def test_the_same_without_any_warning_in_development_mode() -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]

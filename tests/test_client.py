@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import pickle
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 from support import ScriptedTransport, see_off
 
+import nxotp_async.transports
 from nxotp_async import (
     ApiError,
     ConfigurationError,
@@ -453,7 +455,7 @@ async def test_a_transport_that_answers_nonsense_leaves_the_outcome_unknown(answ
 
 @pytest.mark.parametrize("name", ["session", "transport", "clock"])
 def test_a_seam_of_the_wrong_type_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} must be"):
+    with pytest.raises(ConfigurationError, match=rf"^{name} (\(or NXOTP_TRANSPORT\) )?must be"):
         sandbox_client("https://otp.example", **{name: 5})
 
 
@@ -461,6 +463,33 @@ async def test_session_proxy_and_transport_exclude_one_another() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigurationError, match="exclude one another"):
             sandbox_client("https://otp.example", session=session, proxy="http://localhost:3128")
+        with pytest.raises(ConfigurationError, match=r"^session needs aiohttp: transport .* must not be wire$"):
+            sandbox_client("https://otp.example", session=session, transport="wire")
+    with pytest.raises(ConfigurationError, match=r"^proxy .* needs aiohttp: .* must not be ScriptedTransport$"):
+        sandbox_client("https://otp.example", proxy="http://localhost:3128", transport=ScriptedTransport())
+
+
+async def test_the_wire_is_chosen_by_its_name_or_its_variable(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="must be 'aiohttp', 'wire' or a Transport, not 'wires'"):
+        sandbox.client(transport="wires")
+    assert sandbox.client().transport == "aiohttp"
+    monkeypatch.setenv("NXOTP_TRANSPORT", "wire")
+    async with sandbox.client() as client:
+        assert client.transport == "wire"
+        assert (await client.send_otp(TO, "482913")).message_id
+    assert sandbox.client(transport=ScriptedTransport()).transport == "ScriptedTransport"
+
+
+def test_the_wire_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("httptools", "nxotp_async.transports.wire", "nxotp_async.transports.http1"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    with pytest.raises(ConfigurationError, match=r"wire, which needs the httptools package .*nxotp_async\[fast\]"):
+        sandbox_client("https://otp.example", transport="wire")
+    with pytest.raises(ImportError, match=r"WireTransport needs  pip install"):
+        _ = nxotp_async.transports.WireTransport
 
 
 def test_the_repr_shows_where_to_and_nothing_else() -> None:

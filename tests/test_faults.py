@@ -18,8 +18,10 @@ from faults import judge, run
         ("idle-408-closes", 8, "asyncio"),
     ],
 )
-def test_no_server_makes_the_client_say_what_is_not_so(scenario: str, concurrency: int, loop: str) -> None:
-    verdict = run(scenario, messages=200, concurrency=concurrency, loop=loop)
+def test_no_server_makes_the_client_say_what_is_not_so(
+    scenario: str, concurrency: int, loop: str, transport_kind: str
+) -> None:
+    verdict = run(scenario, messages=200, concurrency=concurrency, loop=loop, transport=transport_kind)
     assert not verdict.violations
     assert verdict.counts["accepted"] > 50
 
@@ -32,8 +34,8 @@ def test_a_message_that_a_server_has_read_and_dropped_goes_by_no_other_sender() 
 
 
 @pytest.mark.parametrize("scenario", ["fin", "rst-tls"])
-def test_a_connection_that_the_kernel_knows_to_be_closed_is_not_written_to(scenario: str) -> None:
-    verdict = run(scenario, messages=200, concurrency=1, loop="uvloop")
+def test_a_connection_that_the_kernel_knows_to_be_closed_is_not_written_to(scenario: str, transport_kind: str) -> None:
+    verdict = run(scenario, messages=200, concurrency=1, loop="uvloop", transport=transport_kind)
     assert not verdict.violations
     # Half of them are, where nobody asks the kernel. `make faults` puts up with one in a hundred.
     assert verdict.unknown < 0.1

@@ -139,7 +139,7 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "": {"aiohttp", "attrs", "cattrs", "multidict", "orjson", "tenacity", "yarl"},
         "bench": {"hdrhistogram", "matplotlib"},
         "cli": {"click", "rich"},
-        "fast": {"uvloop"},
+        "fast": {"aiohappyeyeballs", "httptools", "uvloop"},
         "otel": {"opentelemetry-api"},
         "prometheus": {"opentelemetry-exporter-prometheus"},
         "postgres": {"psycopg"},
@@ -252,7 +252,7 @@ print(nxotp_async.__file__)
 """
 NEED_AN_EXTRA = (
     *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
-    *("stores.postgres", "stores.redis", "stores.schema"),
+    *("stores.postgres", "stores.redis", "stores.schema", "transports.http1", "transports.wire"),
 )
 
 

@@ -29,7 +29,7 @@ from nxotp_async import (
     __version__,
     sign,
 )
-from nxotp_async.protocol import MAX_ANSWER_BYTES, OTP_PATH, decode, encode, request_headers, server_time
+from nxotp_async.protocol import MAX_ANSWER_BYTES, OTP_PATH, decode, encode, fixed_headers, request_headers, server_time
 
 # --------------------------------------------------------------------------------------- message → request
 
@@ -85,7 +85,7 @@ def test_the_same_message_is_always_the_same_bytes() -> None:
 
 def test_the_headers_are_those_the_vendor_requires() -> None:
     account = Credentials(access_key="key", access_secret="secret", appkey="app")
-    headers = request_headers(b'{"a":1}', ts=1655710885431, credentials=account)
+    headers = request_headers(b'{"a":1}', ts=1655710885431, credentials=account, fixed=fixed_headers(account))
     assert headers == {
         "accessKey": "key",
         "ts": "1655710885431",
@@ -98,6 +98,7 @@ def test_the_headers_are_those_the_vendor_requires() -> None:
         "User-Agent": f"nxotp_async/{__version__}",
     }
     assert "secret" not in str(headers)
+    assert set(headers.changing) == {"ts", "sign"}
 
 
 def test_the_path_is_the_vendors() -> None:

@@ -204,7 +204,7 @@ def test_an_accounts_keys_never_go_over_plain_http(base_url: str, name: str) -> 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("retry", "RetryPolicy"), ("session", "ClientSession"), ("transport", "Transport"), ("clock", "Clock")],
+    [("retry", "RetryPolicy"), ("session", "ClientSession"), ("clock", "Clock")],
 )
 def test_a_setting_without_a_variable_is_named_without_one(name: str, expected: str) -> None:
     wrong: dict[str, Any] = {name: 3}

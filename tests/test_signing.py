@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nxotp_async import ConfigurationError, Credentials, OtpMessage, sign, verify
-from nxotp_async.protocol import encode, request_headers
+from nxotp_async.protocol import encode, fixed_headers, request_headers
 from nxotp_async.signing import signed_text
 
 # --------------------------------------------------------------------------------------- the vendor's own vectors
@@ -170,7 +170,7 @@ def test_two_signers_agree_on_every_message(
         to, content, language_code="en", category=category, cus_message_id=cus_message_id, api_type=api_type
     )
     body = encode(message, account.appkey)
-    headers = request_headers(body, ts=ts, credentials=account)
+    headers = request_headers(body, ts=ts, credentials=account, fixed=fixed_headers(account))
     assert sign(body, ts=ts, credentials=account) == headers["sign"]
     assert headers["sign"] == second_signer(headers, body.decode("utf-8"), account.access_secret)
     expected = {

@@ -100,6 +100,7 @@ class Benchmark:
         return BenchmarkReport(
             started=datetime.fromtimestamp(self._started_at, UTC),
             target=self._target,
+            transport=self._client.transport,
             concurrency=self._client.max_concurrency,
             plan=self.plan,
             interrupted=not self._finished,

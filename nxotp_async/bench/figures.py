@@ -70,7 +70,7 @@ def described(report: BenchmarkReport) -> str:
     )
     extent = f"{plan.count:,} messages" if plan.duration is None else f"{plan.duration:,g} s"
     target = f" against {report.target}" if report.target else ""
-    return f"{load}, {extent} after a warm-up of {plan.warm_up:g} s{target}"
+    return f"{load}, {extent} after a warm-up of {plan.warm_up:g} s{target}, transport {report.transport}"
 
 
 def caveats(report: BenchmarkReport) -> list[str]:
@@ -187,6 +187,7 @@ def _conditions(report: BenchmarkReport) -> dict[str, str]:
         "warm-up": f"{plan.warm_up:g} s",
         "max_pending": str(plan.max_pending),
         "target": report.target or "not given",
+        "transport": report.transport,
         "platform": machine.platform,
         "processors": str(machine.cpus),
         "Python": machine.python,

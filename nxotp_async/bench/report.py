@@ -68,6 +68,7 @@ class BenchmarkReport:
     Attributes:
         started: When the measurement began.
         target: A description of the server.
+        transport: The client's transport.
         concurrency: The client's permits: the most requests in flight.
         plan: The parameters of the run.
         interrupted: Whether it was stopped before its end.
@@ -96,6 +97,7 @@ class BenchmarkReport:
 
     started: datetime
     target: str
+    transport: str
     concurrency: int
     plan: Plan
     interrupted: bool

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from ..errors import ConfigurationError
 from ..settings import SETTINGS
 from ..signing import Credentials
 
-__all__ = ["account_client", "ask", "ask_credentials"]
+__all__ = ["account_client", "ask", "ask_credentials", "quick_transport"]
 
 _VARIABLES = {name: str(SETTINGS[name].variable) for name in ("access_key", "access_secret", "appkey")}
 
@@ -42,6 +43,12 @@ def account_client(credentials: Credentials, **settings: Any) -> OtpClient:  # n
     except ConfigurationError as error:
         text = re.sub(r"^(\w+) \(or (NXOTP_\w+)\)", partial(_source, settings), str(error))
     raise ConfigurationError(text)
+
+
+def quick_transport() -> str | None:
+    """Return the transport for commands that send much, or ``None`` for the client's default or its variable's."""
+    is_free = not (os.environ.get("NXOTP_TRANSPORT") or os.environ.get("NXOTP_PROXY"))
+    return "wire" if is_free and find_spec("httptools") is not None else None
 
 
 def _source(settings: Mapping[str, object], found: re.Match[str]) -> str:

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Transport(Protocol):
-    """The interface between the client and an HTTP library. `SessionPool` implements it with aiohttp."""
+    """The interface between the client and an HTTP library. `SessionPool` and `WireTransport` implement it."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """POST exactly these bytes, once, and return the answer.
@@ -39,7 +39,7 @@ class Transport(Protocol):
         Args:
             url: The URL.
             body: The body, to be sent unchanged.
-            headers: The headers to send.
+            headers: The headers to send. The client tells those apart that never change: ``headers.fixed``.
             timeout: Seconds for everything, connecting included.
 
         Raises:

@@ -1,21 +1,16 @@
-"""Host name resolution that does not delay the end of the program."""
+"""Host name resolution for aiohttp that does not delay the end of the program."""
 
-import asyncio
 import socket
-import threading
-from contextlib import suppress
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from .threads import in_daemon_thread
 
 __all__ = ["Resolver"]
 
 
 class Resolver(AbstractResolver):
-    """Calls the system's resolver, each time in a new daemon thread.
-
-    asyncio and Python wait for the threads of the default executor when the event loop closes, and at exit. If a DNS
-    server does not answer, that takes many seconds after the deadline, or after Ctrl-C.
-    """
+    """Calls the system's resolver, each time in a new daemon thread."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -25,33 +20,7 @@ class Resolver(AbstractResolver):
         Raises:
             OSError: There are none, or the resolver cannot be called.
         """
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[ResolveResult]] = loop.create_future()
-
-        def set_result(addresses: list[ResolveResult] | None, error: OSError | None) -> None:
-            if found.done():  # it was cancelled
-                return
-            if error is None:
-                found.set_result(addresses or [])
-            else:
-                found.set_exception(error)
-
-        def look_up() -> None:
-            addresses, error = None, None
-            try:
-                addresses = _addresses(host, port, family)
-            except OSError as failure:
-                error = failure
-            except Exception as failure:  # a name that IDNA cannot encode
-                error = OSError(None, f"{type(failure).__name__}: {failure}")
-            with suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(set_result, addresses, error)
-
-        try:
-            threading.Thread(target=look_up, name=f"nxotp_async: look up {host}", daemon=True).start()
-        except RuntimeError as error:
-            raise OSError(None, str(error)) from None  # no thread can be started
-        return await found
+        return await in_daemon_thread(f"look up {host}", lambda: _addresses(host, port, family))
 
     async def close(self) -> None:
         """Do nothing: threads that still wait are daemons, and end automatically."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -16,10 +15,12 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import StreamWriter
 from yarl import URL
 
-from ..errors import NotSentError, OutcomeUnknownError, TransportError
+from ..errors import NotSentError, TransportError
 from ..protocol import MAX_ANSWER_BYTES
+from . import failures
 from .base import Answer
-from .connections import Connections, KeepAlive, UnusableConnectionError
+from .connections import Connections, UnusableConnectionError
+from .keep_alive import KeepAlive
 from .resolver import Resolver
 from .timeouts import LenientTimeout
 
@@ -315,8 +316,8 @@ async def _read_bounded(stream: aiohttp.StreamReader) -> bytes:
 def _classify(error: Exception, may_have_left: bool, url: str, timeout: float, proxy: str | None) -> TransportError:
     """Return the error of a failed attempt: whether a byte may have left, and if not, whether a retry may help."""
     if may_have_left:
-        what = f"no answer within {timeout:.3g} s" if isinstance(error, TimeoutError) else _reason(error)
-        return OutcomeUnknownError(f"{what}, after the request was sent")
+        timed_out = isinstance(error, TimeoutError)
+        return failures.unknown(f"no answer within {timeout:.3g} s" if timed_out else _reason(error))
     peer = _parsed(url).host_port_subcomponent or ""
     if proxy is not None:
         peer += f" through the proxy {_parsed(proxy).host}"
@@ -326,38 +327,24 @@ def _classify(error: Exception, may_have_left: bool, url: str, timeout: float, p
 def _not_sent(error: Exception, peer: str, timeout: float) -> NotSentError:
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
-            return NotSentError(
-                f"the certificate of {peer} was refused: {_reason(error)}",
-                hint="check base_url, this machine's clock and its certificate authorities",
-            )
+            return failures.certificate_refused(peer, _reason(error))
         case aiohttp.ClientConnectorDNSError():
-            return NotSentError(
-                f"the name {error.host} was not found", temporary=True, hint="check base_url, any proxy, and the DNS"
-            )
+            return failures.name_not_found(error.host)
         case aiohttp.ClientSSLError():
-            return NotSentError(f"no TLS connection to {peer}: {_reason(error)}", temporary=True)
+            return failures.no_tls(peer, _reason(error))
         case aiohttp.ClientHttpProxyError():
             hint = "check the proxy's user and password" if error.status == 407 else "the proxy did not reach base_url"
             return NotSentError(f"no connection to {peer}: the proxy answered HTTP {error.status}", hint=hint)
         case aiohttp.ClientConnectorError():
-            return NotSentError(
-                f"no connection to {peer}: {_reason(error)}",
-                temporary=True,
-                hint="check base_url, and what listens there",
-            )
+            return failures.no_connection(peer, _reason(error))
         case TimeoutError():
-            return NotSentError(f"no connection to {peer} within {timeout:.3g} s", temporary=True)
+            return failures.no_connection_in_time(peer, timeout)
         case _UnrequestedAnswerError():
-            return NotSentError(f"{peer} answered before the request was sent", temporary=True)
+            return failures.answered_too_early(peer)
         case aiohttp.ClientConnectionError():
-            return NotSentError(f"the connection to {peer} was lost before the request left", temporary=True)
-    return NotSentError(f"the request to {peer} could not be made: {_reason(error)}")
+            return failures.lost_before_sending(peer)
+    return failures.not_possible(peer, _reason(error))
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason without the error's text, which could contain the answer or a proxy's password."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, ssl.SSLError):
-        # Only errors that OpenSSL raises have these attributes.
-        return str(getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or type(cause).__name__)
-    return os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else type(error).__name__
+    return failures.reason(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)

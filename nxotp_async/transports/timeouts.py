@@ -4,10 +4,10 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["LenientTimeout"]
+__all__ = ["GRACE", "LATE", "LenientTimeout"]
 
-_LATE: Final = 0.02  # seconds; a busy event loop is usually less late than this
-_GRACE: Final = 0.1  # seconds
+LATE: Final = 0.02  # seconds; a busy event loop is usually less late than this
+GRACE: Final = 0.1  # seconds
 
 
 class LenientTimeout:
@@ -30,7 +30,7 @@ class LenientTimeout:
         self._scope = asyncio.timeout(None)
         await self._scope.__aenter__()
         self._due = loop.time() + self._seconds
-        self._timer = loop.call_at(self._due, self._expire, loop, _LATE)
+        self._timer = loop.call_at(self._due, self._expire, loop, LATE)
         return self
 
     async def __aexit__(
@@ -41,6 +41,6 @@ class LenientTimeout:
 
     def _expire(self, loop: asyncio.AbstractEventLoop, tolerated: float) -> None:
         if loop.time() - self._due > tolerated:
-            self._timer = loop.call_later(_GRACE, self._expire, loop, float("inf"))
+            self._timer = loop.call_later(GRACE, self._expire, loop, float("inf"))
         else:
             self._scope.reschedule(loop.time())

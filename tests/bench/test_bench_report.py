@@ -48,6 +48,7 @@ def report_of(*milliseconds: float, **fields: Any) -> BenchmarkReport:
         "cpu_share": 0.125,
         "timeline": [Second(0, completed, 0, 2.0, 3.0), Second(1, 0, 0, None, None)],
         "machine": MACHINE,
+        "transport": "aiohttp",
     }
     return BenchmarkReport(**{**defaults, **fields})
 
@@ -206,10 +207,16 @@ def test_a_closed_loop_has_no_arrivals_to_tell_of() -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({}, "open loop, 500 arrivals a second, 64 in flight at most, 2 s after a warm-up of 2 s against sandbox"),
+        (
+            {},
+            (
+                "open loop, 500 arrivals a second, 64 in flight at most, 2 s after a warm-up of 2 s against sandbox, "
+                "transport aiohttp"
+            ),
+        ),
         (
             {"plan": Plan(count=12000, warm_up=0), "target": ""},
-            "closed loop, 64 in flight, 12,000 messages after a warm-up of 0 s",
+            "closed loop, 64 in flight, 12,000 messages after a warm-up of 0 s, transport aiohttp",
         ),
     ],
 )
@@ -331,6 +338,7 @@ def test_a_great_change_is_told_as_times() -> None:
             {"machine": attrs.evolve(MACHINE, platform="macOS")},
             "platform: Linux-6.1-x86_64 in the first, macOS in the second",
         ),
+        ({"transport": "wire"}, "transport: aiohttp in the first, wire in the second"),
         ({"machine": attrs.evolve(MACHINE, cpus=8)}, "processors: 2 in the first, 8 in the second"),
         ({"machine": attrs.evolve(MACHINE, python="3.13")}, "Python: CPython 3.11.7 in the first, 3.13 in the second"),
         (

@@ -36,9 +36,10 @@ def test_every_option_explains_itself() -> None:
 def test_a_closed_loop_prints_its_figures(live: Sandbox) -> None:
     result = load(live, "--count", "40", "--concurrency", "4")
     assert (result.exit_code, result.stderr) == (0, "")
-    heading, *rows = result.stdout.splitlines()
-    assert heading == f"closed loop, 4 in flight, 40 messages after a warm-up of 0 s against {live.url}"
-    shown = dict(re.split(r"\s{2,}", row) for row in rows)
+    rows = result.stdout.splitlines()
+    heading = f"closed loop, 4 in flight, 40 messages after a warm-up of 0 s against {live.url}, transport wire"
+    assert " ".join(" ".join(rows).split()).startswith(heading)
+    shown = dict(parts for row in rows if len(parts := re.split(r"\s{2,}", row)) == 2)
     assert (shown["completed"], shown["accepted"], shown["unknown"]) == ("40", "40", "0")
     assert shown["throughput"].endswith(" messages/s")
     assert shown["latency p99.9"].endswith(" ms")

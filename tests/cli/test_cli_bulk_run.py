@@ -88,6 +88,7 @@ def test_the_summary_of_a_good_run_is_a_table_on_stdout_and_the_rest_is_on_stder
     )
     assert result.stderr == (
         "2 rows: 2 queued in otps.csv.ledger\n"
+        "sent over the transport wire\n"
         "write one row of results for each row of the input: nxotp bulk export otps.csv.ledger\n"
     )
 
@@ -135,6 +136,7 @@ def test_the_summary_as_json_is_valid_complete_and_alone_on_stdout(account: Env)
         "unknown": 0,
         "paused": None,
         "stopped": False,
+        "transport": "wire",
         "receipts": {"sent": 0, "delivered": 0, "read": 0, "failed": 0},
         "run": None,
     }
@@ -389,14 +391,14 @@ def test_the_status_is_that_of_the_ledger(account: Env) -> None:
     run = bulk("run", otps(GOOD[0], REJECTED, LOST, "0555"), env=account)
     status = bulk("status", "otps.csv.ledger")
     assert (status.exit_code, status.stdout) == (0, run.stdout)
-    assert status.stderr == run.stderr.partition("otps.rejects.csv\n")[2]
+    assert status.stderr == run.stderr.partition("sent over the transport wire\n")[2]
 
 
 def test_the_status_as_json_has_the_keys_of_a_runs_summary(account: Env) -> None:
     run = json.loads(bulk("run", otps(GOOD[0], REJECTED), "--json", env=account).stdout)
     status = bulk("status", "otps.csv.ledger", "--json")
     assert (status.exit_code, status.stderr) == (0, "")
-    assert json.loads(status.stdout) == run
+    assert json.loads(status.stdout) | {"transport": "wire"} == run
 
 
 def test_the_status_of_a_run_that_has_not_begun_says_how_to_go_on() -> None:

@@ -289,7 +289,7 @@ def test_the_first_signal_lets_what_is_in_flight_finish_where_the_run_is_pausing
     monkeypatch.setattr("nxotp_async.cli.bulk.sending.Dispatcher", Watched)
     transport = OneRefusedAndOneWaiting(dispatchers)
     monkeypatch.setattr(
-        "nxotp_async.cli.account.OtpClient", lambda **options: OtpClient(**options, transport=transport)
+        "nxotp_async.cli.account.OtpClient", lambda **options: OtpClient(**{**options, "transport": transport})
     )
     result = bulk("run", otps(*GOOD[:2]), "--concurrency", "2", env=KEYS)
     assert counts_of() == {"accepted": 1, "queued": 1}

@@ -18,8 +18,10 @@ from support import accepted, http
 from nxotp_async import NotSentError, OtpMessage, SendStatus
 from nxotp_async.sandbox import sandbox_client
 from nxotp_async.testing import FakeClock
-from nxotp_async.transports import SessionPool
-from nxotp_async.transports.connections import KeepAlive
+from nxotp_async.transports import SessionPool, Transport
+from nxotp_async.transports.keep_alive import KeepAlive
+
+pytestmark = pytest.mark.usefixtures("transport_kind")
 
 TO = "+999 555 0100"
 REFUSED = b'{"code":-1,"message":"Request failed","data":null}'
@@ -118,14 +120,24 @@ UNASKED = {
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["the loop knows", "only the kernel knows"])
 @pytest.mark.parametrize("act", UNASKED.values(), ids=UNASKED.keys())
-@pytest.mark.parametrize("borrowed", [False, True], ids=["own session", "borrowed session"])
 async def test_a_connection_with_something_on_it_is_not_written_to(
-    act: Callable[[socket.socket], None], noticed: bool, borrowed: bool
+    act: Callable[[socket.socket], None], noticed: bool
 ) -> None:
+    assert await requests_on_each_connection(act, noticed) == [1] * 5
+
+
+@pytest.mark.parametrize("transport_kind", ["aiohttp"], indirect=True)
+@pytest.mark.parametrize("act", UNASKED.values(), ids=UNASKED.keys())
+async def test_nor_is_one_of_a_borrowed_session(act: Callable[[socket.socket], None]) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert await requests_on_each_connection(act, noticed=False, session=session) == [1] * 5
+
+
+async def requests_on_each_connection(act: Callable[[socket.socket], None], noticed: bool, **options: Any) -> list[int]:
+    """Send five messages, and have the server do something on the connection after each."""
     handover = Handover(act)
     with serving(handover) as server:
-        session = aiohttp.ClientSession() if borrowed else None
-        async with sandbox_client(server.url, session=session) as client:
+        async with sandbox_client(server.url, **options) as client:
             for _ in range(5):
                 result = await client.send_otp(TO, "482913")
                 assert (result.status, result.attempts) == (SendStatus.ACCEPTED, 1)
@@ -133,9 +145,7 @@ async def test_a_connection_with_something_on_it_is_not_written_to(
                 if noticed:
                     for _ in range(3):  # the loop reads what there is
                         await asyncio.sleep(0)
-        if session is not None:
-            await session.close()
-    assert server.requests == [1] * 5
+    return server.requests
 
 
 @pytest.mark.parametrize("answer", [lambda: REFUSED, lambda: b"{}", lambda: b""], ids=["-1", "no code", "empty"])
@@ -148,6 +158,7 @@ async def test_only_an_acceptance_lets_its_connection_carry_another_request(answ
     assert set(server.requests) == {1}
 
 
+@pytest.mark.parametrize("transport_kind", ["aiohttp"], indirect=True)
 async def test_what_arrives_before_the_request_is_written_is_no_answer_to_it() -> None:
     """A new connection, too, is not written to where the server has already said something."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -182,9 +193,11 @@ async def test_what_arrives_before_the_request_is_written_is_no_answer_to_it() -
 # ---------------------------------------------------------------------------------------------- how long they may idle
 
 
-async def test_a_connection_that_idled_too_long_is_not_used_again(clock: FakeClock) -> None:
+async def test_a_connection_that_idled_too_long_is_not_used_again(
+    clock: FakeClock, new_transport: Callable[..., Transport]
+) -> None:
     with serving(lambda _: None) as server:
-        pool = SessionPool(slots=1, keepalive_timeout=10, monotonic=clock.monotonic)
+        pool = new_transport(keepalive_timeout=10, monotonic=clock.monotonic)
         async with sandbox_client(server.url, transport=pool) as client:
             for idle in (9, 9, 11):
                 await client.send_otp(TO, "482913")
@@ -193,56 +206,9 @@ async def test_a_connection_that_idled_too_long_is_not_used_again(clock: FakeClo
     assert server.requests == [3, 1]
 
 
-def keep_alive() -> tuple[KeepAlive, FakeClock]:
-    clock = FakeClock()
-    return KeepAlive(15.0, clock.monotonic), clock
-
-
-@pytest.mark.parametrize(
-    ("header", "limit"),
-    [
-        ("timeout=5", 4.0),
-        ("timeout=5, max=100", 4.0),
-        ('max=100, Timeout = "5"', 4.0),
-        ("timeout=1", 0.5),
-        ("timeout=0", 0.0),
-        ("timeout=3600", 15.0),
-        ("timeout=99999999999999999999", 15.0),
-        ("timeout", 15.0),
-        ("timeout=soon", 15.0),
-        ("timeout=-5", 15.0),
-        ("max=5", 15.0),
-        ("", 15.0),
-    ],
-)
-def test_the_servers_own_word_shortens_the_time(header: str, limit: float) -> None:
-    keep, clock = keep_alive()
-    keep.apply_header(header)
-    assert keep.limit(clock.monotonic()) == limit
-
-
-def test_a_connection_that_the_server_closed_shortens_the_time_for_a_minute() -> None:
-    keep, clock = keep_alive()
-    keep.record_close(4.0)
-    assert keep.limit(clock.monotonic()) == 2.0
-    keep.record_close(6.0)  # says no more than the one before, but that it still holds
-    assert keep.limit(clock.monotonic()) == 2.0
-    clock.advance(59)
-    keep.record_close(1.0)
-    assert keep.limit(clock.monotonic()) == 0.5
-    clock.advance(60)
-    assert keep.limit(clock.monotonic()) == 15.0
-
-
-def test_a_connection_that_idled_for_all_its_time_teaches_nothing() -> None:
-    keep, clock = keep_alive()
-    keep.record_close(15.0)
-    assert keep.limit(clock.monotonic()) == 15.0
-
-
 @pytest.mark.parametrize("end", [finish, reset], ids=["closed", "reset"])
 async def test_a_connection_that_ends_under_a_request_makes_the_others_distrusted(
-    end: Callable[[socket.socket], None], clock: FakeClock
+    end: Callable[[socket.socket], None], clock: FakeClock, new_transport: Callable[..., Transport]
 ) -> None:
     """The server ends each connection when the second request on it has arrived."""
 
@@ -251,7 +217,7 @@ async def test_a_connection_that_ends_under_a_request_makes_the_others_distruste
         end(connection)
 
     with serving(end_before_the_answer) as server:
-        pool = SessionPool(slots=1, monotonic=clock.monotonic)
+        pool = new_transport(monotonic=clock.monotonic)
         async with sandbox_client(server.url, transport=pool) as client:
             statuses = []
             for _ in range(4):
@@ -260,9 +226,9 @@ async def test_a_connection_that_ends_under_a_request_makes_the_others_distruste
     assert statuses == [SendStatus.ACCEPTED, SendStatus.UNKNOWN, SendStatus.ACCEPTED, SendStatus.ACCEPTED]
 
 
-async def test_connections_closed_from_this_side_teach_nothing() -> None:
+async def test_connections_closed_from_this_side_teach_nothing(new_transport: Callable[..., Transport]) -> None:
     with serving(lambda _: None) as server:
-        pool = SessionPool(slots=1)
+        pool = new_transport()
         async with sandbox_client(server.url, transport=pool) as client:
             for _ in range(3):
                 await client.send_otp(TO, "482913")
@@ -272,7 +238,9 @@ async def test_connections_closed_from_this_side_teach_nothing() -> None:
     assert server.requests == [1, 1, 1, 3]
 
 
-async def test_a_connection_that_was_closed_makes_the_others_distrusted() -> None:
+async def test_a_connection_that_was_closed_makes_the_others_distrusted(
+    new_transport: Callable[..., Transport],
+) -> None:
     """Once the server has closed one that idled for a moment, none that idled longer is used in the next minute."""
 
     def finish_the_first(connection: socket.socket) -> None:
@@ -282,7 +250,7 @@ async def test_a_connection_that_was_closed_makes_the_others_distrusted() -> Non
     handover = Handover(finish_the_first)
     clock = FakeClock()
     with serving(handover) as server:
-        pool = SessionPool(slots=1, monotonic=clock.monotonic)
+        pool = new_transport(monotonic=clock.monotonic)
         async with sandbox_client(server.url, transport=pool) as client:
             for _ in range(3):
                 await client.send_otp(TO, "482913")

@@ -70,6 +70,7 @@ SENT_METHODS = ("send", "recv", "recv_into")
         *(f"{method} {number}" for method in SENT_METHODS for number in ("ECONNRESET", "ENOBUFS", "EPIPE")),
     ],
 )
+@pytest.mark.usefixtures("transport_kind")
 async def test_a_system_call_that_fails_is_a_result(what: str, sandbox: Sandbox) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, sandbox.url, what, stdout=subprocess.PIPE, stderr=subprocess.PIPE

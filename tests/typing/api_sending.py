@@ -65,8 +65,10 @@ async def a_client(session: aiohttp.ClientSession, transport: Transport, clock: 
     OtpClient(retry=RetryPolicy(max_attempts=2, transient_codes=frozenset({-1})), proxy="http://proxy.example:3128")
     OtpClient(session=session)
     OtpClient(transport=transport, clock=clock)
+    OtpClient(transport="wire")
     async with OtpClient() as client:
         assert_type(client, OtpClient)
+        assert_type(client.transport, str)
         assert_type((client.max_concurrency, client.in_flight, client.retry_tokens), tuple[int, int, int])
         assert_type(client.url, str)
         assert_type(client.settings, Settings)

@@ -1,5 +1,6 @@
 """The server that ``nxotp bench`` loads: a sandbox, one on loopback, or a real one, if asked for explicitly."""
 
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,7 +17,7 @@ from ...phone_numbers import mask_number
 from ...sandbox import sandbox_client
 from ...sandbox.process import sandbox_process
 from ...urls import is_http_url, is_loopback, mask_url
-from ..account import account_client, ask_credentials
+from ..account import account_client, ask_credentials, quick_transport
 
 __all__ = ["Target", "choose_target"]
 
@@ -45,8 +46,14 @@ class Target:
 @asynccontextmanager
 async def _sandbox(concurrency: int, options: Mapping[str, object]) -> AsyncIterator[OtpClient]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    async with sandbox_process(*arguments) as url, sandbox_client(url, max_concurrency=concurrency) as client:
+    async with sandbox_process(*arguments) as url, _sandbox_client(url, concurrency) as client:
         yield client
+
+
+def _sandbox_client(url: str, concurrency: int) -> OtpClient:
+    # A sandbox's client reads no variables, but the transport may be chosen by its own.
+    transport = os.environ.get("NXOTP_TRANSPORT") or quick_transport()
+    return sandbox_client(url, max_concurrency=concurrency, transport=transport)
 
 
 def choose_target(
@@ -80,10 +87,12 @@ def choose_target(
                 f"--yes-send-real-messages requires a --base-url that is not loopback, unlike {host}"
             )
         # The sandbox's account: the keys of a real one are not sent to a local server.
-        client = sandbox_client(base_url, max_concurrency=concurrency)
+        client = _sandbox_client(base_url, concurrency)
     else:
         _check_real(host, plan, real=real, messages=recipients)
-        client = account_client(ask_credentials(), base_url=base_url, max_concurrency=concurrency)
+        client = account_client(
+            ask_credentials(), base_url=base_url, max_concurrency=concurrency, transport=quick_transport()
+        )
     return Target(mask_url(base_url), messages, client)
 
 

@@ -22,7 +22,7 @@ from ...retry import RetryPolicy
 from ...senders import SenderPool, read_senders
 from ...signing import Credentials
 from ...stores import MemoryStore, store_from_url
-from ..account import account_client, ask_credentials
+from ..account import account_client, ask_credentials, quick_transport
 from ..event_loop import on_stop_signal, run
 from ..exit_codes import ExitCode
 from ..output import fail, print_note
@@ -240,6 +240,7 @@ class Sending:
             max_concurrency=self.concurrency,
             timeout=self.timeout,
             deadline=self.deadline,
+            transport=quick_transport(),
         )
         return client if self.senders is None else SenderPool(client, read_senders(self.senders))
 
@@ -266,6 +267,7 @@ class Sending:
             fail(f"stopped at once; continue with: nxotp bulk resume {ledger.path}", ExitCode.INTERRUPTED)
         try:
             print_summary(summary_of(ledger, report), as_json=self.as_json)
+            print_summary(ledger, report, as_json=self.as_json, transport=client.transport)
         except KeyboardInterrupt:
             fail(f"interrupted; for the outcomes: nxotp bulk status {ledger.path}", ExitCode.INTERRUPTED)
         sys.exit(exit_code(report))
