@@ -18,12 +18,15 @@ from ..codes import ResponseCode
 from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
-from ..urls import listening_url
+from ..urls import is_loopback, listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
 from .answers import Reply, answer
+from .api import Api
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
+from .inbox import Inbox
 from .limits import WhatsAppLimits
+from .problems import Guard
 from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
@@ -31,6 +34,7 @@ from .server import make_app
 __all__ = ["Sandbox"]
 
 _NO_FAULT: Final = Fault()
+_KEPT_BY_PAGE: Final = 10_000
 
 
 class Sandbox:
@@ -63,7 +67,10 @@ class Sandbox:
             131056, as by WhatsApp, where it is 6. No limit by default.
         callbacks: The status callbacks to push for messages that were sent; none by default.
         on_request: Called with every request, after it was judged and before it is answered.
-        keep: How many requests are remembered; the oldest are dropped first. The counters are not affected.
+        keep: How many requests are remembered; the oldest are dropped first. The counters are not affected. Its page
+            and its API know the last 10,000 of them.
+        token: What the page and the API ask for. Default: nothing on loopback, and a token at random elsewhere.
+        code_life: Seconds that the page shows a code as valid for. No request says how long it is.
         clock: The source of time.
 
     Raises:
@@ -74,6 +81,7 @@ class Sandbox:
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
         max_in_flight: The most requests that were in flight at the same time.
+        token: What the page and the API ask for; ``None`` if nothing.
     """
 
     def __init__(
@@ -94,12 +102,16 @@ class Sandbox:
         callbacks: CallbackPlan | None = None,
         on_request: Callable[[ReceivedRequest], object] | None = None,
         keep: int = 100_000,
+        token: str | None = None,
+        code_life: float = 300.0,
         clock: Clock | None = None,
     ) -> None:
         self.credentials = credentials
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep)
         self.counts: Counter[str] = Counter()
         self.max_in_flight: int = 0
+        self.token: str | None = token or (None if is_loopback(host) else token_urlsafe(18))
+        self._inbox = Inbox(min(keep, _KEPT_BY_PAGE), validate("code_life", number(above=0), code_life))
         self._address = host, port
         self._business_phones = tuple(business_phones)
         self._first_phone = next(iter(self._business_phones), None)
@@ -137,14 +149,10 @@ class Sandbox:
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
+        app = make_app(self.receive, self._announce, self._now)
+        self._api().add_to(app)
         runner = web.AppRunner(
-            make_app(
-                self.receive, self._announce, self._now, lambda: {**self.counts, "max_in_flight": self.max_in_flight}
-            ),
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=0.1,
-            handler_cancellation=True,
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
         try:
@@ -154,7 +162,25 @@ class Sandbox:
             raise
         self._runner = runner
         if self._callback_plan is not None:
-            self._pusher = CallbackPusher(self._callback_plan, self.credentials, self.counts, self._now, self._seed)
+            self._pusher = CallbackPusher(
+                self._callback_plan, self.credentials, self.counts, self._now, self._seed, self._inbox.add_callback
+            )
+
+    def _api(self) -> Api:
+        return Api(
+            inbox=self._inbox,
+            plan=self._plan,
+            credentials=self.credentials,
+            clock=self._now,
+            pusher=lambda: self._pusher,
+            forget=self._forget,
+            counts=lambda: {**self.counts, "max_in_flight": self.max_in_flight},
+            guard=Guard(self.token),
+        )
+
+    def _forget(self) -> None:
+        with self._remembered:
+            self.requests.clear()
 
     async def stop(self) -> None:
         """Stop listening, and abort what is in flight."""
@@ -247,7 +273,9 @@ class Sandbox:
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            yield await self._reply(headers, read)
+            reply = await self._reply(headers, read)
+            self._inbox.add(reply)
+            yield reply
         finally:
             self._in_flight -= 1
 
@@ -265,7 +293,9 @@ class Sandbox:
             code, why = check_body(fields, self.credentials, self._business_phones)
         fields = fields or {}
         to = fields.get("to")
-        fault = fault or (MAGIC_RECIPIENTS.get(to) if isinstance(to, str) else None) or _NO_FAULT
+        if isinstance(to, str):
+            fault = self._plan.next_to(to) or fault or MAGIC_RECIPIENTS.get(to)
+        fault = fault or _NO_FAULT
         if code is ResponseCode.SUCCESS and fault.accepts:
             sender = fields.get("business_phone") or self._first_phone or ""
             fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault

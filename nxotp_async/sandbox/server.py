@@ -25,7 +25,6 @@ def make_app(
     receive: Callable[[Mapping[str, str], Callable[[], Awaitable[bytes]]], AbstractAsyncContextManager[Reply]],
     announce: Callable[[ReceivedRequest], Awaitable[None]],
     clock: Callable[[], float],
-    counts: Callable[[], Mapping[str, int]],
 ) -> web.Application:
     """Return the web application of a sandbox.
 
@@ -33,7 +32,6 @@ def make_app(
         receive: `Sandbox.receive`.
         announce: Pushes the callbacks of a request.
         clock: Seconds since the epoch, for the ``Date`` headers.
-        counts: What ``GET /sandbox/counts`` returns.
     """
 
     async def post_otp(request: web.Request) -> web.StreamResponse:
@@ -44,15 +42,11 @@ def make_app(
         except (web.RequestPayloadError, ConnectionError):
             return web.Response()  # the client closed the connection in the middle of its request
 
-    async def get_counts(_: web.Request) -> web.Response:
-        return web.json_response(counts())
-
     async def set_date(_: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = formatdate(clock(), usegmt=True)
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_post(OTP_PATH, post_otp)
-    app.router.add_get("/sandbox/counts", get_counts)
     app.on_response_prepare.append(set_date)
     return app
 
