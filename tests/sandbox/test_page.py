@@ -132,9 +132,8 @@ def test_a_page_that_is_opened_late_shows_what_came_before(page: Any, live: Sand
 def test_one_reads_on_while_a_thousand_messages_arrive(page: Any, live: Sandbox) -> None:
     send(live, *((TO, f"Your code is {index:06}") for index in range(60)))
     expect(page, "#messages-count").to_have_text("60")
-    page.hover("#messages-list")
-    page.mouse.wheel(0, 2000)
-    page.wait_for_function("document.querySelector('#messages-list').scrollTop === 2000")
+    page.evaluate("document.querySelector('#messages-list').scrollTop = 2000")
+    expect(page, ".message[data-number='45']").to_be_visible()
     reading = "[...document.querySelectorAll('.message')].find(row => row.getBoundingClientRect().top > 100)"
     read = page.evaluate(f"[{reading}.dataset.number, {reading}.getBoundingClientRect().top]")
     send(live, *((TO, f"Your code is {index:06}") for index in range(1000, 2000)))

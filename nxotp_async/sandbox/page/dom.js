@@ -18,7 +18,9 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-export const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+
+export const time = (seconds) => clock.format(seconds * 1000);
 
 export const phone = (to) => (/^\d+$/.test(to) ? `+${to}` : to || "no number");
 

@@ -7,9 +7,12 @@ import { List } from "./list.js";
 
 const VIEWS = ["messages", "requests", "faults"];
 const MOST_PHONES = 200;
+const PHONES_EVERY = 250; // milliseconds
 
 const state = {
-  requests: new Map(), // by number, the oldest first
+  requests: [], // the oldest first
+  messages: [], // those of them whose message was sent
+  phones: new Map(), // number -> how many messages; the one with the newest message last
   callbacks: new Map(), // message id -> number -> callback
   keep: 10_000,
   clockAhead: 0, // seconds by which the sandbox's clock is ahead of this one
@@ -27,13 +30,34 @@ const now = () => Date.now() / 1000 + state.clockAhead;
 // ------------------------------------------------------------------------------------------- what comes
 
 function addRequest(item) {
+  if (item.number <= (state.requests.at(-1)?.number ?? 0)) return; // it was in the list that was read
   item.haystack = [item.to, item.content, item.cus_message_id, item.message_id, item.why].join("\n").toLowerCase();
-  state.requests.set(item.number, item);
-  while (state.requests.size > state.keep) {
-    const [number, oldest] = state.requests.entries().next().value;
-    state.requests.delete(number);
-    state.callbacks.delete(oldest.message_id);
+  state.requests.push(item);
+  if (item.message_id === null) return;
+  state.messages.push(item);
+  const count = state.phones.get(item.to) ?? 0;
+  state.phones.delete(item.to);
+  state.phones.set(item.to, count + 1);
+}
+
+/** Forget the oldest, as the sandbox does. */
+function trim() {
+  const gone = state.requests.splice(0, Math.max(0, state.requests.length - state.keep));
+  for (const { to, message_id: messageId } of gone) {
+    if (messageId === null) continue;
+    state.callbacks.delete(messageId);
+    state.messages.shift();
+    const count = state.phones.get(to) - 1;
+    if (count) state.phones.set(to, count);
+    else state.phones.delete(to);
   }
+}
+
+function forget() {
+  state.requests.length = 0;
+  state.messages.length = 0;
+  state.phones.clear();
+  state.callbacks.clear();
 }
 
 function addCallback(item) {
@@ -51,14 +75,14 @@ const KINDS = {
     state.hold = hold;
   },
   clear: () => {
-    state.requests.clear();
-    state.callbacks.clear();
+    forget();
     detail.close();
   },
 };
 
 function apply(changes) {
   for (const { kind, item } of changes) KINDS[kind]?.(item);
+  trim();
   detail.changed(changes);
   render();
 }
@@ -102,8 +126,7 @@ async function start(hello) {
   state.pushing = hello.pushing;
   state.hold = hello.hold;
   const [{ requests }, { callbacks }] = await Promise.all([ask("GET", `requests?limit=${hello.keep}`), ask("GET", "callbacks")]);
-  state.requests.clear();
-  state.callbacks.clear();
+  forget();
   requests.reverse().forEach(addRequest);
   callbacks.forEach(addCallback);
   faults.show(hello.faults);
@@ -219,11 +242,9 @@ export function render() {
 }
 
 function drawAll() {
-  const requests = [...state.requests.values()].reverse();
-  const messages = requests.filter((item) => item.message_id !== null);
-  setText(byId("messages-count"), messages.length.toLocaleString());
-  setText(byId("requests-count"), requests.length.toLocaleString());
-  drawPhones(messages);
+  setText(byId("messages-count"), state.messages.length.toLocaleString());
+  setText(byId("requests-count"), state.requests.length.toLocaleString());
+  drawPhones();
   for (const name of VIEWS) byId(name).hidden = name !== state.view;
   for (const link of document.querySelectorAll(".tabs a")) {
     if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
@@ -231,8 +252,9 @@ function drawAll() {
   }
   const list = lists[state.view];
   if (!list) return;
-  const all = state.view === "messages" ? messages : requests;
-  const shown = all.filter((item) => matches(item) && (state.view !== "messages" || state.to === null || item.to === state.to));
+  const all = state[state.view];
+  const to = state.view === "messages" ? state.to : null;
+  const shown = state.search || to !== null ? all.filter((item) => matches(item) && (to === null || item.to === to)) : all;
   list.show(shown);
   drawEmpty(byId(state.view).querySelector(".empty"), all.length, shown.length);
 }
@@ -244,15 +266,23 @@ function drawEmpty(empty, all, shown) {
   empty.parentElement.classList.toggle("nothing", all > 0 && shown === 0);
 }
 
-function drawPhones(messages) {
-  const phones = new Map();
-  for (const { to } of messages) phones.set(to, (phones.get(to) ?? 0) + 1);
+function drawPhones() {
+  const { phones } = state;
   if (state.to !== null && !phones.has(state.to)) state.to = null;
-  const shown = [[null, messages.length], ...[...phones].slice(0, MOST_PHONES)];
-  const signature = `${state.to}|${phones.size}|${shown.map(([to, count]) => `${to}:${count}`).join()}`;
+  const signature = `${state.to}|${phones.size}|${state.messages.at(-1)?.number}|${state.messages.length}`;
   const listed = byId("phones");
   if (listed.dataset.shown === signature) return;
+  if (state.to === drawPhones.to && performance.now() - drawPhones.at < PHONES_EVERY) {
+    drawPhones.timer ??= setTimeout(() => {
+      drawPhones.timer = null;
+      render();
+    }, PHONES_EVERY); // what changes faster nobody could read
+    return;
+  }
   listed.dataset.shown = signature;
+  drawPhones.to = state.to;
+  drawPhones.at = performance.now();
+  const shown = [[null, state.messages.length], ...[...phones].slice(-MOST_PHONES).reverse()];
   const focused = document.activeElement?.dataset?.to;
   listed.replaceChildren(...shown.map(phoneItem));
   if (phones.size > MOST_PHONES) listed.append(element("li", { class: "soft more" }, `${(phones.size - MOST_PHONES).toLocaleString()} more: search for them`));
@@ -262,7 +292,7 @@ function drawPhones(messages) {
 function phoneItem([to, count]) {
   const select = () => {
     state.to = to;
-    lists.messages.scroller.scrollTop = 0;
+    lists.messages.scrollTo(0);
     render();
   };
   const name = to === null ? "All phones" : phone(to);
@@ -298,7 +328,7 @@ async function clear() {
 
 function copyOne() {
   const list = lists[state.view];
-  const item = list?.focused() ?? state.requests.get(detail.number) ?? list?.items.find((each) => each.otp);
+  const item = list?.focused() ?? state.requests.find((each) => each.number === detail.number) ?? list?.items.findLast((each) => each.otp);
   if (item?.otp) copy(item.otp);
 }
 
@@ -336,7 +366,7 @@ byId("keys").addEventListener("click", KEYS["?"]);
 byId("notice").querySelector("button").addEventListener("click", () => notify(""));
 byId("search").addEventListener("input", (event) => {
   state.search = event.target.value.trim().toLowerCase();
-  for (const list of Object.values(lists)) list.scroller.scrollTop = 0;
+  for (const list of Object.values(lists)) list.scrollTo(0);
   render();
 });
 addEventListener("keydown", pressed);
