@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from ..checks import flag, number, optional, text
+from ..look import STYLE
 from ..signing import Credentials
 from .descriptions import callback_json, request_json, rule_json, summary_json
 from .faults import FaultPlan, FaultRule
@@ -95,6 +96,7 @@ class Api:
         api.router.add_get("/events", self.events)
         api.router.add_get("/counts", self.get_counts)
         api.router.add_get("/openapi.json", _file("openapi.json", "application/json"))
+        api.router.add_get("/page/look.css", _answer(STYLE.encode(), "text/css"))
         for file in (files(__package__) / "page").iterdir():
             if (suffix := PurePath(file.name).suffix) in _TYPES:
                 api.router.add_get(f"/page/{file.name}", _file(file.name, _TYPES[suffix]))
@@ -326,8 +328,11 @@ def _json(value: object, *, status: int = 200) -> web.Response:
 
 
 def _file(name: str, content_type: str) -> Callable[[web.Request], Any]:
+    return _answer((files(__package__) / "page" / name).read_bytes(), content_type)
+
+
+def _answer(body: bytes, content_type: str) -> Callable[[web.Request], Any]:
     async def get(_: web.Request) -> web.Response:
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
-    body = (files(__package__) / "page" / name).read_bytes()
     return get
