@@ -4,10 +4,12 @@ import asyncio
 import os
 import shutil
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 CHROMIUM = shutil.which("chromium")
 try:
@@ -19,8 +21,8 @@ else:
 needs_browser = pytest.mark.skipif(bool(_MISSING), reason=_MISSING)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextmanager
+def chromium() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # Of root, who runs CI, Chromium has no sandbox of its own. It opens nothing but the pages of the tests.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -28,6 +30,12 @@ def browser() -> Iterator[Any]:
         playwright.expect.set_options(timeout=20_000)  # milliseconds
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
 
 
 def expect(page: Any, selector: str) -> Any:
@@ -49,3 +57,20 @@ def beside(coroutine: Coroutine[Any, Any, None]) -> None:
     thread.join()
     if errors:
         raise errors[0]
+
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[str]:
+    """Take every callback."""
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await runner.cleanup()

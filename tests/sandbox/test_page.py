@@ -1,14 +1,12 @@
 """The sandbox's page in a real browser."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from aiohttp import web
-from browsers import beside, browser, expect, needs_browser  # noqa: F401 - a fixture
+from browsers import beside, browser, expect, needs_browser, receiver  # noqa: F401 - a fixture
 
 from nxotp_async import OtpMessage
 from nxotp_async.sandbox import CallbackPlan, Fault, Sandbox
@@ -18,23 +16,6 @@ TO = "+999 555 0100"
 CODE = "482913"
 
 pytestmark = needs_browser
-
-
-@asynccontextmanager
-async def receiver() -> AsyncIterator[str]:
-    """Take every callback."""
-
-    async def take(request: web.Request) -> web.Response:
-        await request.read()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/", take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    await runner.cleanup()
 
 
 @pytest.fixture

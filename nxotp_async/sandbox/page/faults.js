@@ -8,8 +8,8 @@ const USUAL = [
     ["1003, invalid signature", { kind: "code", code: 1003 }],
     ["9001, system error", { kind: "code", code: 9001 }],
     ["9005, balance too low", { kind: "code", code: 9005 }],
-    ["Meta's 131056, too many to one number", { kind: "meta", code: 131056 }],
-    ["Meta's 130429, too many at all", { kind: "meta", code: 130429 }],
+    ["Meta's 131056, recipient limit", { kind: "meta", code: 131056 }],
+    ["Meta's 130429, sender limit", { kind: "meta", code: 130429 }],
   ]],
   ["HTTP", [
     ["429 with Retry-After", { kind: "http", code: 429, retry_after: 1 }],
