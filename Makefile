@@ -11,6 +11,7 @@
 # make docs    the documentation as a site, in docs/_build; a warning is an error
 # make screenshots   the pictures of the sandbox's page in the documentation; needs Chromium
 # make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
+# make dumps   10,000 verifications over each store, whose files then hold no code, no number and no key; a minute or two
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
 
 # Asked, because pyenv's python3.11 refuses to run where another one is selected.
@@ -20,7 +21,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs screenshots faults kills
+.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
+.PHONY: screenshots dumps faults kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -83,6 +85,10 @@ screenshots: .venv/installed-dev
 
 faults: .venv/installed-dev
 	$(BIN)/python tests/faults.py --loop both
+
+dumps: .venv/installed-dev
+	NXOTP_TEST_VERIFICATIONS=10000 $(BIN)/python -m pytest -o faulthandler_timeout=0 -k never_holds \
+		tests/verification/test_verifier_stores.py
 
 kills: .venv/installed-dev
 	$(BIN)/python tests/kills.py --messages 10000 --kills 100

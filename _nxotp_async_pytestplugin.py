@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from nxotp_async import OtpClient
     from nxotp_async.sandbox import Sandbox
     from nxotp_async.testing import FakeClock
+    from nxotp_async.verification import Verifier
 
 
 @pytest.fixture
 def nxotp_clock() -> "Iterator[FakeClock]":
-    """A clock that stands still, at the time when the test began, for the sandbox and for every client of the test.
+    """A clock that stands still, at the time when the test began, for the sandbox and every client and verifier.
 
     Clients that are made before it are not changed.
     """
@@ -42,7 +43,8 @@ def nxotp_clock() -> "Iterator[FakeClock]":
 def nxotp_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
     """A running sandbox of NXCloud's API, for this test alone; ``OtpClient()`` uses it until the test ends.
 
-    The ``NXOTP_`` environment variables are set to its address and account, and all others are unset. A client that was
+    The ``NXOTP_`` environment variables are set to its address and account, a key for verifiers and a store in memory,
+    and all others are unset. A client that was
     made earlier cannot send to another machine until the test ends, either. The sandbox runs in a thread of its own, so
     the test and the application may run in any event loop, or in none. It pushes the status callbacks of messages whose
     ``dr_webhook`` is on loopback.
@@ -56,9 +58,12 @@ def nxotp_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
         _refuse_other_machines(patch)
         for name in [name for name in os.environ if name.startswith("NXOTP_")]:
             patch.delenv(name)
-        for name, value in sandbox.environ.items():
+        for name, value in {**sandbox.environ, **_FOR_VERIFIERS}.items():
             patch.setenv(name, value)
         yield sandbox
+
+
+_FOR_VERIFIERS = {"NXOTP_VERIFICATION_KEY": "the key of a test and of nothing else", "NXOTP_STORE": "memory://"}
 
 
 class _NoTransport:
@@ -107,3 +112,15 @@ def nxotp_client(nxotp_sandbox: "Sandbox", request: pytest.FixtureRequest) -> "O
 
     clock = request.getfixturevalue("nxotp_clock") if "nxotp_clock" in request.fixturenames else NO_PAUSES
     return nxotp_sandbox.client(transport=UnpooledTransport(), clock=clock)
+
+
+@pytest.fixture
+def nxotp_verifier(nxotp_client: "OtpClient") -> "Verifier":
+    """A verifier over the test's sandbox and a store of its own, with the usual limits, for numbers of all countries.
+
+    ``code_for(nxotp_sandbox, number)`` of `nxotp_async.testing` is the code that it has sent.
+    """
+    from nxotp_async.stores import MemoryStore  # noqa: PLC0415 - see above
+    from nxotp_async.verification import Verifier  # noqa: PLC0415
+
+    return Verifier(nxotp_client, store=MemoryStore(), countries="any")

@@ -38,10 +38,12 @@ class _Vendor(Sandbox):
         self._hangs = hangs
 
     @asynccontextmanager
-    async def receive(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Reply]:
+    async def receive(
+        self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, path: str | None = None
+    ) -> AsyncIterator[Reply]:
         if self._hangs.is_set():
             await asyncio.Event().wait()  # until the client closes the connection
-        async with super().receive(headers, read) as reply:
+        async with super().receive(headers, read, path=path) as reply:
             yield reply
 
 

@@ -1,119 +1,92 @@
-"""Login in aiohttp: send a code, report whether it was delivered, verify it.
+"""Login in aiohttp, in any number of processes: a code is sent, checked, and a session begins.
 
-In another terminal: ``nxotp sandbox --webhook http://127.0.0.1:8000/nxcloud/``. Set the variables that
-it prints, then
+In another terminal: ``nxotp sandbox``. Set the variables that it prints, then
 
-    pip install .
+    pip install ".[verification]" itsdangerous
+    export NXOTP_VERIFICATION_KEY=$(openssl rand -hex 32) SESSION_KEY=$(openssl rand -hex 32)
+    export NXOTP_STORE=memory://
     python examples/aiohttp_login.py
 
-    POST /login/code    number=+999 555 0100 -> 200 {"login": "...", "message": "...", "status": "sent"}
-    GET  /delivery/{message}                 -> 200 {"delivery": "delivered"}
-    POST /login/verify  login=... code=482913 -> 200 {"status": "logged in"}, or 401
-
-202 means that the code may arrive, 422 that it is not a phone number, 503 that the code could not be
-sent. In production also set NXOTP_DR_WEBHOOK=https://you.example/nxcloud/.
+and open http://127.0.0.1:8000/. What /login/start, /login/resend and /login/check take and answer:
+docs/endpoints.md. For several processes, NXOTP_STORE is the URL of what they share: docs/deployment.md.
 """
 
-import logging
 import os
-import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from aiohttp import web
-from logins import CODE_LIFE, Logins
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from nxotp_async import (
-    Credentials,
-    InvalidMessageError,
-    NxOtpError,
-    OtpClient,
-    OtpMessage,
-    OutcomeUnknownError,
-    SendStatus,
-)
-from nxotp_async.receivers import HANDLER_ARGS, aiohttp_receiver
-from nxotp_async.tracking import DeliveryTracker
+from nxotp_async import OtpClient
+from nxotp_async.receivers import HANDLER_ARGS
+from nxotp_async.stores import store_from_url
+from nxotp_async.verification import Verifier
+from nxotp_async.verification.aiohttp import VERIFIER, verification_routes
 
-CLIENT = web.AppKey("client", OtpClient)
-LOGINS = web.AppKey("logins", Logins)
-TRACKER = web.AppKey("tracker", DeliveryTracker)
+SESSION_LIFE = 14 * 24 * 3600  # seconds
+SESSIONS = web.AppKey("sessions", URLSafeTimedSerializer)
 
-log = logging.getLogger(__name__)
 routes = web.RouteTableDef()
-
-
-@routes.post("/login/code")
-async def send_code(request: web.Request) -> web.Response:
-    """Send a code. Before this, limit how often each number and each IP address may ask for one."""
-    code = f"{secrets.randbelow(1_000_000):06}"
-    message_id = secrets.token_hex(16)  # known before the send, so that every callback can be matched
-    try:
-        message = OtpMessage(
-            await field(request, "number"),
-            f"Your code is {code}",
-            cus_message_id=message_id,
-            expires_at=datetime.now(UTC) + timedelta(seconds=CODE_LIFE),
-        )
-    except InvalidMessageError as error:
-        raise web.HTTPUnprocessableEntity(text=str(error)) from None
-    http_status, status = 200, "sent"
-    try:
-        await request.app[CLIENT].send(message)
-    except OutcomeUnknownError:
-        http_status, status = 202, "may arrive"  # a callback will say whether it was delivered
-    except NxOtpError as error:
-        log.warning("code %s was not sent: %s", message_id, error)
-        raise web.HTTPServiceUnavailable(text="the code could not be sent") from None
-    login = request.app[LOGINS].begin(message.to, code)
-    answer = {"login": login, "message": message_id, "status": status}
-    return web.json_response(answer, status=http_status)
-
-
-@routes.get("/delivery/{message}")
-async def delivery(request: web.Request) -> web.Response:
-    """Return the delivery status of a code. A page can poll this, and offer a call."""
-    state = await request.app[TRACKER].state(request.match_info["message"])
-    if state is None or state.send_status is SendStatus.UNKNOWN:
-        return web.json_response({"delivery": "unknown"})
-    return web.json_response({"delivery": state.status})
-
-
-@routes.post("/login/verify")
-async def verify_code(request: web.Request) -> web.Response:
-    """Verify a code."""
-    number = request.app[LOGINS].verify(await field(request, "login"), await field(request, "code"))
-    if number is None:
-        raise web.HTTPUnauthorized(text="wrong or expired code")
-    return web.json_response({"status": "logged in"})  # start the session of this number's user here
-
-
-async def close_client(app: web.Application) -> AsyncIterator[None]:
-    """Close the client's connections after the last answer. The client opens them when needed."""
-    async with app[CLIENT]:
-        yield
-
-
-async def field(request: web.Request, name: str) -> str:
-    """Return a field of the request's form, or an empty str."""
-    try:
-        return str((await request.post()).get(name, ""))
-    except ValueError:
-        raise web.HTTPBadRequest(text="the form cannot be read") from None
 
 
 def make_app() -> web.Application:
     """Return the application."""
     app = web.Application(handler_args=HANDLER_ARGS)  # closes connections on which no request comes
-    app[TRACKER] = DeliveryTracker()
-    app[CLIENT] = OtpClient(deadline=8, tracker=app[TRACKER])  # seconds; a user is waiting
-    app[LOGINS] = Logins()
-    app.cleanup_ctx.append(close_client)
+    app[SESSIONS] = URLSafeTimedSerializer(os.environ["SESSION_KEY"], salt="session")
+    app.cleanup_ctx.append(make_verifier)
+    app.add_routes(verification_routes("/login", log_in, region="ID"))
     app.add_routes(routes)
-    app.add_subapp("/nxcloud", aiohttp_receiver(app[TRACKER], Credentials.from_env()))
     return app
 
 
+async def make_verifier(app: web.Application) -> AsyncIterator[None]:
+    """Do not start with a store that cannot be used. After the last answer, close all connections."""
+    async with OtpClient(deadline=8) as client, store_from_url() as store:  # seconds; a user is waiting
+        app[VERIFIER] = Verifier(client, store=store, countries={"ID", "SG"})
+        yield
+
+
+async def log_in(request: web.Request, number: str) -> web.Response:
+    """Begin the session of the user with this number: it is in a signed cookie."""
+    response = web.json_response({"status": "logged in"})
+    session = request.app[SESSIONS].dumps(number)  # or the id of your user
+    # Browsers send the cookie over https only, and to 127.0.0.1 (but not Safari).
+    response.set_cookie(
+        "session",
+        session,
+        max_age=SESSION_LIFE,
+        secure=True,
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
+
+
+@routes.get("/")
+async def page(_: web.Request) -> web.FileResponse:
+    """Return the page with the forms."""
+    return web.FileResponse(Path(__file__).with_name("login.html"))
+
+
+@routes.get("/me")
+async def me(request: web.Request) -> web.Response:
+    """Return the number of whoever is logged in."""
+    try:
+        session = request.cookies.get("session", "")
+        number: str = request.app[SESSIONS].loads(session, max_age=SESSION_LIFE)
+    except BadSignature:
+        raise web.HTTPUnauthorized(text="not logged in") from None
+    return web.json_response({"number": number})
+
+
+@routes.post("/logout")
+async def log_out(_: web.Request) -> web.Response:
+    """End the session."""
+    response = web.json_response({"status": "logged out"})
+    response.del_cookie("session")
+    return response
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

@@ -39,7 +39,7 @@ routes = web.RouteTableDef()
 @routes.post("/codes")
 async def queue_code(request: web.Request) -> web.Response:
     """Queue a code. A wrong number is reported at once; for everything else, see `get_status`."""
-    code = f"{secrets.randbelow(1_000_000):06}"  # store a keyed hash of it: see logins.py
+    code = f"{secrets.randbelow(1_000_000):06}"
     message_id = secrets.token_hex(16)
     try:
         message = OtpMessage(

@@ -25,7 +25,7 @@ from nxotp_async import (
 
 async def send_code(to: str, message_id: str) -> int:
     """Send a code, print the outcome, and return the exit status."""
-    code = f"{secrets.randbelow(1_000_000):06}"  # store a keyed hash of it: see logins.py
+    code = f"{secrets.randbelow(1_000_000):06}"
     try:
         async with OtpClient() as client:
             result = await client.send_otp(to, f"Your code is {code}", cus_message_id=message_id)

@@ -22,11 +22,13 @@ from .errors import (
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
+    RefusalReason,
     StoreError,
     TemplateError,
     TimestampExpiredError,
     TransientApiError,
     TransportError,
+    VerificationRefusedError,
 )
 from .hooks import Attempt
 from .languages import Language
@@ -64,6 +66,7 @@ __all__ = [
     "OutcomeUnknownError",
     "ParameterError",
     "PermissionDeniedError",
+    "RefusalReason",
     "ResponseCode",
     "ResultCollector",
     "RetryPolicy",
@@ -76,6 +79,7 @@ __all__ = [
     "TransientApiError",
     "Transport",
     "TransportError",
+    "VerificationRefusedError",
     "__version__",
     "sign",
     "verify",

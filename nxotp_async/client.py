@@ -142,6 +142,11 @@ class OtpClient:
         return self._settings.url
 
     @property
+    def settings(self) -> Settings:
+        """The settings of this client or view, to look at. They hold the keys, and are not shown by ``repr``."""
+        return self._settings
+
+    @property
     def state(self) -> ClientState:
         """What this client and its views have in common, to look at: what is in flight, the retry quota, the hooks."""
         return self._state
@@ -216,7 +221,10 @@ class OtpClient:
         Raises:
             ConfigurationError: A value is wrong.
         """
-        return _View(self._settings.replace(locals()), self._state)
+        return self._view(self._settings.replace(locals()))
+
+    def _view(self, settings: Settings) -> "OtpClient":
+        return _View(settings, self._state)
 
     @sensitive_variables
     async def send_otp(
@@ -312,7 +320,7 @@ class OtpClient:
         if not isinstance(messages, Iterable | AsyncIterable):
             raise TypeError(f"messages must be an iterable of OtpMessage, not {type(messages).__name__}")
         loop, settings = self._state.of_running_loop(), self._settings
-        concurrency = settings.max_concurrency
+        concurrency = self.max_concurrency
         if settings.rate_limit is not None:
             # More than the rate keeps busy would only queue for it, and let the deadline run out there.
             rate, patience = settings.rate_limit, min(settings.timeout, settings.deadline / 3)
@@ -337,12 +345,17 @@ class OtpClient:
         if in_flight.setdefault(cus_message_id, own) is not own:  # in one step, for the sake of threads
             return self._refuse_duplicate(message)
         try:
-            result = await Delivery(message, settings, self._state, self._state.of_running_loop()).run()
+            result = await self._attempt(message)
+            self._state.hooks.call_on_result(result)
         finally:
             del in_flight[cus_message_id]
         if self._state.tracker is not None:
             await self._track(result, self._state.tracker)
         return result
+
+    async def _attempt(self, message: OtpMessage) -> SendResult:
+        """Make the attempts for a message that is complete, and return the result."""
+        return await Delivery(message, self._settings, self._state, self._state.of_running_loop()).run()
 
     async def _track(self, result: SendResult, tracker: "DeliveryTracker") -> None:
         """Give the result to the tracker. What goes wrong there changes nothing of what became of the message."""

@@ -1,20 +1,22 @@
 """The state that the sends of a client share: one for the client, and one for each event loop."""
 
 import asyncio
+import copy
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from .clock_skew import ClockSkew
 from .clocks import Clock
+from .errors import NotSentError
 from .hooks import Hooks
 from .phone_numbers import load_numbering_plans
+from .rates import RateLimiter
 from .retry import RetryQuota
 from .streaming import Stream
 from .transports import Transport
 
 if TYPE_CHECKING:
-    from aiolimiter import AsyncLimiter
-
     from .pacing import SharedRate
     from .tracking import DeliveryTracker
 
@@ -47,9 +49,9 @@ class LoopState:
         streams: The open `send_many` and `send_batch`.
     """
 
-    def __init__(self, max_concurrency: int, rate_limit: float | None) -> None:
+    def __init__(self, max_concurrency: int, rate_limit: float | None, clock: Clock) -> None:
         self.permits: asyncio.Semaphore = asyncio.Semaphore(max_concurrency)
-        self.limiter: AsyncLimiter | None = None if rate_limit is None else _smooth_limiter(rate_limit)
+        self.limiter = None if rate_limit is None else RateLimiter(rate_limit, clock)
         self.backing_off = 0
         self.streams: set[Stream[Any, Any]] = set()
 
@@ -67,14 +69,13 @@ class ClientState:
         shared_rate: The rate limit, if other processes share it.
         hooks: The hooks for attempts and results.
         tracker: Gets every result, if there is one.
+        refusal: Returns why nothing may be sent at present, or ``None``.
     """
 
     def __init__(
         self, transport: Transport, clock: Clock, max_concurrency: int, rate_limit: "float | SharedRate | None"
     ) -> None:
-        self.shared_rate = None if isinstance(rate_limit, int | float) else rate_limit
-        self._rate_limit = rate_limit if isinstance(rate_limit, int | float) else None
-        _import_dependencies(self._rate_limit)
+        _import_dependencies()
         self.transport = transport
         self.clock = clock
         self.quota = RetryQuota()
@@ -83,8 +84,21 @@ class ClientState:
         self.accepted_ids = AcceptedIds()
         self.hooks = Hooks()
         self.tracker: DeliveryTracker | None = None
+        self.refusal: Callable[[], NotSentError | None] = lambda: None
+        self.set_limits(max_concurrency, rate_limit)
+
+    def set_limits(self, max_concurrency: int, rate_limit: "float | SharedRate | None") -> None:
+        """Begin anew with these limits for each event loop."""
+        self.shared_rate = None if isinstance(rate_limit, int | float) else rate_limit
+        self._rate_limit = rate_limit if isinstance(rate_limit, int | float) else None
         self._max_concurrency = max_concurrency
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
+
+    def with_limits(self, max_concurrency: int, rate_limit: "float | SharedRate") -> "ClientState":
+        """Return a state with permits and a rate of its own, which shares everything else with this one."""
+        state = copy.copy(self)
+        state.set_limits(max_concurrency, rate_limit)
+        return state
 
     def of_running_loop(self) -> LoopState:
         """Return the state of the running event loop."""
@@ -98,24 +112,13 @@ class ClientState:
         if state is None:
             for other in [other for other in list(self._loops) if other.is_closed()]:
                 self._loops.pop(other, None)
-            state = self._loops[loop] = LoopState(self._max_concurrency, self._rate_limit)
+            state = self._loops[loop] = LoopState(self._max_concurrency, self._rate_limit, self.clock)
         return state
 
 
-def _import_dependencies(rate_limit: float | None) -> None:
+def _import_dependencies() -> None:
     # Importing these takes too long for ``import nxotp_async``. The first retry would be too late: a program without
     # free file descriptors cannot import anything, but its messages must still get the correct status.
     import tenacity  # noqa: F401, PLC0415
 
     load_numbering_plans()
-    if rate_limit is not None:
-        import aiolimiter  # noqa: F401, PLC0415
-
-
-def _smooth_limiter(rate: float) -> "AsyncLimiter":
-    from aiolimiter import AsyncLimiter  # noqa: PLC0415 - see above
-
-    # The bucket starts full, and all of it may be used at once. A capacity of a hundredth of a second avoids a burst in
-    # the first second, and is enough to compensate for timers that fire late.
-    burst = max(1.0, rate / 100)
-    return AsyncLimiter(burst, burst / rate)

@@ -17,7 +17,7 @@ from .errors import (
     TransientApiError,
 )
 
-__all__ = ["AUTHENTICATION_CODES", "MetaCode", "ResponseCode"]
+__all__ = ["AUTHENTICATION_CODES", "MetaCode", "ResponseCode", "SmsCode", "VendorCode"]
 
 
 class _Code(IntEnum):
@@ -35,8 +35,8 @@ class _Code(IntEnum):
         return next((member for member in cls if member == code), None)
 
 
-class ResponseCode(_Code):
-    """A code of the vendor's tables ("WhatsApp API otp" and "WhatsApp API mt").
+class VendorCode(_Code):
+    """A code of one of the vendor's tables.
 
     Attributes:
         meaning: The vendor's meaning of it.
@@ -54,6 +54,16 @@ class ResponseCode(_Code):
         member.meaning = meaning
         member.advice = advice
         return member
+
+
+class ResponseCode(VendorCode):
+    """A code of the vendor's tables "WhatsApp API otp" and "WhatsApp API mt".
+
+    Attributes:
+        meaning: The vendor's meaning of it.
+        advice: What to do about it, one sentence without a full stop.
+        error_class: The error it becomes.
+    """
 
     SUCCESS = 0, ApiError, "request successful", "nothing to do"
     REQUEST_FAILED = (
@@ -148,8 +158,27 @@ class ResponseCode(_Code):
     )
 
 
+class SmsCode(VendorCode):
+    """A code of the vendor's SMS service, as far as its page says what it means. `nxotp_async.sms` uses it.
+
+    Attributes:
+        meaning: The vendor's meaning of it.
+        advice: What to do about it, one sentence without a full stop.
+        error_class: The error it becomes.
+    """
+
+    INSUFFICIENT_BALANCE = 3, AccountError, "insufficient account balance", "recharge the account"
+    WRONG_NUMBER = 6, ApiError, "wrong number", "check that it is a mobile number of a country with SMS"
+    IP_NOT_ALLOWED = 9, AccountError, "IP address not allowed", "have the vendor allow this machine's address"
+    NUMBER_LIMIT = 27, ApiError, "five messages an hour to one number", "wait an hour, or use another channel"
+    RATE_LIMIT = 28, TransientApiError, "too many messages a second", "usually passes by itself; send more slowly"
+
+
 AUTHENTICATION_CODES: Final = range(1000, 1010)
 """The vendor's family of codes about authentication; its tables do not list all of them."""
+
+
+_Kind = Literal["lasting", "temporary", "throttling", "recipient"]
 
 
 class MetaCode(_Code):
@@ -161,17 +190,20 @@ class MetaCode(_Code):
         meaning: Meta's meaning of it.
         temporary: Whether Meta documents it as one that passes, so that another attempt may help.
         throttling: Whether everything is sent too fast, and not only what goes to this one recipient.
+        undeliverable: Whether this one recipient cannot be reached, and others can.
     """
 
     temporary: bool
     throttling: bool
+    undeliverable: bool
 
-    def __new__(cls, code: int, kind: Literal["lasting", "temporary", "throttling"], meaning: str) -> Self:  # noqa: D102 - how an enum is constructed is its own affair
+    def __new__(cls, code: int, kind: _Kind, meaning: str) -> Self:  # noqa: D102 - how an enum is constructed is its own affair
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
-        member.temporary = kind != "lasting"
+        member.temporary = kind in ("temporary", "throttling")
         member.throttling = kind == "throttling"
+        member.undeliverable = kind == "recipient"
         return member
 
     APPLICATION_RATE_LIMIT = 4, "throttling", "Application request limit reached"
@@ -179,7 +211,9 @@ class MetaCode(_Code):
     ACCOUNT_RATE_LIMIT = 80007, "throttling", "Rate limit issues"
     THROUGHPUT_LIMIT = 130429, "throttling", "Rate limit hit"
     SERVICE_UNAVAILABLE = 131016, "temporary", "Service unavailable"
-    UNDELIVERABLE = 131026, "lasting", "Message undeliverable"
+    RECIPIENT_IS_SENDER = 131021, "recipient", "Recipient cannot be sender"
+    UNDELIVERABLE = 131026, "recipient", "Message undeliverable"
+    RECIPIENT_NOT_ALLOWED = 131030, "recipient", "Recipient phone number not in allowed list"
     PAIR_RATE_LIMIT = 131056, "temporary", "Pair rate limit hit"
     MAINTENANCE = 131057, "temporary", "Business account is in maintenance mode"
     SERVER_UNAVAILABLE = 133004, "temporary", "Server temporarily unavailable"

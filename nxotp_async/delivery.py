@@ -3,8 +3,8 @@
 import asyncio
 import copy
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
 
 from .client_state import ClientState, LoopState
 from .errors import (
@@ -34,7 +34,16 @@ _log = logging.getLogger("nxotp_async")
 
 
 class Delivery:
-    """The attempts for one message. All of them have the same ``cus_message_id`` and body."""
+    """The attempts for one message by one sender. All of them have the same ``cus_message_id`` and body.
+
+    Args:
+        message: The message, complete.
+        settings: How to send it.
+        client: What it shares with all sends of the client.
+        loop: What it shares with those of this event loop.
+        began: When the send began, by the clock that never jumps, where another sender was tried before. Default: now.
+        attempts: How many POSTs other senders have begun for it.
+    """
 
     __slots__ = (
         "_attempts",
@@ -49,15 +58,24 @@ class Delivery:
         "_tokens",
     )
 
-    def __init__(self, message: OtpMessage, settings: Settings, client: ClientState, loop: LoopState) -> None:
+    def __init__(
+        self,
+        message: OtpMessage,
+        settings: Settings,
+        client: ClientState,
+        loop: LoopState,
+        *,
+        began: float | None = None,
+        attempts: int = 0,
+    ) -> None:
         self._message = message
         self._settings = settings
         self._client = client
         self._loop = loop
         self._body = encode(message, settings.credentials.appkey)
-        self._started_at = client.clock.monotonic()
+        self._started_at = client.clock.monotonic() if began is None else began
         self._deadline_at = self._started_at + settings.deadline
-        self._attempts = 0
+        self._attempts = attempts
         self._errors: list[NxOtpError] = []  # one for each failed attempt that had the time for its request
         self._tokens = 0  # taken from the retry quota
 
@@ -75,12 +93,9 @@ class Delivery:
         elapsed = self._client.clock.monotonic() - self._started_at
         if isinstance(outcome, str):
             quota.give_back(RetryQuota.COST if self._tokens else 1)
-            result = SendResult(self._message, SendStatus.ACCEPTED, outcome, self._attempts, elapsed)
-        else:
-            error = self._final_error(outcome, gave_up)
-            result = SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
-        self._client.hooks.call_on_result(result)
-        return result
+            return SendResult(self._message, SendStatus.ACCEPTED, outcome, self._attempts, elapsed)
+        error = self._final_error(outcome, gave_up)
+        return SendResult(self._message, SendStatus.of(error), None, self._attempts, elapsed, error)
 
     def _final_error(self, last: NxOtpError, gave_up: str) -> NxOtpError:
         """Return the error of the send: of the attempts, the latest one with the status that prevails.
@@ -89,7 +104,7 @@ class Delivery:
         sent. The error is a copy, because a hook may have stored the original.
         """
         error = copy.copy(
-            max(reversed(self._errors), key=lambda failed: _PRECEDENCE[SendStatus.of(failed)], default=last)
+            max(reversed(self._errors), key=lambda failed: SendStatus.of(failed).precedence, default=last)
         )
         error.cus_message_id = self._message.cus_message_id
         error.attempts = self._attempts
@@ -107,9 +122,13 @@ class Delivery:
         elif not await self._in_time(permits.acquire()):
             return self._out_of_time("while it waited for one of the max_concurrency permits")
         try:
+            if (refusal := self._client.refusal()) is not None:
+                return refusal
             if limiter is not None and not await self._in_time(limiter.acquire()):
                 return self._out_of_time("while it waited for the rate_limit")
             if shared_rate is not None and (refusal := await self._wait_for(shared_rate)) is not None:
+                return refusal
+            if (refusal := self._client.refusal()) is not None:
                 return refusal
             if self._time_left() <= 0:
                 return self._out_of_time("before the request began")
@@ -155,10 +174,10 @@ class Delivery:
         timeout = min(settings.timeout, self._deadline_at - now)
         sent = client.clock.time()
         ts = int((sent + client.skew.offset) * 1000)
-        headers = request_headers(self._body, ts=ts, credentials=settings.credentials)
+        url, headers = self._request(ts)
         self._attempts += 1
         try:
-            answer = await client.transport.post(settings.url, self._body, headers, timeout)
+            answer = await client.transport.post(url, self._body, headers, timeout)
             outcome = self._outcome_of(answer)
         except TransportError as error:
             if timeout < settings.timeout and self._time_left() <= 0:
@@ -181,6 +200,14 @@ class Delivery:
             )
         return outcome
 
+    def _request(self, ts: int) -> tuple[str, Mapping[str, str]]:
+        """Return the URL and the headers of a request at this time, in milliseconds."""
+        return self._settings.url, request_headers(self._body, ts=ts, credentials=self._settings.credentials)
+
+    def _decode(self, answer: Answer, hide: tuple[str, ...]) -> Outcome:
+        """Return what an answer says."""
+        return decode(answer.status, answer.headers, answer.body, hide=hide)
+
     def _outcome_of(self, answer: Answer) -> Outcome:
         """Return the message id or the error that an answer stands for.
 
@@ -189,7 +216,7 @@ class Delivery:
         """
         message = self._message
         secrets = (message.content, message.to, self._settings.credentials.access_secret)
-        outcome = decode(answer.status, answer.headers, answer.body, hide=secrets)
+        outcome = self._decode(answer, secrets)
         if isinstance(outcome, str) and self._belongs_to_another(outcome):
             outcome = OutcomeUnknownError("the answer has the message id of another message")
         answer.release(isinstance(outcome, str))
@@ -293,6 +320,3 @@ class Delivery:
             await self._client.clock.sleep(seconds)
         finally:
             self._loop.backing_off -= 1
-
-
-_PRECEDENCE: Final = {SendStatus.NOT_SENT: 0, SendStatus.REJECTED: 1, SendStatus.UNKNOWN: 2}

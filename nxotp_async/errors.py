@@ -19,7 +19,8 @@
     │   └── OutcomeUnknownError     it may have been accepted
     ├── CallbackVerificationError   a status callback is not the vendor's
     ├── InputFileError              .line: a file of messages is refused as a whole
-    ├── LedgerError                 a bulk run's ledger cannot be used
+    ├── LedgerError                 .in_use: a bulk run's ledger cannot be used
+    ├── VerificationRefusedError    .reason: no message is sent to verify a number
     └── StoreError                  a store that processes share did not do what was asked
 
 All of them are plain exceptions that pickle, without their ``result``. They hold plain data only, and never a secret,
@@ -54,11 +55,13 @@ __all__ = [
     "OutcomeUnknownError",
     "ParameterError",
     "PermissionDeniedError",
+    "RefusalReason",
     "StoreError",
     "TemplateError",
     "TimestampExpiredError",
     "TransientApiError",
     "TransportError",
+    "VerificationRefusedError",
     "sensitive_variables",
     "without_frames",
 ]
@@ -77,7 +80,7 @@ class NxOtpError(Exception):
         attempts: How many POSTs were begun for the message.
         code: The vendor's code, or ``None`` where the answer had none, or there was none.
         meta_code: Meta's own code inside the vendor's 9099, or ``None`` where the answer had none.
-        retry_after: Seconds the server asked to wait, or ``None``.
+        retry_after: Seconds to wait before the next try, as the server or a limit says, or ``None``.
         result: The whole result of the send that raised it, or ``None`` where nothing was sent. It is lost in a pickle.
     """
 
@@ -153,7 +156,7 @@ class InvalidMessageError(NxOtpError, ValueError):
     """A message cannot be sent as it stands; nothing of it left.
 
     Attributes:
-        field: The field of `OtpMessage` at fault.
+        field: The field of `OtpMessage`, or the argument, at fault.
         reason: Why, as a code for the application; the text is for its developers.
     """
 
@@ -270,7 +273,52 @@ class InputFileError(NxOtpError):
 
 
 class LedgerError(NxOtpError):
-    """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written."""
+    """A bulk run's ledger cannot be used: another process has it, it is no ledger, or it cannot be written.
+
+    Attributes:
+        in_use: Whether that is because another process has it.
+    """
+
+    in_use: bool = False
+
+
+class RefusalReason(StrEnum):
+    """Why no message is sent to verify a number: codes that stay the same, for an application to translate."""
+
+    COUNTRY = "country"
+    """A number of a country that is not named in ``countries``, or whose country cannot be told."""
+    NOT_MOBILE = "not_mobile"
+    """A number of a fixed line, or another one that no person receives messages on."""
+    UNDELIVERABLE = "undeliverable"
+    """WhatsApp cannot deliver to this number: it is not on WhatsApp, for example. Offer another way."""
+    NUMBER_LIMIT = "number_limit"
+    """Too many verifications of this number."""
+    IP_LIMIT = "ip_limit"
+    """Too many verifications from this IP address."""
+    PREFIX_LIMIT = "prefix_limit"
+    """Too many messages to numbers that differ in the last four digits only."""
+    COUNTRY_LIMIT = "country_limit"
+    """Too many messages to this country."""
+    BUDGET = "budget"
+    """The messages of the day are used up."""
+    LOW_CONVERSION = "low_conversion"
+    """Too few of the verifications of this prefix or country were approved lately."""
+    TOO_SOON = "too_soon"
+    """The message was sent a moment ago."""
+    NO_RESENDS_LEFT = "no_resends_left"
+    """The message was sent again as often as it may be."""
+    NOT_PENDING = "not_pending"
+    """The verification has ended, or there is none with this id."""
+
+
+class VerificationRefusedError(NxOtpError):
+    """No message is sent to verify a number. ``retry_after`` says in how many seconds one could be, if that is known.
+
+    Attributes:
+        reason: Why, as a code for the application; the text is for its developers.
+    """
+
+    reason: RefusalReason = RefusalReason.NOT_PENDING
 
 
 class StoreError(NxOtpError):

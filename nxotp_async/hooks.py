@@ -14,7 +14,7 @@ from .logs import log_result
 from .messages import OtpMessage
 from .results import Outcome, SendResult, SendStatus
 
-__all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook"]
+__all__ = ["Attempt", "AttemptHook", "Hooks", "ResultHook", "call_hook", "parse_hook"]
 
 _log = logging.getLogger("nxotp_async")
 
@@ -57,8 +57,8 @@ class Hooks:
         Raises:
             ConfigurationError: One cannot be called, or would have to be awaited.
         """
-        validate("on_attempt", optional(_function), on_attempt, ConfigurationError)
-        validate("on_result", optional(_function), on_result, ConfigurationError)
+        validate("on_attempt", optional(parse_hook), on_attempt, ConfigurationError)
+        validate("on_result", optional(parse_hook), on_result, ConfigurationError)
         if on_attempt is not None:
             self.on_attempt += (on_attempt,)
         if on_result is not None:
@@ -72,16 +72,21 @@ class Hooks:
             outcome.cus_message_id, outcome.attempts = message.cus_message_id, number
             attempt = Attempt(message, number, SendStatus.of(outcome), None, elapsed, outcome)
         for hook in self.on_attempt:
-            _call(hook, attempt)
+            call_hook(hook, attempt)
 
     def call_on_result(self, result: SendResult) -> None:
         """Log the outcome of a message, and call the hooks for it."""
         log_result(result)
         for hook in self.on_result:
-            _call(hook, result)
+            call_hook(hook, result)
 
 
-def _function(value: object) -> object:
+def parse_hook(value: object) -> object:
+    """Check for a function that can be called and need not be awaited.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
     if not callable(value):
         raise InvalidValueError(f"must be a function, not {type(value).__name__}")
     if inspect.iscoroutinefunction(value):
@@ -90,13 +95,16 @@ def _function(value: object) -> object:
     return value
 
 
-def _call(hook: Callable[[Any], Any], event: object) -> None:
+def call_hook(hook: Callable[[Any], Any], event: object) -> object:
+    """Call a hook, and return what it returns; ``None`` if it raises, which is logged."""
     try:
         answer = hook(event)
     # A hook is not a coroutine: a CancelledError that it raises is not meant for the task that sends.
     except (Exception, asyncio.CancelledError):
-        _log.exception("a hook raised an exception; the send is not affected")
-        return
+        _log.exception("a hook raised an exception; nothing else is affected")
+        return None
     if inspect.iscoroutine(answer):
         answer.close()
         _log.error("a hook returned a coroutine, which is not awaited: let it start a task")
+        return None
+    return answer

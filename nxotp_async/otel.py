@@ -7,7 +7,7 @@ attribute contains a code or a number.
 import logging
 from collections.abc import Iterable, Mapping
 from time import time_ns
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from yarl import URL
@@ -29,7 +29,10 @@ except ImportError as error:
         'OpenTelemetry is not installed: nxotp_async.otel needs  pip install "nxotp_async[otel]"', name="opentelemetry"
     ) from error
 
-__all__ = ["instrument"]
+if TYPE_CHECKING:
+    from .verification import VerificationEvent, Verifier
+
+__all__ = ["instrument", "instrument_verifier"]
 
 _log = logging.getLogger("nxotp_async")
 
@@ -73,6 +76,43 @@ def instrument(
     telemetry = _Telemetry(state, _server(client.url), tracer, meter)
     client.add_hooks(on_attempt=telemetry.on_attempt, on_result=telemetry.on_result)
     _observe(telemetry, meter_provider, meter)
+
+
+def instrument_verifier(verifier: "Verifier", *, meter_provider: MeterProvider | None = None) -> None:
+    """Count every decision of a verifier from now on. A verifier that is instrumented already is not changed.
+
+    Its client is not instrumented by it; `instrument` does that.
+
+    Args:
+        verifier: The verifier.
+        meter_provider: Receives the metrics. Default: the global one.
+
+    Raises:
+        TypeError: ``verifier`` is not a `Verifier`.
+    """
+    from .verification import Verifier  # noqa: PLC0415 - it needs another extra
+
+    if not isinstance(verifier, Verifier):
+        raise TypeError(f"verifier must be a Verifier, not {type(verifier).__name__}")
+    if any(isinstance(getattr(hook, "__self__", None), _Decisions) for hook in verifier.hooks):
+        _log.warning("%r is instrumented already; nothing was changed", verifier)
+        return
+    meter = (meter_provider or get_meter_provider()).get_meter("nxotp_async", __version__)
+    verifier.add_hook(_Decisions(meter).count)
+
+
+class _Decisions:
+    """The hook of one verifier."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._decisions = meter.create_counter(
+            "nxotp.verifier.decisions", unit="{decision}", description="Decisions about verifications, by outcome."
+        )
+
+    def count(self, event: "VerificationEvent") -> None:
+        """Count a decision. A prefix has too many values for an attribute."""
+        facts = {"action": event.action, "status": event.status, "reason": event.reason, "country": event.country}
+        self._decisions.add(1, {f"nxotp.{name}": str(fact) for name, fact in facts.items() if fact is not None})
 
 
 class _Telemetry:
@@ -121,7 +161,12 @@ class _Telemetry:
         failure = {} if result.error is None else {"error.type": type(result.error).__name__}
         self._duration.record(result.elapsed, {**self._operation, **failure})
         # A message without attempts may be the duplicate of an equal one that is still in flight.
-        attempts = self._pending.pop(result.message, []) if result.attempts else []
+        attempts = [
+            attempt
+            for by_sender in (*result.history, result)
+            if result.attempts
+            for attempt in self._pending.pop(by_sender.message, [])
+        ]
         self._trace(result, {**outcome, **_details(result.error)}, attempts)
 
     def _trace(self, result: SendResult, outcome: _Attributes, attempts: list[tuple[int, _Attributes]]) -> None:

@@ -1,16 +1,65 @@
-"""A rate that several processes share."""
+"""A rate that several processes share; and one that gives way when the vendor throttles."""
 
-from typing import Final
+import math
+from typing import ClassVar, Final
+
+import attrs
 
 from .checks import integer, number, validate
 from .clocks import Clock
 from .errors import ConfigurationError
 from .stores import Store, hashed_key
 
-__all__ = ["SharedRate"]
+__all__ = ["AdaptiveRate", "SharedRate"]
 
 _NAMESPACE: Final = "rate"
 _HEADROOM: Final = 0.25  # of a permit's time: how late a permit of the background may be used
+
+
+@attrs.frozen
+class AdaptiveRate:
+    """A rate that halves when the vendor throttles, and grows back by itself up to its limit.
+
+    All times are seconds of one clock.
+
+    Attributes:
+        limit: The highest rate, in messages a second.
+        rate: What it was at a time.
+        at: That time.
+        lowered_at: When it was lowered last.
+    """
+
+    FLOOR: ClassVar[float] = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers
+    GROWTH: ClassVar[float] = 1.05  # a second
+
+    limit: float
+    rate: float
+    at: float
+    lowered_at: float = -math.inf
+
+    def present(self, now: float) -> float:
+        """Return what the rate is now."""
+        if math.isinf(self.rate) or self.rate >= self.limit:
+            return self.rate
+        return min(self.limit, self.rate * math.pow(self.GROWTH, min(now - self.at, 1000.0)))
+
+    def limited_to(self, limit: float, now: float) -> "AdaptiveRate":
+        """Return it with another limit. One that is lower because the vendor throttles stays lower, and grows to it."""
+        present = self.present(now)
+        return attrs.evolve(self, limit=limit, rate=limit if present >= self.limit else min(present, limit), at=now)
+
+    def throttled(self, sent_at: float, now: float, *, measured: float | None = None) -> "AdaptiveRate":
+        """Return half the rate, or the same one where it was lowered after the throttled message was sent.
+
+        Args:
+            sent_at: When the throttled message was sent.
+            now: The time.
+            measured: How fast it really went. Default: as fast as the rate allowed.
+        """
+        if sent_at <= self.lowered_at:
+            return self
+        present = self.present(now) if measured is None else measured
+        return attrs.evolve(self, rate=min(self.limit, max(self.FLOOR, present / 2)), at=now, lowered_at=now)
 
 
 class SharedRate:
@@ -58,23 +107,28 @@ class SharedRate:
     def __repr__(self) -> str:
         return f"SharedRate(per_second={self.per_second:g}, background={self._background})"
 
-    async def acquire(self, patience: float) -> bool:
-        """Wait for a permit, and return whether it came within so many seconds; if not, none was taken.
+    async def acquire(self, patience: float, count: int = 1) -> bool:
+        """Wait for permits, and return whether they came within so many seconds; if not, none was taken.
+
+        Args:
+            patience: Seconds to wait at most.
+            count: How many. They are used at once, when as much time has passed as they take one after the other.
 
         Raises:
             StoreError: The store does not answer in time.
             ConfigurationError: The store cannot be used as it is configured.
         """
         if not self._background:
-            return await self._take(self._key, patience)
+            return await self._take(self._key, patience, count)
         until = self._clock.monotonic() + patience
-        while await self._take(f"{self._key}:background", until - self._clock.monotonic()):
-            if await self._take(self._key, _HEADROOM / self.per_second):
+        while await self._take(f"{self._key}:background", until - self._clock.monotonic(), count):
+            if await self._take(self._key, _HEADROOM / self.per_second, count):
                 return True
         return False
 
-    async def _take(self, key: str, patience: float) -> bool:
-        wait = await self._store.reserve(key, 1, rate=self.per_second, burst=self._burst, patience=patience)
+    async def _take(self, key: str, patience: float, count: int) -> bool:
+        burst = max(self._burst, count)
+        wait = await self._store.reserve(key, count, rate=self.per_second, burst=burst, patience=patience)
         if wait:
             await self._clock.sleep(wait)
         return wait is not None

@@ -14,13 +14,26 @@ from cattrs.preconf.orjson import make_converter
 from multidict import istr
 
 from ._version import __version__
-from .codes import AUTHENTICATION_CODES, ResponseCode
+from .codes import AUTHENTICATION_CODES, ResponseCode, VendorCode
 from .errors import ApiError, AuthenticationError, MetaError, NxOtpError, OutcomeUnknownError, TransientApiError
 from .messages import OtpMessage
 from .results import Outcome
 from .signing import Credentials, sign
 
-__all__ = ["MAX_ANSWER_BYTES", "OTP_PATH", "decode", "encode", "redact", "request_headers", "server_time"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "NO_CODE",
+    "OTP_PATH",
+    "Reply",
+    "decode",
+    "encode",
+    "outcome_of",
+    "read_object",
+    "redact",
+    "request_headers",
+    "server_time",
+    "usable_id",
+]
 
 OTP_PATH: Final = "/api/wa/otp"
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -28,7 +41,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 
 _MAX_RAW_CHARS = 4096
 _MAX_CODE = 999_999  # the vendor's have five digits at the most; from seven on, a number could be the recipient's
-_NO_CODE = "the answer has no code that could be the vendor's"
+NO_CODE: Final = "the answer has no code that could be the vendor's"
 
 # ---------------------------------------------------------------------------------------------- message → request
 
@@ -112,9 +125,13 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
     """
     if 200 <= status < 300 and (accepted := _DOCUMENTED_SUCCESS.fullmatch(body)):
         return accepted[1].decode()
-    reply = _read_reply(body)
+    return outcome_of(status, headers, body, _read_reply(body), hide)
+
+
+def outcome_of(status: int, headers: Mapping[str, str], body: bytes, reply: "Reply", hide: tuple[str, ...]) -> Outcome:
+    """Return what a reply stands for. The arguments, and what is returned, are those of `decode`."""
     if reply.code is not None and _is_private(reply.code, hide):
-        reply = attrs.evolve(reply, code=None, problem=_NO_CODE)
+        reply = attrs.evolve(reply, code=None, problem=NO_CODE)
     failure = _classify(status, reply)
     if failure is None:
         return reply.message_id
@@ -123,15 +140,25 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, hide: tuple[
     return OutcomeUnknownError(f"HTTP {status}: {reply.problem or _contradiction(reply)}")
 
 
-def _contradiction(reply: "_Reply") -> str:
+def _contradiction(reply: "Reply") -> str:
     if reply.code == 0:
         return "code 0, which means accepted"
     return f"code {reply.code}, and a message id" if reply.message_id else f"code {reply.code}, perhaps a gateway's"
 
 
 @attrs.define
-class _Reply:
-    """What an answer's body says, and only what is beyond doubt in it."""
+class Reply:
+    """What an answer's body says, and only what is beyond doubt in it.
+
+    Attributes:
+        code: The vendor's code.
+        message_id: The id of the message; empty if it was not accepted.
+        text: The vendor's text.
+        meta: Meta's error.
+        problem: Why there is no code, or no id.
+        contradictory: Whether two readers may take it for different answers.
+        known: What is known of the code.
+    """
 
     code: int | None = None
     message_id: str = ""
@@ -139,14 +166,14 @@ class _Reply:
     meta: Mapping[str, Any] = {}
     problem: str = ""
     contradictory: bool = False
-    known: ResponseCode | None = attrs.field(init=False)
+    known: VendorCode | None = attrs.field()
 
     @known.default
-    def _known(self) -> ResponseCode | None:
+    def _known(self) -> VendorCode | None:
         return ResponseCode.find(self.code)
 
 
-def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
+def _classify(status: int, reply: Reply) -> type[NxOtpError] | None:
     """Name the error an answer stands for; ``None`` means accepted. The whole table, in the order it is read."""
     if reply.code == 0 and reply.message_id and 200 <= status < 300:
         return None
@@ -166,25 +193,18 @@ def _classify(status: int, reply: _Reply) -> type[NxOtpError] | None:
     return OutcomeUnknownError
 
 
-def _read_reply(body: bytes) -> _Reply:
-    if len(body) > MAX_ANSWER_BYTES:
-        return _Reply(problem=f"the answer is longer than {MAX_ANSWER_BYTES // 1024} KiB")
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _Reply(problem="the answer is not JSON, or only a part of it" if body else "the answer is empty")
-    if not isinstance(answer, dict):
-        return _Reply(problem="the answer is not a JSON object")
-    if not _names_are_unique(body):
-        return _Reply(problem="the answer names something twice", contradictory=True)
+def _read_reply(body: bytes) -> Reply:
+    answer = read_object(body)
+    if isinstance(answer, Reply):
+        return answer
     data = answer.get("data")
     message_id = _first_id(data)
     code = answer.get("code")
     if type(code) is not int or abs(code) > _MAX_CODE:  # a bool is an int too
-        return _Reply(None, message_id, problem=_NO_CODE)
+        return Reply(None, message_id, problem=NO_CODE)
     text = _text(answer.get("message")) or _text(answer.get("msg"))
     meta = data.get("error") if isinstance(data, dict) else None
-    return _Reply(
+    return Reply(
         code,
         message_id,
         text,
@@ -193,12 +213,32 @@ def _read_reply(body: bytes) -> _Reply:
     )
 
 
+def read_object(body: bytes) -> dict[str, Any] | Reply:
+    """Return the JSON object of an answer, or the reply that it is if there is none to be read."""
+    if len(body) > MAX_ANSWER_BYTES:
+        return Reply(problem=f"the answer is longer than {MAX_ANSWER_BYTES // 1024} KiB")
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Reply(problem="the answer is not JSON, or only a part of it" if body else "the answer is empty")
+    if not isinstance(answer, dict):
+        return Reply(problem="the answer is not a JSON object")
+    if not _names_are_unique(body):
+        return Reply(problem="the answer names something twice", contradictory=True)
+    return answer
+
+
 def _first_id(data: object) -> str:
     """Return ``data.messages[0].id`` where that is a usable text, else an empty one."""
     # A match statement reads better here, and takes six times as long.
     messages = data.get("messages") if isinstance(data, dict) else None
     first = messages[0] if isinstance(messages, list) and messages else None
     found = first.get("id") if isinstance(first, dict) else None
+    return usable_id(found)
+
+
+def usable_id(found: object) -> str:
+    """Return a message id where it is a usable text, else an empty one."""
     return found if isinstance(found, str) and found.strip() and found.isprintable() else ""
 
 
@@ -219,7 +259,7 @@ def _names_are_unique(body: bytes) -> bool:
     return True
 
 
-_NAMES_READ = frozenset({"code", "data", "messages", "id", "error"})
+_NAMES_READ = frozenset({"code", "data", "messages", "id", "error", "messageid"})
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
@@ -229,7 +269,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _api_error(
-    failure: type[ApiError], status: int, headers: Mapping[str, str], body: bytes, reply: _Reply, hide: tuple[str, ...]
+    failure: type[ApiError], status: int, headers: Mapping[str, str], body: bytes, reply: Reply, hide: tuple[str, ...]
 ) -> ApiError:
     vendor_message, known = redact(reply.text, hide)[:500], reply.known
     meta = _meta_facts(reply.meta, hide) if issubclass(failure, MetaError) else {}

@@ -33,6 +33,11 @@ class SendStatus(StrEnum):
         """The status as people read it: "not sent", where the value for machines is "not_sent"."""
         return self.value.replace("_", " ")
 
+    @property
+    def precedence(self) -> int:
+        """Which of several failed attempts says what became of a message: the one with the highest."""
+        return (SendStatus.NOT_SENT, SendStatus.REJECTED, SendStatus.UNKNOWN, SendStatus.ACCEPTED).index(self)
+
     @classmethod
     def of(cls, error: NxOtpError) -> "SendStatus":
         """Return what an error says of the message it was raised for."""
@@ -52,9 +57,11 @@ class SendResult:
         message: The message as it was sent: with its ``cus_message_id`` and the client's defaults filled in.
         status: What is known of it.
         message_id: The vendor's id for it, or ``None`` unless accepted.
-        attempts: How many POSTs were begun for it.
+        attempts: How many POSTs were begun for it, those of ``history`` included.
         elapsed: Seconds from the call to the outcome, waiting included.
         error: Why it was not accepted, or ``None``.
+        history: What became of it with the other senders of a `SenderPool` that were tried, in the order of time; each
+            is rejected or not sent, and its message names that sender.
     """
 
     message: OtpMessage
@@ -63,6 +70,7 @@ class SendResult:
     attempts: int = 0
     elapsed: float = 0.0
     error: NxOtpError | None = None
+    history: tuple["SendResult", ...] = ()
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """Helpers for the tests of applications: clocks, a sandbox in a thread, a transport in memory, and assertions.
 
-The fixtures ``nxotp_sandbox`` and ``nxotp_client`` come with the package; pytest finds them by itself.
+The fixtures ``nxotp_sandbox``, ``nxotp_client``, ``nxotp_verifier`` and ``nxotp_clock`` come with the package; pytest
+finds them by itself.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ __all__ = [
     "UnpooledTransport",
     "assert_nothing_sent",
     "assert_otp_sent",
+    "code_for",
     "serve_in_thread",
     "signed_callback",
 ]
@@ -293,6 +295,28 @@ def assert_otp_sent(sandbox: Sandbox, to: str, *, code: str | None = None, withi
     else:
         return found[0]
     del to, code, number  # error reporters show the local variables of this frame
+    raise AssertionError(failure)
+
+
+def code_for(sandbox: Sandbox, number: str, *, within: float = 0.0) -> str:
+    """Return the code that was last sent to a number: what the person who has it would type.
+
+    Args:
+        sandbox: The sandbox that received it.
+        number: The number, in any notation.
+        within: The most seconds to wait for it; see `assert_otp_sent`.
+
+    Raises:
+        AssertionError: None was sent. The text lists the requests received, with numbers masked and without codes.
+        InvalidMessageError: ``number`` is not a number.
+        RuntimeError: ``within`` was given, and an event loop runs in the calling thread.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    digits = check_field("number", parse_number, number)
+    if found := sandbox.messages_to(digits, within=within):
+        return found[-1].otp or ""
+    failure = f"no OTP was sent to {mask_number(digits)}; {_received(sandbox, digits)}"
+    del number, digits  # error reporters show the local variables of this frame
     raise AssertionError(failure)
 
 

@@ -14,6 +14,7 @@ from store_fixtures import (  # noqa: F401 - fixtures of the stores' tests
     store_kind,
     store_url,
 )
+from verifier_support import new_verifier  # noqa: F401 - a fixture of the verifiers' tests
 
 from nxotp_async import OtpClient
 from nxotp_async.sandbox import Sandbox

@@ -124,6 +124,7 @@ def run(
             "concurrency": concurrency,
             "timeout": scenario.timeout,
             "pause": scenario.pause,
+            "senders": scenario.senders,
             "loop": loop,
             "seed": seed,
         }

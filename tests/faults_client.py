@@ -11,9 +11,15 @@ import random
 import sys
 from typing import Any
 
-from nxotp_async import OtpMessage
+from nxotp_async import Credentials, OtpMessage
 from nxotp_async.sandbox import sandbox_client
+from nxotp_async.senders import Sender, SenderAccount, SenderPool
 from nxotp_async.testing import NO_PAUSES
+
+
+def sender(number: int) -> Sender:
+    account = SenderAccount(credentials=Credentials(f"key-{number}", "secret", "appkey"))
+    return Sender(f"9995550000{number}", rate=100_000, account=account)
 
 
 async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]:
@@ -27,6 +33,8 @@ async def send(plan: dict[str, Any]) -> list[tuple[str | None, str, str | None]]
     async with sandbox_client(
         plan["url"], max_concurrency=plan["concurrency"], timeout=plan["timeout"], clock=NO_PAUSES
     ) as client:
+        if plan["senders"]:
+            client = SenderPool(client, map(sender, range(plan["senders"])))  # noqa: PLW2901 - the same connections
         for start in range(0, len(messages), burst):
             results = await client.send_batch(messages[start : start + burst])
             outcomes += [(result.message.cus_message_id, result.status.value, result.message_id) for result in results]

@@ -35,6 +35,9 @@ class Scenario:
 
     refused: float = 0.0  # the share of the messages that are refused
     code: int = 1002  # what they are refused with; -1 is tried again
+    dropped: float = (
+        0.0  # the share of the messages that are accepted, and whose connection is closed without an answer
+    )
     own_ids: bool = False  # whether the message id is the cus_message_id itself, or made from it
     headers: str = ""  # of each answer
     extra: Callable[[bytes, random.Random], bytes] | None = None  # makes of an answer what follows it unasked
@@ -52,6 +55,7 @@ class Scenario:
     concurrency: tuple[int, ...] = ()  # the ones this makes sense for, where not all
     bursts: int | None = None  # how many at the most
     timeout: float = 5.0  # for an attempt
+    senders: int = 0  # how many the client has to choose from, each with an account of its own
     target: float | None = None  # the share of unknown outcomes that is put up with
 
 
@@ -101,6 +105,8 @@ SCENARIOS: Final = {
     "rst-tls": RST_TLS,
     "rst-tls-1ms": paced(RST_TLS),
     "keep-alive-1s": attrs.evolve(KEEP_ALIVE, bursts=8, target=0.0),
+    # A refusal for the account's sake sends the client to its next sender, and a dropped message must not.
+    "drop-senders": Scenario(dropped=0.3, refused=0.4, code=10005, senders=3),
     "frozen": Scenario(refused=0.2, holds=64, concurrency=(64,), bursts=1, timeout=1.0, target=0.0),
 }
 
@@ -116,6 +122,9 @@ class Server:
 
     def decide(self, cus_message_id: str) -> tuple[str, bytes]:
         """Accept or refuse a message, for the record, and return which, and the answer that says so."""
+        if self.chance.random() < self.scenario.dropped:
+            self.record.append((cus_message_id, "accepted"))
+            return "accepted", b""
         refused = self.chance.random() < self.scenario.refused
         kind = "refused" if refused else "accepted"
         self.record.append((cus_message_id, kind))
@@ -169,7 +178,7 @@ class Connection(asyncio.Protocol):
     def _respond(self, kind: str, answer: bytes) -> None:
         scenario, loop = self._server.scenario, asyncio.get_running_loop()
         self._answers += 1
-        if self._answers == scenario.closes_after:
+        if self._answers == scenario.closes_after or not answer:
             self._close(answer)
             return
         extra = b""

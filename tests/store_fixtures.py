@@ -41,6 +41,11 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def schema_url(postgres_url: str) -> str:
     """A URL with an empty schema of its own, and a user of the same name who may do nothing with it."""
+    return schema_of(postgres_url)
+
+
+def schema_of(postgres_url: str) -> str:
+    """Return such a URL."""
     name = f"s{uuid.uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}")

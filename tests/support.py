@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import selectors
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import (
     asynccontextmanager,
     suppress,
@@ -25,6 +25,7 @@ from nxotp_async import (
     TimestampExpiredError,
     TransientApiError,
 )
+from nxotp_async.sandbox import ReceivedRequest, Sandbox
 from nxotp_async.transports import Answer
 
 # The vendor's table of failures, written down once more.
@@ -172,6 +173,25 @@ class ScriptedTransport:
 
     async def aclose(self) -> None:
         pass
+
+
+class Unbinding:
+    """A sandbox that unbinds its first number when so many requests have come.
+
+    Attributes:
+        refused: How many requests it has refused for that.
+    """
+
+    def __init__(self, numbers: Sequence[str], after: int) -> None:
+        self.sandbox = Sandbox(business_phones=numbers, on_request=self._count)
+        self.refused = 0
+        self._left = after
+
+    def _count(self, request: ReceivedRequest) -> None:
+        self._left -= 1
+        self.refused += request.code == 10003
+        if not self._left:
+            del self.sandbox.business_phones[0]
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

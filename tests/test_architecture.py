@@ -19,7 +19,7 @@ RANKS = [
     {"phone_numbers"},
     {"messages", "signing"},
     {"results"},
-    {"logs", "protocol", "retry", "callbacks"},
+    {"logs", "protocol", "retry", "callbacks", "rates"},
     {"hooks"},
     {"transports", "streaming", "stores", "receivers"},
     {"tracking", "pacing"},
@@ -28,6 +28,9 @@ RANKS = [
     {"client_state"},
     {"delivery"},
     {"client"},
+    {"senders"},
+    {"sms"},
+    {"verification"},
     {"sandbox", "bulk", "bench", "doctor", "otel"},
     {"demo", "recipients", "testing"},
     {"cli"},
@@ -105,6 +108,8 @@ def test_importing_the_package_loads_neither_a_server_nor_the_command_line() -> 
         "nxotp_async.stores",
         "nxotp_async.pacing",
         "nxotp_async.testing",
+        "nxotp_async.verification",
+        "phonenumbers",
         "nxotp_async.cli",
     ):
         assert name not in loaded

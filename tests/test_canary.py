@@ -28,7 +28,11 @@ from nxotp_async.cli import nxotp
 from nxotp_async.codes import ResponseCode
 from nxotp_async.doctor import send_one
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS
+from nxotp_async.stores import MemoryStore
 from nxotp_async.testing import NO_PAUSES, serve_in_thread
+from nxotp_async.verification import Limits, Verifier
+from nxotp_async.verification.codes import VerificationKey
+from nxotp_async.verification.state import VerificationState
 
 
 class _Canary:
@@ -263,6 +267,80 @@ def test_a_policy_that_is_refused_can_be_reported() -> None:
     with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(max_attempts="x")  # type: ignore[arg-type]
     inspect_error(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- verifications
+
+
+class BrokenStore(MemoryStore):
+    """A store that fails as a broken client of a database might: with an error that is not the library's."""
+
+    async def update(self, key: str, change: Callable[[bytes | None], bytes | None], *, ttl: float) -> bytes | None:
+        change(None)
+        change(self.state)
+        raise OSError("the store is broken")
+
+    state = VerificationState(b"", 2e9, 2e9, 5).dump()
+
+
+def canary_verifier(client: OtpClient, **options: Any) -> Verifier:
+    defaults: dict[str, Any] = {"store": MemoryStore(), "key": _Canary.secret * 3, "countries": "any"}
+    return Verifier(client, **{**defaults, **options})
+
+
+@pytest.fixture
+def canary_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VerificationKey, "code", lambda *_: _Canary.otp)
+
+
+@pytest.mark.usefixtures("canary_code")
+@pytest.mark.parametrize("respond", ANSWERS.values(), ids=ANSWERS.keys())
+async def test_a_verification_whose_message_fails_leaks_nothing(respond: Callable[[bytes], bytes]) -> None:
+    async with echoing(respond) as server, canary_client(server.url) as client:
+        verifier = canary_verifier(client, limits=Limits(number_per_hour=1))
+        try:
+            started = await verifier.start(_Canary.written, ip="192.0.2.1")
+        except NxOtpError as error:
+            inspect_error(error)
+        else:
+            assert_clean(repr(started), "the verification")
+            for refused in (verifier.resend(started.id), verifier.start(_Canary.written)):
+                with pytest.raises(NxOtpError) as caught:
+                    await refused
+                inspect_error(caught.value)
+
+
+@pytest.mark.usefixtures("canary_code")
+async def test_a_verification_whose_store_breaks_leaks_nothing() -> None:
+    async with canary_client("http://127.0.0.1:1") as client:
+        verifier = canary_verifier(client, store=BrokenStore())
+        for broken in (verifier.start(_Canary.written), verifier.check("an-id", _Canary.otp)):
+            with pytest.raises(OSError, match="the store is broken") as caught:
+                await broken
+            inspect_error(caught.value)
+
+
+async def test_a_wrong_number_or_option_of_a_verification_leaks_nothing() -> None:
+    async with canary_client("https://otp.invalid") as client:
+        verifier = canary_verifier(client)
+        wrong: list[dict[str, Any]] = [
+            {"number": f"0{_Canary.number}"},
+            {"number": _Canary.written},  # a test number, but no sandbox
+            {"number": "+62 812 3456 7890", "ip": _Canary.number},
+            {"number": "+62 812 3456 7890", "region": _Canary.number},
+            {"number": "+62 812 3456 7890", "language_code": _Canary.otp},
+        ]
+        for arguments in wrong:
+            with pytest.raises(NxOtpError) as caught:
+                await verifier.start(**arguments)
+            inspect_error(caught.value)
+        for options in ({"key": _Canary.secret}, {"key": [_Canary.secret * 3, 5]}, {"countries": {_Canary.number}}):
+            with pytest.raises(ConfigurationError) as refused:
+                canary_verifier(client, **options)
+            inspect_error(refused.value)
+
+
+# ---------------------------------------------------------------------------------------------- pickles
 
 
 def test_what_holds_a_secret_or_a_code_refuses_to_be_pickled() -> None:

@@ -41,6 +41,8 @@ def test_what_throttles_the_whole_account_is_temporary_and_what_throttles_one_re
         throttling < {code for code in MetaCode if code.temporary} == {4, 80007, 130429, 131016, 131056, 131057, 133004}
     )
 
+    assert {code for code in MetaCode if code.undeliverable} == {131021, 131026, 131030}
+
 
 @every_code
 def test_a_code_is_found_by_its_number(member: ResponseCode | MetaCode) -> None:

@@ -1,5 +1,6 @@
 """The documentation says what the code does, its links lead somewhere, and it builds without a warning."""
 
+import ast
 import importlib
 import os
 import re
@@ -22,12 +23,14 @@ from nxotp_async import (
     Language,
     MetaCode,
     MetaError,
+    RefusalReason,
     ResponseCode,
     RetryPolicy,
 )
 from nxotp_async.bulk.failures import FailureKind
 from nxotp_async.cli import nxotp
 from nxotp_async.settings import SETTINGS, Setting, Settings
+from nxotp_async.verification import CheckStatus, Limits
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -44,9 +47,14 @@ PUBLIC: Final = (
     ".pacing",
     ".receivers",
     ".sandbox",
+    ".sms",
     ".stores",
     ".testing",
     ".tracking",
+    ".verification",
+    ".verification.aiohttp",
+    ".verification.django",
+    ".verification.fastapi",
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -183,6 +191,34 @@ def test_the_table_of_extras_tells_what_each_installs() -> None:
     *others, last = [f"`{extra}`" for extra in rows]
     named = re.sub(r" \([^)]*\)", "", readme)
     assert f"The extras are {', '.join(others)} and {last}" in named
+
+
+def test_every_reason_of_a_refused_verification_and_everything_a_check_finds_is_told() -> None:
+    told = [
+        reason for row in table("verification.md", "refused because of") for reason in re.findall(r"`(\w+)`", row[0])
+    ]
+    assert sorted({*told} - {"resend"}) == sorted(RefusalReason)
+    assert [row[0] for row in table("verification.md", "`check.status`")] == [f"`{status}`" for status in CheckStatus]
+
+
+def test_every_reason_of_a_refused_verification_is_on_the_page_of_the_endpoints() -> None:
+    page = (DOCS / "endpoints.md").read_text(encoding="utf-8")
+    told = {reason for row in table("endpoints.md", "status") for reason in re.findall(r"`(\w+)`", row[1])}
+    hidden = re.search(r"Which limit it is \(([^)]+)\)", page)
+    assert hidden is not None
+    told |= set(re.findall(r"`(\w+)`", hidden[1]))
+    own = {"field", "limit", "unavailable", "not_json", "too_large"}
+    assert told == own | set(RefusalReason) | set(CheckStatus) - {CheckStatus.APPROVED}
+
+
+def test_the_limits_on_the_page_are_the_defaults() -> None:
+    page = (DOCS / "verification.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^limits = Limits\((.*?)^\)$", page, re.MULTILINE | re.DOTALL)
+    told = {
+        name: ast.literal_eval(value)
+        for name, value in re.findall(r"^    (\w+)=(.+?),(?: +#.*)?$", shown, re.MULTILINE)
+    }
+    assert told == attrs.asdict(Limits(), recurse=False)
 
 
 def test_the_page_of_settings_names_those_of_views() -> None:

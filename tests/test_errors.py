@@ -28,11 +28,13 @@ from nxotp_async import (
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
+    RefusalReason,
     StoreError,
     TemplateError,
     TimestampExpiredError,
     TransientApiError,
     TransportError,
+    VerificationRefusedError,
     errors,
 )
 from nxotp_async.errors import sensitive_variables
@@ -58,6 +60,7 @@ TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
     CallbackVerificationError: (NxOtpError,),
     InputFileError: (NxOtpError,),
     LedgerError: (NxOtpError,),
+    VerificationRefusedError: (NxOtpError,),
     StoreError: (NxOtpError,),
 }
 
@@ -76,6 +79,7 @@ _META = {"meta_type": "OAuthException", "fbtrace_id": "AmCuD7s", "details": "Pai
 _TIMESTAMP = {"clock_corrected": True}
 _NOT_SENT = {"temporary": True}
 _INPUT_FILE = {"line": 7}
+_REFUSED = {"reason": RefusalReason.TOO_SOON}
 
 
 def _attributes(kind: type[NxOtpError]) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def _attributes(kind: type[NxOtpError]) -> dict[str, Any]:
         TimestampExpiredError: _TIMESTAMP,
         NotSentError: _NOT_SENT,
         InputFileError: _INPUT_FILE,
+        VerificationRefusedError: _REFUSED,
     }
     attributes = dict(_CONTEXT)
     for base, more in own.items():

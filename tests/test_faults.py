@@ -24,6 +24,13 @@ def test_no_server_makes_the_client_say_what_is_not_so(scenario: str, concurrenc
     assert verdict.counts["accepted"] > 50
 
 
+def test_a_message_that_a_server_has_read_and_dropped_goes_by_no_other_sender() -> None:
+    verdict = run("drop-senders", messages=400, concurrency=8)
+    assert not verdict.violations
+    assert verdict.counts["accepted"] > 150
+    assert verdict.counts["unknown"] > 120  # also some that another sender was refused before
+
+
 @pytest.mark.parametrize("scenario", ["fin", "rst-tls"])
 def test_a_connection_that_the_kernel_knows_to_be_closed_is_not_written_to(scenario: str) -> None:
     verdict = run(scenario, messages=200, concurrency=1, loop="uvloop")

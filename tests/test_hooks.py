@@ -262,7 +262,7 @@ async def test_a_hook_that_raises_is_logged_and_harms_nothing(
     assert told.story == ([(1, REJECTED), (1, ACCEPTED)], [REJECTED, ACCEPTED])
     complaints = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in complaints] == [
-        "a hook raised an exception; the send is not affected"
+        "a hook raised an exception; nothing else is affected"
     ] * 2
     assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in complaints)
     assert client.in_flight == 0

@@ -1,6 +1,7 @@
 """`SharedRate`, in virtual time over a store in memory, and over the real ones."""
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
@@ -10,7 +11,7 @@ import pytest
 from support import VirtualTimeLoop
 
 from nxotp_async import Clock, ConfigurationError
-from nxotp_async.pacing import SharedRate
+from nxotp_async.pacing import AdaptiveRate, SharedRate
 from nxotp_async.stores import MemoryStore
 from nxotp_async.stores.base import BaseStore
 
@@ -72,6 +73,32 @@ def test_nobody_waits_behind_a_bulk_load_for_more_than_a_permit_and_a_half() -> 
     assert max(waits) < 1.5 / 80
     assert most_within(used, 0.0999) <= 9
     assert len([at for at in used if at < 30]) > 0.95 * 2400
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_several_permits_come_when_the_last_of_them_is_due(background: bool) -> None:
+    async def scenario() -> list[float]:
+        rate = SharedRate(MemoryStore(clock=CLOCK), "sender", 100, background=background, clock=CLOCK)
+        used = []
+        for _ in range(20):
+            assert await rate.acquire(math.inf, 10)
+            used.append(now())
+        assert not await rate.acquire(0.05, 10)
+        return used
+
+    used = in_virtual_time(scenario())
+    assert used[-1] - used[0] == pytest.approx(19 * 0.1, abs=0.01)
+
+
+def test_a_rate_halves_once_for_what_was_sent_together_and_grows_back() -> None:
+    rate = AdaptiveRate(80, 80, 100.0)
+    lowered = rate.throttled(sent_at=99.0, now=101.0)
+    assert lowered.rate == 40
+    assert lowered.throttled(sent_at=100.5, now=101.5) is lowered
+    assert lowered.throttled(sent_at=102.0, now=102.0).rate == pytest.approx(21)
+    assert lowered.present(111.0) == pytest.approx(40 * 1.05**10)
+    assert lowered.present(9e9) == 80
+    assert AdaptiveRate(80, 1, 0.0).throttled(sent_at=1.0, now=1.0).rate == AdaptiveRate.FLOOR
 
 
 def test_permits_that_are_not_waited_for_are_left_to_others() -> None:

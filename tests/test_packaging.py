@@ -136,7 +136,7 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         extra = re.search(r"extra == '(\w+)'", line)
         brought.setdefault(extra[1] if extra else "", set()).add(Requirement(line).name)
     assert brought == {
-        "": {"aiohttp", "aiolimiter", "attrs", "cattrs", "multidict", "orjson", "tenacity", "yarl"},
+        "": {"aiohttp", "attrs", "cattrs", "multidict", "orjson", "tenacity", "yarl"},
         "bench": {"hdrhistogram", "matplotlib"},
         "cli": {"click", "rich"},
         "fast": {"uvloop"},
@@ -250,7 +250,7 @@ for module in pkgutil.walk_packages(nxotp_async.__path__, "nxotp_async.", onerro
 print(nxotp_async.__file__)
 """
 NEED_AN_EXTRA = (
-    *("__main__", "bench", "cli", "numbering_plans", "otel"),
+    *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
     *("stores.postgres", "stores.redis", "stores.schema"),
 )
 
@@ -275,6 +275,12 @@ def test_without_its_extra_the_command_says_what_to_install(core: Environment, c
     assert (done.returncode, done.stdout) == (1, "")
     assert 'pip install "nxotp_async[cli]"' in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["verification", "verification.aiohttp"])
+def test_without_its_extra_a_verifier_says_what_to_install(core: Environment, module: str) -> None:
+    done = core.python("-c", f"import nxotp_async.{module}")
+    assert done.stderr.splitlines()[-1].endswith('pip install "nxotp_async[verification]"')
 
 
 def test_with_its_extra_the_command_tells_its_version(with_cli: Environment) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -799,19 +800,24 @@ near_misses = st.builds(
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@settings(fuzz, max_examples=5_000)
+def examples(count: int) -> int:
+    """Return how many to try: all, or the share that CI asks for where it runs the same tests once more."""
+    return int(count * float(os.environ.get("FUZZ_SHARE", "1")))
+
+
+@settings(fuzz, max_examples=examples(5_000))
 @given(statuses, st.binary(max_size=100))
 def test_arbitrary_bytes_never_fool_the_reader(status: int, body: bytes) -> None:
     judge(status, {}, body)
 
 
-@settings(fuzz, max_examples=8_000)
+@settings(fuzz, max_examples=examples(8_000))
 @given(statuses, accidents)
 def test_accidents_on_the_way_never_fool_the_reader(status: int, body: bytes) -> None:
     judge(status, {"Date": DATE, "Retry-After": "1"}, body)
 
 
-@settings(fuzz, max_examples=8_000)
+@settings(fuzz, max_examples=examples(8_000))
 @given(statuses, near_misses)
 def test_near_misses_never_fool_the_reader(status: int, body: bytes) -> None:
     judge(status, {}, body)

@@ -147,8 +147,9 @@ def test_the_environment_is_the_sandbox_s_during_the_test_only(runner: Runner, m
 
     def test_during(nxotp_sandbox, monkeypatch):
         monkeypatch.undo()
-        assert variables() == nxotp_sandbox.environ
-        assert set(variables()) > {"NXOTP_BASE_URL", "NXOTP_ACCESS_KEY"}
+        more = {"NXOTP_VERIFICATION_KEY", "NXOTP_STORE"}
+        assert {name: value for name, value in variables().items() if name not in more} == nxotp_sandbox.environ
+        assert set(variables()) > {"NXOTP_BASE_URL", "NXOTP_ACCESS_KEY", *more}
 
     def test_after():
         assert variables() == REAL
@@ -160,7 +161,7 @@ def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> No
     code = """
     import pytest
     from nxotp_async.sandbox import Sandbox
-    from nxotp_async.testing import MemoryTransport, assert_otp_sent, assert_nothing_sent
+    from nxotp_async.testing import MemoryTransport, assert_otp_sent, assert_nothing_sent, code_for
     DIGITS = "482" "913"
     PREFIX = "+999 555 0"
 
@@ -181,10 +182,15 @@ def test_a_failing_assertion_shows_neither_code_nor_number(runner: Runner) -> No
         sandbox = Sandbox()
         await send(sandbox)
         assert_nothing_sent(sandbox)
+
+    async def test_no_code():
+        sandbox = Sandbox()
+        await send(sandbox)
+        code_for(sandbox, PREFIX + "199")
     """
     runner.write("test_app.py", code)
     result = runner.run("--asyncio-mode=auto", "--showlocals", "-vv")
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=4)
     printed = result.stdout.str() + result.stderr.str()
     assert "no OTP was sent to 99******99" in printed
     for secret in (CODE, CODE[::-1], NUMBER, "9995550199", "+999 555 0100"):
@@ -276,6 +282,51 @@ CLOCKS = """
 
 def test_a_clock_that_stands_still_serves_the_sandbox_and_every_client(runner: Runner) -> None:
     runner.passes(CLOCKS, 8)
+
+
+VERIFIERS = """
+    import asyncio, pytest
+    from nxotp_async import OtpClient, VerificationRefusedError
+    from nxotp_async.stores import store_from_url
+    from nxotp_async.testing import code_for
+    from nxotp_async.verification import Verifier
+
+    NUMBER = "+999 555 0100"
+
+    @pytest.fixture(params=["the application's", "the fixture's"])
+    def verifier(request, nxotp_verifier):
+        if request.param == "the fixture's":
+            return nxotp_verifier
+        return Verifier(OtpClient(), store=store_from_url(), countries={"ID"})
+
+    def test_a_login(verifier, nxotp_sandbox):
+        started = asyncio.run(verifier.start(NUMBER))
+        check = asyncio.run(verifier.check(started.id, code_for(nxotp_sandbox, NUMBER)))
+        assert check.number == "9995550100"
+
+    async def test_expiry(nxotp_clock, verifier, nxotp_sandbox):
+        started = await verifier.start(NUMBER)
+        nxotp_clock.advance(301)
+        assert (await verifier.check(started.id, code_for(nxotp_sandbox, NUMBER))).status == "expired"
+
+    async def test_resend(nxotp_clock, verifier, nxotp_sandbox):
+        started = await verifier.start(NUMBER)
+        first = code_for(nxotp_sandbox, NUMBER)
+        with pytest.raises(VerificationRefusedError):
+            await verifier.resend(started.id)
+        nxotp_clock.advance(30)
+        await verifier.resend(started.id)
+        assert code_for(nxotp_sandbox, NUMBER) == first
+        assert len(nxotp_sandbox.messages) == 2
+
+    def test_no_code(nxotp_sandbox):
+        with pytest.raises(AssertionError, match=r"no OTP was sent to 99\\*\\*\\*\\*\\*\\*00; no request was received"):
+            code_for(nxotp_sandbox, NUMBER)
+"""
+
+
+def test_a_login_is_tested_with_the_sandbox_s_codes_and_a_clock(runner: Runner) -> None:
+    runner.passes(VERIFIERS, 7, "--asyncio-mode=auto")
 
 
 # ---------------------------------------------------------------------------------------------- the page

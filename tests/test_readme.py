@@ -1,6 +1,5 @@
 """Every Python and shell block of the README and the docs runs, and prints what the page says that it prints."""
 
-import asyncio
 import contextlib
 import doctest
 import os
@@ -8,16 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import attrs
 import pytest
-import uvicorn
-from aiohttp import web
 
 from nxotp_async.sandbox import CallbackPlan, Sandbox
 from nxotp_async.testing import serve_in_thread
@@ -81,6 +76,9 @@ def sandbox(_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     monkeypatch.setenv("NXOTP_ACCESS_KEY", _sandbox.credentials.access_key)
     monkeypatch.setenv("NXOTP_ACCESS_SECRET", _sandbox.credentials.access_secret)
     monkeypatch.setenv("NXOTP_APPKEY", _sandbox.credentials.appkey)
+    monkeypatch.setenv("NXOTP_VERIFICATION_KEY", "the key of the tests and of nothing else")
+    monkeypatch.setenv("NXOTP_STORE", "memory://")
+    monkeypatch.setenv("SESSION_KEY", "the key of the tests and of nothing else")
     return _sandbox
 
 
@@ -155,8 +153,8 @@ def test_no_block_goes_untested_without_a_reason(page: Path) -> None:
     assert text.count("It prints:") == sum(block.output is not None for block in blocks)
 
 
-def block_with(text: str) -> str:
-    (block,) = [block.code for block in BLOCKS if block.page == "README.md" and text in block.code]
+def block_with(text: str, page: str = "README.md") -> str:
+    (block,) = [block.code for block in BLOCKS if block.page == page and text in block.code]
     return block
 
 
@@ -166,47 +164,3 @@ def test_the_production_program_sends_to_what_the_environment_says(
     run(block_with("async with OtpClient() as client"))
     assert capsys.readouterr().out == f"accepted as {sandbox.messages[0].message_id}\n"
     assert sandbox.messages[0].otp == "004213"
-
-
-# An accepted message, an invalid one, one that is refused, and one whose answer is lost.
-STATUSES = {"+999 555 0100": 200, "12": 422, "999000009003": 503, "999300000003": 200}
-
-
-async def _ask(url: str, **request: Any) -> int:
-    async with aiohttp.ClientSession() as session, session.post(f"{url}/login/code", **request) as response:
-        return response.status
-
-
-def test_the_fastapi_application_sends_codes(sandbox: Sandbox) -> None:
-    app = run(block_with("FastAPI(lifespan"))["app"]
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
-    started = threading.Event()
-    original = server.startup
-
-    async def startup(sockets: Any = None) -> None:
-        await original(sockets)
-        started.set()
-
-    server.startup = startup  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert started.wait(20)
-    try:
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        for number, status in STATUSES.items():
-            assert asyncio.run(_ask(url, json={"number": number})) == status
-    finally:
-        server.should_exit = True
-        thread.join()
-    assert sandbox.messages[0].to == "9995550100"
-
-
-async def test_the_aiohttp_application_sends_codes(sandbox: Sandbox) -> None:
-    runner = web.AppRunner(run(block_with("web.AppKey"))["app"], access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    for number, status in STATUSES.items():
-        assert await _ask(url, data={"number": number}) == status
-    await runner.cleanup()
-    assert sandbox.messages[0].to == "9995550100"

@@ -3,21 +3,19 @@ import hashlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import SimpleNamespace
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 import pytest
-import uvicorn
-import uvicorn.server
 from aiohttp import web
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from web_servers import aiohttp_server, impatient_uvicorn, uvicorn_server  # noqa: F401 - one is a fixture
 
 from nxotp_async import ConfigurationError, Credentials, receivers
 from nxotp_async.callbacks import MAX_CALLBACK_BYTES, StatusEvent
@@ -70,40 +68,6 @@ class Sink:
 
 
 # ---------------------------------------------------------------------------------------------- both servers
-
-
-@asynccontextmanager
-async def aiohttp_server(app: web.Application) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def uvicorn_server(app: Any) -> AsyncIterator[str]:
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none", lifespan="on"
-    )  # fmt: skip
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    assert not server.should_exit, "the application did not start"
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        await server.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _impatient_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let uvicorn look without pauses whether its connections are gone."""
-    hasty = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: asyncio.sleep(0)})
-    monkeypatch.setattr(uvicorn.server, "asyncio", hasty)
 
 
 Serve = Callable[..., AbstractAsyncContextManager[str]]

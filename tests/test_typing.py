@@ -21,9 +21,14 @@ PUBLIC = (
     "pacing",
     "receivers",
     "sandbox",
+    "sms",
     "stores",
     "testing",
     "tracking",
+    "verification",
+    "verification.aiohttp",
+    "verification.django",
+    "verification.fastapi",
 )
 MODULES = ["nxotp_async", *(f"nxotp_async.{name}" for name in PUBLIC)]
 

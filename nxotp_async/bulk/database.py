@@ -14,7 +14,7 @@ from ..callbacks import advances
 from ..errors import LedgerError
 from .schema import TABLES
 
-__all__ = ["Database"]
+__all__ = ["Database", "log_of"]
 
 _APPLICATION_ID: Final = 0x6E786F74  # "nxot"
 _VERSION: Final = 1
@@ -41,7 +41,7 @@ class Database:
             raise LedgerError(f"this Python's SQLite is {sqlite3.sqlite_version}; a ledger needs 3.33 or newer")
         if path is not None:
             _prepare_file(path, create=create)
-        has_log = path is None or _log_of(path).exists()
+        has_log = path is None or log_of(path).exists()
         self._name = "the temporary ledger" if path is None else str(path)
         self._lock = threading.RLock()
         self._commits_in_log = 0
@@ -171,7 +171,8 @@ class Database:
 def _explained(error: sqlite3.Error, name: str) -> LedgerError:
     match getattr(error, "sqlite_errorname", "").split("_")[:2]:
         case ["SQLITE", "BUSY"]:
-            return LedgerError(f"{name} is in use by another process", hint="wait until it has ended, or stop it")
+            hint = "wait until it has ended, or stop it"
+            return LedgerError(f"{name} is in use by another process", hint=hint, in_use=True)
         case ["SQLITE", "NOTADB" | "CORRUPT"]:
             return LedgerError(f"{name} is no ledger, or is damaged")
         case ["SQLITE", "FULL"]:
@@ -188,9 +189,9 @@ def _prepare_file(path: Path, *, create: bool) -> None:
     # A file that is there must not be opened: closing it would give up the locks that this process has on it already.
     try:
         if create and not path.exists():
-            if _log_of(path).exists():
+            if log_of(path).exists():
                 raise LedgerError(
-                    f"there is a write-ahead log {_log_of(path)}, but not its ledger",
+                    f"there is a write-ahead log {log_of(path)}, but not its ledger",
                     hint="put the ledger back beside it",
                 )
             # SQLite gives its write-ahead log the mode of the database.
@@ -207,7 +208,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         raise LedgerError(f"{path} cannot be written", hint="check its permissions and those of its directory")
 
 
-def _log_of(path: Path) -> Path:
+def log_of(path: Path) -> Path:
     """Return the path of the write-ahead log, which SQLite has beside the database itself."""
     target = path.resolve()
     return target.with_name(f"{target.name}-wal")
@@ -215,6 +216,6 @@ def _log_of(path: Path) -> Path:
 
 def _keep_private(path: Path) -> None:
     """Take others' permissions away, where somebody has given them."""
-    for file in (path.resolve(), _log_of(path)):
+    for file in (path.resolve(), log_of(path)):
         if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
             file.chmod(0o600)

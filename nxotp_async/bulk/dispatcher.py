@@ -17,6 +17,7 @@ from .exchange import LedgerExchange
 from .flow import FlowControl
 from .ledger import Ledger
 from .ledger_queue import LedgerQueue
+from .pacing import SendRate
 from .schema import MessageState
 
 __all__ = ["Dispatcher", "Report"]
@@ -85,10 +86,14 @@ class Dispatcher:
         ):
             validate(name, check, value, ConfigurationError)
         clock, policy = clock or Clock(), retry or RetryPolicy(max_attempts=5)
+        self._clock = clock
+        self._shared_limit = limit if isinstance(rate, SharedRate) else None
+        self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
-        self._flow = FlowControl(rate, policy, reject_on, client.max_concurrency, clock)
+        self._pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
+        self._flow = FlowControl(self._pace, policy, reject_on, client.max_concurrency, clock)
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient)
-        self._queue = LedgerQueue(exchange, self._flow, shared_rate, client.max_concurrency, clock)
+        self._queue = LedgerQueue(exchange, self._flow, self._pace, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None
         self._has_run = False
 
@@ -105,12 +110,61 @@ class Dispatcher:
     @property
     def rate(self) -> float:
         """Messages a second at the most, at present; infinite where nothing limits them."""
-        return self._flow.rate.rate
+        return self._pace.rate
+
+    @property
+    def concurrency(self) -> int:
+        """How many messages may be in flight at present."""
+        return self._queue.concurrency
 
     @property
     def is_stopping(self) -> bool:
         """Whether nothing more is sent."""
         return self._queue.is_stopping
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is sent until `resume`."""
+        return self._queue.is_paused
+
+    def pause(self) -> None:
+        """Send nothing more until `resume`. What is in flight has its outcome written meanwhile."""
+        self._queue.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._flow.forgive()
+        self._queue.resume()
+
+    def set_rate(self, rate: float | None) -> None:
+        """Change the limit of the rate, at any time.
+
+        Args:
+            rate: Messages a second at the most; ``None`` for no limit. With a `SharedRate`, no more than that.
+
+        Raises:
+            ConfigurationError: It is not more than 0, or more than the shared rate.
+        """
+        validate("rate", optional(number(above=0)), rate, ConfigurationError)
+        if self._shared_limit is not None and (rate is None or rate > self._shared_limit):
+            raise ConfigurationError(f"rate must be at most the shared rate, {self._shared_limit:g} a second")
+        self._pace.limit_to(rate, self._clock.monotonic())
+        self._queue.wake()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change how many messages may be in flight, at any time.
+
+        Args:
+            concurrency: From 1 to the client's ``max_concurrency``.
+
+        Raises:
+            ConfigurationError: It is another number.
+        """
+        validate("concurrency", integer(at_least=1), concurrency, ConfigurationError)
+        if concurrency > self._most:
+            raise ConfigurationError(f"concurrency must be at most {self._most}, the client's max_concurrency")
+        self._queue.concurrency = concurrency
+        self._queue.wake()
 
     def stop(self, *, within: float = 30.0) -> None:
         """Send nothing more; `run` returns when what is in flight has its outcome.

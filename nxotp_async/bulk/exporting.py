@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from .formats import csv_line, json_object
 if TYPE_CHECKING:
     from .ledger import Ledger
 
-__all__ = ["RESULT_COLUMNS", "export", "is_export"]
+__all__ = ["RESULT_COLUMNS", "export", "export_lines", "is_export"]
 
 RESULT_COLUMNS: Final = {
     "line": "line",
@@ -49,13 +49,22 @@ def export(
         LedgerError: The ledger cannot be read.
         OSError: The output cannot be written.
     """
+    count = -1 if file_format is FileFormat.CSV else 0  # without the line of the columns
+    for line in export_lines(ledger, file_format, show_number=show_number):
+        output.write(line)
+        count += 1
+    return count
+
+
+def export_lines(
+    ledger: "Ledger", file_format: FileFormat, *, show_number: Callable[[str], str] = str
+) -> Iterator[str]:
+    """Yield the lines that `export` writes, in CSV that of the columns first."""
     extra_names = _extra_names(ledger.extra_columns())
     columns = [*RESULT_COLUMNS, *extra_names.values()]
     if file_format is FileFormat.CSV:
-        output.write(csv_line(columns))
-    count = 0
+        yield csv_line(columns)
     for result in ledger.results():
-        count += 1
         extra = result.pop("extra")
         result["to"] = result["to"] and show_number(result["to"])
         for name in ("sent_at", "finished_at"):
@@ -63,10 +72,9 @@ def export(
             result[name] = seconds and datetime.fromtimestamp(seconds, UTC).isoformat("T", "milliseconds")
         result |= {extra_names[name]: value for name, value in extra.items()}
         if file_format is FileFormat.CSV:
-            output.write(csv_line(_cell(result.get(name)) for name in columns))
+            yield csv_line(_cell(result.get(name)) for name in columns)
         else:
-            output.write(orjson.dumps(result).decode() + "\n")
-    return count
+            yield orjson.dumps(result).decode() + "\n"
 
 
 def is_export(path: Path, file_format: FileFormat) -> bool:

@@ -3,22 +3,20 @@
 import logging
 import math
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
 from ..clocks import Clock
 from ..codes import MetaCode
 from ..errors import ApiError, ConfigurationError, NxOtpError, OutcomeUnknownError
-from ..pacing import SharedRate
 from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
 from .health import Health
-from .pacing import SendRate
 from .schema import MessageState, StoredMessage, Transition
 
-__all__ = ["FlowControl"]
+__all__ = ["FlowControl", "Pace"]
 
 _log = logging.getLogger("nxotp_async")
 
@@ -26,10 +24,27 @@ _COUNTED: Final = (FailureKind.RETRYABLE, FailureKind.INTERCEPTED)  # against ma
 _LONGEST_HOLD: Final = 8.0  # seconds between two tries to reach the vendor
 
 
+class Pace(Protocol):
+    """How fast messages go: a run's `SendRate`, or what the workers of a fleet share."""
+
+    @property
+    def rate(self) -> float:
+        """Messages a second at present."""
+        ...
+
+    def throttled(self, sent_at: float, now: float) -> bool:
+        """Lower the rate, because the vendor throttles; return whether it fell much."""
+        ...
+
+    def hold(self, until: float) -> None:
+        """Let nothing go before this time."""
+        ...
+
+
 class FlowControl:
     """The rate, the waits and the end of a run, as its results ask for. It belongs to the event loop.
 
-    The arguments are those of `Dispatcher`.
+    The arguments are those of `Dispatcher`, its rate ready for use.
 
     Attributes:
         rate: How fast it goes at present.
@@ -38,16 +53,13 @@ class FlowControl:
 
     def __init__(
         self,
-        rate: float | SharedRate | None,
+        rate: Pace,
         policy: RetryPolicy,
         reject_on: Collection[int],
         concurrency: int,
         clock: Clock,
     ) -> None:
-        if isinstance(rate, SharedRate):
-            self.rate = SendRate(rate.per_second, clock.monotonic(), ahead=SendRate.AHEAD)
-        else:
-            self.rate = SendRate(rate, clock.monotonic())
+        self.rate = rate
         self.paused: NxOtpError | None = None
         self._policy = policy
         self._reject_on = reject_on
@@ -96,6 +108,11 @@ class FlowControl:
             not_before=now + min(backoff, Health.PATIENCE),
             throttled=claimed.message.to if error.meta_code == MetaCode.PAIR_RATE_LIMIT else None,
         )
+
+    def forgive(self) -> None:
+        """Forget the failures so far: somebody has paused the run, and says that it can go on."""
+        self._health.accepted()
+        self._holds = 0
 
     def store_failed(self, error: NxOtpError) -> None:
         """Take in that the store of a shared rate has no permit to give: nothing goes for a while, or for good."""

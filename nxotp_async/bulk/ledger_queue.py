@@ -31,32 +31,35 @@ _SWEEP_INTERVAL: Final = 60.0  # seconds between two looks for expired codes
 class LedgerQueue:
     """Claims messages as there is room for them, and has the transitions of others written, in batches.
 
-    It belongs to the event loop, and calls the ledger in a thread. What is claimed is never more than ``concurrency``.
+    It belongs to the event loop, and calls the ledger in a thread.
 
     Attributes:
         counts: How many messages are in which state. In flight counts as queued.
         in_flight: Messages that are claimed, by their ``cus_message_id``.
         is_stopping: Whether nothing more is claimed.
+        is_paused: Whether nothing is claimed until `resume`.
+        concurrency: How many may be claimed at a time. It may be changed at any time, down to 1.
     """
 
     def __init__(
         self,
         exchange: LedgerExchange,
         flow: FlowControl,
+        pace: SendRate,
         shared_rate: SharedRate | None,
         concurrency: int,
         clock: Clock,
     ) -> None:
         self.counts: Counter[MessageState] = Counter()
         self.in_flight: dict[str, StoredMessage] = {}
-        self.is_stopping = False
+        self.is_stopping = self.is_paused = False
+        self.concurrency = concurrency
         self._exchange = exchange
         self._flow = flow
-        self._rate = flow.rate
+        self._rate = pace
         self._shared_rate = shared_rate
         self._permits: asyncio.Queue[bool] = asyncio.Queue()  # of it; False where there is none
         self._asking: set[asyncio.Task[None]] = set()  # for one
-        self._concurrency = concurrency
         self._clock = clock
         self._ready: deque[StoredMessage] = deque()  # those in flight that are not on their way yet
         self._transitions: list[Transition] = []
@@ -77,9 +80,22 @@ class LedgerQueue:
     def stop(self) -> None:
         """Claim nothing more: `messages` ends when what is in flight has been settled."""
         self.is_stopping = True
-        self._wakeup.set()
+        self._give_up_permits()
+
+    def pause(self) -> None:
+        """Claim nothing more until `resume`. What is in flight is settled meanwhile."""
+        self.is_paused = True
+        self._give_up_permits()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.is_paused = False
         self._drop_permits()
-        self._permits.put_nowait(False)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at once whether something can be claimed, because the rate or the concurrency has changed."""
+        self._wakeup.set()
 
     def settle(self, transition: Transition) -> None:
         """Take in where a message has gone that was in flight."""
@@ -96,7 +112,7 @@ class LedgerQueue:
     async def messages(self) -> AsyncIterator[OtpMessage]:
         """Yield messages as they are claimed, and have transitions written, until the run is over."""
         while await self._refill():
-            while self._ready and not self.is_stopping:
+            while self._ready and not (self.is_stopping or self.is_paused):
                 if self._shared_rate is not None:
                     if self._has_expired(self._ready[0].message):
                         self._give_back(1)
@@ -104,7 +120,7 @@ class LedgerQueue:
                     if not await self._has_permit(self._shared_rate):
                         break
                 yield self._ready.popleft().message
-            if self.is_stopping:
+            if self.is_stopping or self.is_paused:
                 self._give_back(len(self._ready))
 
     async def _has_permit(self, rate: SharedRate) -> bool:
@@ -134,6 +150,11 @@ class LedgerQueue:
             self._flow.store_failed(error if isinstance(error, NxOtpError) else foreign)
             self.is_stopping = self.is_stopping or self._flow.paused is not None
             self._permits.put_nowait(False)
+
+    def _give_up_permits(self) -> None:
+        self._drop_permits()
+        self._permits.put_nowait(False)
+        self.wake()
 
     def _drop_permits(self) -> None:
         for asking in self._asking:
@@ -233,14 +254,17 @@ class LedgerQueue:
 
     @property
     def _free(self) -> int:
-        free = self._concurrency - len(self.in_flight)
+        free = self.concurrency - len(self.in_flight)
         if self._shared_rate is None:
             return free
         return min(free, max(1, int(SendRate.AHEAD * self._shared_rate.per_second)) - len(self._ready))
 
     def _may_claim(self) -> bool:
         has_due = self._next_due is not None and self._next_due <= self._clock.monotonic()
-        return not self.is_stopping and self._free > 0 and (has_due or not self._exhausted)
+        return self._has_room() and (has_due or not self._exhausted)
+
+    def _has_room(self) -> bool:
+        return not (self.is_stopping or self.is_paused) and self._free > 0
 
     def _is_over(self) -> bool:
         is_settled = not self.in_flight and not self._transitions
@@ -265,7 +289,7 @@ class LedgerQueue:
         moments = [self._swept_at + _SWEEP_INTERVAL]
         if self._transitions:
             moments.append(self._waiting_since + _LINGER)
-        if not self.is_stopping and self._free:
+        if self._has_room():
             wait = self._rate.wait(now)
             if self._exhausted:
                 wait = max(wait, math.inf if self._next_due is None else self._next_due - now)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from ..pacing import AdaptiveRate
 from ..retry import PAIR_INTERVAL
 from .schema import StoredMessage
 
@@ -21,32 +22,35 @@ class SendRate:
     seconds' worth may go at once, also at the start, because something else spaces them.
     """
 
-    FLOOR: Final = 1.0  # messages a second: as slow as it gets, so that it notices when the vendor recovers
-    GROWTH: Final = 1.05  # a second
     BURST: Final = 0.1  # seconds' worth that may go at once after a lull
     AHEAD: Final = 0.3  # the same where messages wait for the permits of a shared rate
 
     def __init__(self, limit: float | None, now: float, *, ahead: float = 0.0) -> None:
-        self._limit = math.inf if limit is None else limit
-        self._rate = self._limit
+        limit = math.inf if limit is None else limit
+        self._adaptive = AdaptiveRate(limit, limit, now)
         self._burst = max(self.BURST, ahead)
-        self._tokens = max(1.0, ahead * self._limit if ahead else 0.0)
+        self._tokens = max(1.0, ahead * limit if ahead else 0.0)
         self._counted_at = now
-        self._lowered_at = -math.inf
         self._held_until = -math.inf
         self._taken: deque[tuple[float, int]] = deque()  # when, and how many, of late
 
     @property
     def rate(self) -> float:
         """Messages a second at present; infinite where nothing limits them."""
-        return self._rate
+        return self._adaptive.present(self._counted_at)
+
+    def limit_to(self, limit: float | None, now: float) -> None:
+        """Change the limit. A rate that is lower because the vendor throttles stays lower, and grows back to it."""
+        self._advance(now)
+        self._adaptive = self._adaptive.limited_to(math.inf if limit is None else limit, now)
+        self._tokens = min(self._tokens, 1.0)
 
     def take(self, wanted: int, now: float) -> int:
         """Return how many of the wanted messages may go now, and count them as gone."""
         self._advance(now)
         if now < self._held_until:
             return 0
-        if math.isinf(self._rate):
+        if math.isinf(self.rate):
             granted = wanted
         else:
             granted = min(wanted, int(self._tokens))
@@ -65,7 +69,7 @@ class SendRate:
     def wait(self, now: float) -> float:
         """Return the seconds until a message may go."""
         self._advance(now)
-        for_token = 0.0 if math.isinf(self._rate) else max(0.0, (1.0 - self._tokens) / self._rate)
+        for_token = 0.0 if math.isinf(self.rate) else max(0.0, (1.0 - self._tokens) / self.rate)
         return max(for_token, self._held_until - now)
 
     def hold(self, until: float) -> None:
@@ -75,22 +79,18 @@ class SendRate:
     def throttled(self, sent_at: float, now: float) -> bool:
         """Halve the rate, unless it was lowered after the throttled message was sent. Return whether it fell much."""
         self._advance(now)
-        if sent_at <= self._lowered_at:
+        present = sum(count for _, count in self._taken) / _RECENT if math.isinf(self.rate) else self.rate
+        lowered = self._adaptive.throttled(sent_at, now, measured=present)
+        if lowered is self._adaptive:
             return False
-        present = sum(count for _, count in self._taken) / _RECENT if math.isinf(self._rate) else self._rate
-        self._rate = min(self._limit, max(self.FLOOR, present / 2))
-        self._tokens = 0.0
-        self._lowered_at = now
-        return self._rate < 0.9 * present
+        self._adaptive, self._tokens = lowered, 0.0
+        return self.rate < 0.9 * present
 
     def _advance(self, now: float) -> None:
-        elapsed = now - self._counted_at
+        elapsed, rate = now - self._counted_at, self.rate
         self._counted_at = now
-        if math.isinf(self._rate):
-            return
-        self._tokens = min(self._tokens + elapsed * self._rate, max(1.0, self._rate * self._burst))
-        if self._rate < self._limit:
-            self._rate = min(self._limit, self._rate * self.GROWTH ** min(elapsed, 1000.0))
+        if not math.isinf(rate):
+            self._tokens = min(self._tokens + elapsed * rate, max(1.0, rate * self._burst))
 
 
 class RecipientPacing:

@@ -71,7 +71,7 @@ async def _demo(messages: list[OtpMessage], *, count: int, **options: Any) -> De
         seen.update({"done": 1, result.status: 1, "retried": result.attempts > 1})
 
     def look() -> Snapshot:
-        return seen["done"], count, f"accepted {seen['accepted']:,}  retried {seen['retried']:,}"
+        return Snapshot(seen["done"], count, f"accepted {seen['accepted']:,}  retried {seen['retried']:,}")
 
     async with run_progress(look):
         return await run_demo(messages, count=count, on_result=see, **options)

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     FAILURE = 1
     USAGE = 2
     CONFIGURATION = 3
+    AWAY = 4
     UNKNOWN = 6
     INTERRUPTED = 130
 
@@ -31,6 +32,18 @@ class ExitCode(IntEnum):
                 return cls.UNKNOWN
         return cls.FAILURE
 
+    @classmethod
+    def of_pause(cls, error: errors.NxOtpError) -> "ExitCode":
+        """Return the exit code of a bulk run that was paused: whether to mend something, or to try again later."""
+        match error:
+            case errors.NotSentError() if not error.temporary:  # its certificate is wrong
+                return cls.CONFIGURATION
+            case errors.TransportError() | errors.StoreError() | errors.TransientApiError():
+                return cls.AWAY
+            case errors.ApiError(code=None):  # something in between has answered
+                return cls.AWAY
+        return cls.CONFIGURATION
+
 
 def exit_codes(
     *,
@@ -38,9 +51,10 @@ def exit_codes(
     failure: str | None = "rejected, or not sent",
     usage: str = "wrong usage, message or file",
     configuration: str = "configuration, account or ledger",
+    away: str | None = None,
     unknown: str | None = "unknown: it may have been accepted",
     interrupted: str = "interrupted",
 ) -> str:
     """Return the paragraph that lists the exit codes, for the end of a command's help."""
-    meanings = zip(ExitCode, (success, failure, usage, configuration, unknown, interrupted), strict=True)
+    meanings = zip(ExitCode, (success, failure, usage, configuration, away, unknown, interrupted), strict=True)
     return "\n".join(["\b\nExit codes:", *(f"  {code:<4} {meaning}" for code, meaning in meanings if meaning)])

@@ -22,6 +22,7 @@ __all__ = [
     "print_data",
     "print_error",
     "print_json",
+    "print_line",
     "print_note",
     "print_tables",
     "printable",
@@ -131,6 +132,11 @@ def print_data(text: str | bytes) -> bool:
 def print_json(value: object) -> None:
     """Print the value to standard output as indented JSON."""
     print_data(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def print_line(value: object) -> bool:
+    """Print the value to standard output as one line of JSON, as `print_data` does."""
+    return print_data(orjson.dumps(value))
 
 
 def print_tables(*parts: Table | str) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "HTTP_URL",
     "INTERVAL",
     "PHONE_NUMBER",
+    "RATE",
     "SHARE",
     "FiniteRange",
     "ParsedText",
@@ -110,6 +111,7 @@ INTERVAL: Final = ParsedText("N/TIME", _interval)
 """Messages per time, such as 1/6s, as the seconds between two of them."""
 PHONE_NUMBER: Final = ParsedText("number", parse_number)
 REGION: Final = ParsedText("country", parse_region)
+RATE: Final = FiniteRange(0.001, 1_000_000)
 SHARE: Final = FiniteRange(0, 1)
 
 

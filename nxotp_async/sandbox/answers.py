@@ -11,6 +11,7 @@ from ..codes import MetaCode, ResponseCode
 from ..protocol import OTP_PATH
 from .faults import Fault, FaultKind
 from .requests import ReceivedRequest
+from .sms import sms_answer
 
 __all__ = ["Reply", "answer", "failure", "meta_failure", "success"]
 
@@ -52,6 +53,8 @@ def answer(request: ReceivedRequest, fault: Fault, why: str, now: float) -> tupl
 
 
 def _json(request: ReceivedRequest, fault: Fault, why: str) -> bytes:
+    if request.is_sms:
+        return sms_answer(request.code, request.message_id, fault, why)
     if request.code == ResponseCode.WHATSAPP_ERROR:
         return meta_failure(fault.code or MetaCode.INVALID_PARAMETER, why)
     if request.code != ResponseCode.SUCCESS:

@@ -13,18 +13,25 @@ from ..languages import Language
 from ..messages import Category
 from ..signing import Credentials, sign, signed_text, verify
 
-__all__ = ["check_body", "check_headers", "otp_code", "parse_body"]
+__all__ = ["NUMBER", "check_body", "check_headers", "otp_code", "parse_body"]
 
 _REQUIRED_HEADERS: Final = ("accessKey", "ts", "bizType", "action", "sign")
 _WINDOW_MS: Final = 60_000
 _REQUIRED_FIELDS: Final = ("appkey", "messaging_product", "recipient_type", "to", "content", "language_code")
 _OPTIONAL_TEXTS: Final = ("business_phone", "category", "cus_message_id", "dr_webhook")
-_NUMBER: Final = re.compile(r"[1-9][0-9]{6,14}")
+NUMBER: Final = re.compile(r"[1-9][0-9]{6,14}")
+"""E.164 digits."""
 _CODE: Final = re.compile(r"(?<![0-9])[0-9]{4,8}(?![0-9])")
 
 
 def check_headers(
-    headers: Mapping[str, str], body: bytes, credentials: Credentials, *, now_ms: int
+    headers: Mapping[str, str],
+    body: bytes,
+    credentials: Credentials,
+    *,
+    now_ms: int,
+    action: str = "mt",
+    biz_type: str = "2",
 ) -> tuple[ResponseCode, str]:
     """Return the code for these headers, `ResponseCode.SUCCESS` if they are valid, and the reason.
 
@@ -33,20 +40,22 @@ def check_headers(
         body: The raw bytes that were signed.
         credentials: The keys of the one account there is.
         now_ms: The server's clock, in milliseconds since the epoch.
+        action: The ``action`` header of the service.
+        biz_type: Its ``bizType`` header.
     """
     missing = [name for name in _REQUIRED_HEADERS if not headers.get(name)]
     if missing:
         return ResponseCode.MISSING_PARAMETERS, f"missing headers: {', '.join(missing)}"
     if headers["accessKey"] != credentials.access_key:
         return ResponseCode.INSUFFICIENT_PERMISSIONS, "unknown accessKey"
-    if headers["bizType"] != "2" or headers["action"] != "mt":
-        return ResponseCode.PARAMETER_ERROR, "bizType must be 2, and action mt"
+    if headers["bizType"] != biz_type or headers["action"] != action:
+        return ResponseCode.PARAMETER_ERROR, f"bizType must be {biz_type}, and action {action}"
     ts = headers["ts"]
     if not (ts.isascii() and ts.isdigit() and len(ts) <= 16) or abs(int(ts) - now_ms) > _WINDOW_MS:
         return ResponseCode.TIMESTAMP_EXPIRED, "ts must be milliseconds within 60000 of the server's clock"
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return ResponseCode.INVALID_SIGNATURE, "Content-Type must be application/json"
-    if not verify(headers["sign"], body, ts=int(ts), credentials=credentials):
+    if not verify(headers["sign"], body, ts=int(ts), credentials=credentials, action=action, biz_type=biz_type):
         return ResponseCode.INVALID_SIGNATURE, _wrong_sign(headers["sign"], body, int(ts), credentials)
     return ResponseCode.SUCCESS, ""
 
@@ -131,7 +140,7 @@ def _check_values(
         return ResponseCode.TEMPLATE_MISSING, "no template in this language"
     if otp_code(fields["content"]) is None:
         return ResponseCode.NO_OTP_CODE, "content must contain exactly one run of 4 to 8 digits"
-    if not _NUMBER.fullmatch(fields["to"]):
+    if not NUMBER.fullmatch(fields["to"]):
         return ResponseCode.WHATSAPP_ERROR, "to is not an E.164 number"
     return ResponseCode.SUCCESS, ""
 

@@ -133,7 +133,7 @@ def _masked(key: str) -> str:
 
 def _shown_body(request: ReceivedRequest, credentials: Credentials) -> str:
     body = request.body.decode(errors="replace")
-    appkey = request.fields.get("appkey")
+    appkey = request.fields.get("appKey" if request.is_sms else "appkey")
     if not isinstance(appkey, str) or appkey in ("", credentials.appkey):
         return body
     return body.replace(appkey, _masked(appkey))

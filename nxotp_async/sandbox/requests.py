@@ -27,6 +27,7 @@ class ReceivedRequest:
         fault: The fault that was applied to it.
         message_id: The id of the message that was sent, or ``None`` if none was.
         why: What is wrong with it, or the fault; empty if there is nothing to say.
+        is_sms: Whether it is for the vendor's SMS service, and not for WhatsApp.
     """
 
     arrived_at: float
@@ -37,11 +38,12 @@ class ReceivedRequest:
     fault: FaultKind
     message_id: str | None
     why: str = ""
+    is_sms: bool = False
 
     @property
     def to(self) -> str:
         """The recipient's number; empty if there is none."""
-        return self._text("to")
+        return self._text("to") or self._text("phone")
 
     @property
     def content(self) -> str:
@@ -56,7 +58,7 @@ class ReceivedRequest:
     @property
     def cus_message_id(self) -> str | None:
         """The sender's own id."""
-        return self.fields.get("cus_message_id")
+        return self.fields.get("cus_message_id") or self.fields.get("sysMessageId")
 
     @property
     def ts(self) -> int:

@@ -18,6 +18,7 @@ from ..codes import ResponseCode
 from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
+from ..sms import SMS_PATH
 from ..urls import is_loopback, listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
 from .answers import Reply, answer
@@ -30,11 +31,13 @@ from .problems import Guard
 from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
+from .sms import check_sms_body
 
 __all__ = ["Sandbox"]
 
 _NO_FAULT: Final = Fault()
 _KEPT_BY_PAGE: Final = 10_000
+_SMS: Final = {"action": "mtsend", "biz_type": "3"}
 
 
 class Sandbox:
@@ -78,6 +81,7 @@ class Sandbox:
 
     Attributes:
         credentials: The account's keys.
+        business_phones: The numbers bound to its application, which may change.
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
         max_in_flight: The most requests that were in flight at the same time.
@@ -113,8 +117,8 @@ class Sandbox:
         self.token: str | None = token or (None if is_loopback(host) else token_urlsafe(18))
         self._inbox = Inbox(min(keep, _KEPT_BY_PAGE), validate("code_life", number(above=0), code_life))
         self._address = host, port
-        self._business_phones = tuple(business_phones)
-        self._first_phone = next(iter(self._business_phones), None)
+        self.business_phones: list[str] = [*business_phones]
+        self._first_phone = next(iter(business_phones), None)
         self._plan = FaultPlan(fault_rate, faults, seed)
         self._limits = WhatsAppLimits(sender_limit, recipient_interval)
         self._latency = validate("latency", number(at_least=0), latency)
@@ -260,7 +264,9 @@ class Sandbox:
     # ------------------------------------------------------------------------------------------ a request
 
     @asynccontextmanager
-    async def receive(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Reply]:
+    async def receive(
+        self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, path: str | None = None
+    ) -> AsyncIterator[Reply]:
         """Take a request, and yield the reply, which the caller carries out. It is in flight until the block ends.
 
         The HTTP server uses it, and so does `nxotp_async.testing.MemoryTransport`.
@@ -268,18 +274,20 @@ class Sandbox:
         Args:
             headers: The request's headers, with names in any letter case.
             read: Returns the body. It is not called where the connection is to be reset before that.
+            path: The path of the URL, which names the service. Default: as ``bizType`` says.
         """
         self.counts["requests"] += 1
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            reply = await self._reply(headers, read)
+            is_sms = headers.get("bizType") == "3" if path is None else path == SMS_PATH
+            reply = await self._reply(headers, read, is_sms=is_sms)
             self._inbox.add(reply)
             yield reply
         finally:
             self._in_flight -= 1
 
-    async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]) -> Reply:
+    async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, is_sms: bool) -> Reply:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
             failed = ResponseCode.REQUEST_FAILED
@@ -287,16 +295,21 @@ class Sandbox:
             return Reply(self._remember(unread))
         body = await read()
         code: int
-        code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000))
+        service = _SMS if is_sms else {}
+        code, why = check_headers(headers, body, self.credentials, now_ms=int(arrived_at * 1000), **service)
         fields = parse_body(body)
-        if code is ResponseCode.SUCCESS:
-            code, why = check_body(fields, self.credentials, self._business_phones)
+        if code is ResponseCode.SUCCESS and is_sms:
+            code, why = check_sms_body(fields, self.credentials)
+        elif code is ResponseCode.SUCCESS:
+            code, why = check_body(fields, self.credentials, self.business_phones)
         fields = fields or {}
-        to = fields.get("to")
+        to = fields.get("phone" if is_sms else "to")
         if isinstance(to, str):
             fault = self._plan.next_to(to) or fault or MAGIC_RECIPIENTS.get(to)
         fault = fault or _NO_FAULT
-        if code is ResponseCode.SUCCESS and fault.accepts:
+        if is_sms and fault.kind is FaultKind.META:
+            fault = _NO_FAULT  # it is WhatsApp's
+        if code is ResponseCode.SUCCESS and fault.accepts and not is_sms:
             sender = fields.get("business_phone") or self._first_phone or ""
             fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
@@ -305,7 +318,7 @@ class Sandbox:
             code = ResponseCode.WHATSAPP_ERROR
         message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
         request = self._remember(
-            ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault))
+            ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault), is_sms)
         )
         return Reply(request, self._latency + fault.latency, answer(request, fault, why, self._now()))
 
@@ -313,7 +326,7 @@ class Sandbox:
         return self._clock.time() + self._clock_offset
 
     def _new_id(self, fields: Mapping[str, Any]) -> str:
-        own = fields.get("cus_message_id") if self._echo_message_id else None
+        own = fields.get("cus_message_id", fields.get("sysMessageId")) if self._echo_message_id else None
         return own or f"wamid.{token_urlsafe(21)}"
 
     def _remember(self, request: ReceivedRequest) -> ReceivedRequest:
@@ -328,7 +341,7 @@ class Sandbox:
         return request
 
     async def _announce(self, request: ReceivedRequest) -> None:
-        if request.message_id is not None and self._pusher is not None:
+        if request.message_id is not None and self._pusher is not None and not request.is_sms:
             await self._pusher.announce(request.fields, request.message_id)
 
 

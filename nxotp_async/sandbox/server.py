@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from ..protocol import OTP_PATH
+from ..sms import SMS_PATH
 from .answers import Reply
 from .faults import FaultKind
 from .requests import ReceivedRequest
@@ -22,7 +23,7 @@ _DRIP_INTERVAL: Final = 0.05  # seconds
 
 
 def make_app(
-    receive: Callable[[Mapping[str, str], Callable[[], Awaitable[bytes]]], AbstractAsyncContextManager[Reply]],
+    receive: Callable[..., AbstractAsyncContextManager[Reply]],
     announce: Callable[[ReceivedRequest], Awaitable[None]],
     clock: Callable[[], float],
 ) -> web.Application:
@@ -36,7 +37,7 @@ def make_app(
 
     async def post_otp(request: web.Request) -> web.StreamResponse:
         try:
-            async with receive(request.headers, request.read) as reply:
+            async with receive(request.headers, request.read, path=request.path) as reply:
                 await announce(reply.request)
                 return await _respond(request, reply)
         except (web.RequestPayloadError, ConnectionError):
@@ -47,6 +48,7 @@ def make_app(
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_post(OTP_PATH, post_otp)
+    app.router.add_post(SMS_PATH, post_otp)
     app.on_response_prepare.append(set_date)
     return app
 

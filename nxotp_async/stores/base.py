@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count as count_from
 from typing import Final, Protocol, Self
 
@@ -14,7 +14,7 @@ from ..clocks import Clock
 from ..errors import StoreError
 from .watching import Changes, Watchers
 
-__all__ = ["BaseStore", "Migration", "Store", "hashed_key"]
+__all__ = ["BaseStore", "Migration", "Store", "hashed_key", "time_limit"]
 
 
 class Store(Protocol):
@@ -203,15 +203,26 @@ class BaseStore(ABC):
         """Return the keys with this prefix that change from now on; see `Store.changes`."""
         return self._watchers().follow(prefix)
 
-    @asynccontextmanager
-    async def _in_time(self, why_not: str = "it does not answer") -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._timeout) as limit:
-                yield
-        except TimeoutError:
-            if limit.expired():
-                raise StoreError(f"the store took more than {self._timeout:g} s: {why_not}") from None
-            raise
+    def _in_time(self, why_not: str = "it does not answer") -> AbstractAsyncContextManager[None]:
+        return time_limit(self._timeout, "store", why_not)
+
+
+@asynccontextmanager
+async def time_limit(seconds: float, what: str, why_not: str = "it does not answer") -> AsyncIterator[None]:
+    """Raise a `StoreError` where the block takes longer than this.
+
+    Args:
+        seconds: The limit.
+        what: What is asked, for the text: ``"store"``.
+        why_not: What is wrong with it then.
+    """
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise StoreError(f"the {what} took more than {seconds:g} s: {why_not}") from None
+        raise
 
 
 async def _set_within(event: asyncio.Event, seconds: float | None) -> None:

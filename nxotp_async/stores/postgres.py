@@ -1,33 +1,21 @@
 """A store in PostgreSQL, for any number of processes and machines."""
 
-import asyncio
-import math
-import select
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from types import MappingProxyType
-from typing import Any, Final, TypeVar
-
-import psycopg
-from psycopg import waiting
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, LiteralString
 
 from ..clocks import Clock
-from ..errors import ConfigurationError, StoreError, sensitive_variables
+from ..errors import StoreError, sensitive_variables
 from .base import BaseStore, Migration
+from .connections import PostgresConnections
 from .listening import Listener
-from .per_loop import PerLoop
-from .schema import check_schema, migrate, planned_migration
+from .schema import SCHEMA
 from .watching import Watchers
 
 __all__ = ["PostgresStore"]
 
-_OLDEST: Final = 14
 _SWEEP_EVERY: Final = 60.0  # seconds
 _SWEEP_AT_MOST: Final = 1000
-_SILENCE: Final = 30.0  # seconds without a notification after which the server is asked whether it is there
-_T = TypeVar("_T")
 
 _GET: Final = "SELECT value FROM nxotp_entries WHERE key = %(key)s AND expires_at > now()"
 # A value is replaced and announced in one statement, which is one transaction.
@@ -67,74 +55,6 @@ _SWEEP: Final = """
 """
 _SWEEP_RATES: Final = "DELETE FROM nxotp_rates WHERE free_at < extract(epoch FROM clock_timestamp()) - 3600"
 
-# Only for connections that do not say otherwise. A connection whose peer has vanished must be noticed.
-_DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
-    {
-        "application_name": "nxotp_async",
-        "target_session_attrs": "read-write",
-        "keepalives_idle": 30,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-    }
-)
-
-
-class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection that is closed when a call is cancelled.
-
-    psycopg would ask the server, over another connection, to cancel the statement, and wait for that for ten seconds. A
-    server that does not answer would make every limit of time so much longer.
-    """
-
-    async def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        try:
-            return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
-        except asyncio.CancelledError:
-            self.pgconn.finish()
-            raise
-
-
-class _Pool:
-    """The connections of one event loop, opened when they are needed.
-
-    It is not psycopg's: that one connects in the background, so that a call learns only that it has waited in vain, and
-    after a restart of the server it goes on waiting for seconds.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[_Connection]], max_size: int) -> None:
-        self.sweep_at = 0.0
-        self._connect = connect
-        self._permits = asyncio.Semaphore(max_size)
-        self._idle: list[_Connection] = []
-        self._is_closed = False
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[_Connection]:
-        """Lend a connection. One with which something went wrong is not used again."""
-        async with self._permits:
-            connection = await self._idle_connection() or await self._connect()
-            try:
-                yield connection
-            except BaseException:
-                await connection.close()
-                raise
-            self._idle.append(connection)
-            if self._is_closed:
-                await self.aclose()
-
-    async def _idle_connection(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if _is_open(connection):
-                return connection
-            await connection.close()
-        return None
-
-    async def aclose(self) -> None:
-        self._is_closed = True
-        while self._idle:
-            await self._idle.pop().close()
-
 
 class PostgresStore(BaseStore):
     """Keeps values in PostgreSQL 14 or newer, with ``pip install "nxotp_async[postgres]"``.
@@ -165,15 +85,20 @@ class PostgresStore(BaseStore):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(timeout, clock)
-        self._conninfo = _conninfo(url, timeout)
-        self._listen_conninfo = self._conninfo if listen_url is None else _conninfo(listen_url, timeout)
-        self._max_connections = max_connections
-        self._loops = PerLoop(self._open)
-        self._listeners = Listener(self._listen, self._clock)
+        self._connections = PostgresConnections(
+            url,
+            what="store",
+            migrate="nxotp store migrate",
+            check=SCHEMA.check,
+            listen_url=listen_url,
+            max_connections=max_connections,
+            timeout=timeout,
+        )
+        self._listeners = Listener(lambda: self._connections.listen("nxotp_store"), self._clock)
+        self._sweep_at = 0.0
 
     def __repr__(self) -> str:
-        given = conninfo_to_dict(self._conninfo)
-        return f"PostgresStore(host={given.get('host')!r}, dbname={given.get('dbname')!r})"
+        return f"PostgresStore({self._connections!r})"
 
     async def migrate(self, *, dry_run: bool = False) -> Migration:
         """Make the tables, or bring them to the newest version, and return what was changed.
@@ -185,37 +110,13 @@ class PostgresStore(BaseStore):
             ConfigurationError: The user may not do that, or the server or its tables cannot be used.
             StoreError: The server could not be reached.
         """
-        async with self._in_time():
-            with _errors():
-                async with await self._connect(self._conninfo) as connection:
-                    migration = await planned_migration(connection)
-                    return await migrate(connection) if migration.is_needed and not dry_run else migration
+        async with self._in_time(), self._connections.unchecked() as connection:
+            return await SCHEMA.migrate(connection, dry_run=dry_run)
 
-    @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_Pool]:
-        pool = _Pool(lambda: self._connect(self._conninfo), self._max_connections)
-        async with pool.connection() as connection:
-            await check_schema(connection)
-        try:
-            yield pool
-        finally:
-            await pool.aclose()
-
-    async def _connect(self, conninfo: str) -> _Connection:
-        # Prepared statements would not survive a pooler in transaction mode.
-        connection = await _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
-        if (version := connection.info.server_version // 10_000) < _OLDEST:
-            await connection.close()
-            raise ConfigurationError(f"the store's server is PostgreSQL {version}", hint="14 or newer")
-        return connection
-
-    async def _execute(self, statement: Any, arguments: Mapping[str, Any]) -> tuple[Any, ...] | None:  # noqa: ANN401
-        """Execute a statement that does all of its work in one round trip, and return its row, if it has one."""
-        with _errors():
-            pool = await self._loops.get()
-            async with pool.connection() as connection:
-                cursor = await connection.execute(statement, arguments)
-                return await cursor.fetchone()
+    async def _execute(self, statement: LiteralString, arguments: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Execute a statement, and return its first row, if it has one."""
+        rows = await self._connections.execute(statement, arguments)
+        return rows[0] if rows else None
 
     async def _read(self, key: str) -> bytes | None:
         row = await self._execute(_GET, {"key": key})
@@ -230,41 +131,21 @@ class PostgresStore(BaseStore):
 
     async def _sweep(self) -> None:
         """Delete some of what has expired: at most once a minute, or as long as there is more."""
-        pool, now = await self._loops.get(), self._clock.monotonic()
-        if now < pool.sweep_at:
+        now = self._clock.monotonic()
+        if now < self._sweep_at:
             return
-        pool.sweep_at = now + _SWEEP_EVERY
-        with suppress(StoreError), _errors():
-            async with pool.connection() as connection:
+        self._sweep_at = now + _SWEEP_EVERY
+        with suppress(StoreError):
+            async with self._connections.connection() as connection:
                 await connection.execute(_SWEEP_RATES)
                 cursor = await connection.execute(_SWEEP, {"limit": _SWEEP_AT_MOST})
                 if cursor.rowcount == _SWEEP_AT_MOST:
-                    pool.sweep_at = now
+                    self._sweep_at = now
 
     async def _reserve(self, key: str, count: int, rate: float, burst: float, patience: float) -> float | None:
         arguments = {"key": key, "cost": count / rate, "tolerance": burst / rate, "patience": patience}
         row = await self._execute(_RESERVE, arguments)
         return None if row is None else row[0]
-
-    @asynccontextmanager
-    async def _listen(self) -> AsyncIterator[AsyncIterator[str]]:
-        with _errors():
-            async with self._in_time():
-                connection = await self._connect(self._listen_conninfo)
-            try:
-                async with self._in_time():
-                    await _check_is_direct(connection)
-                    await connection.execute("LISTEN nxotp_store")
-                yield self._notified(connection)
-            finally:
-                await connection.close()
-
-    async def _notified(self, connection: _Connection) -> AsyncIterator[str]:
-        while True:
-            async for notification in connection.notifies(timeout=_SILENCE):
-                yield notification.payload
-            async with self._in_time():
-                await connection.execute("SELECT 1")  # is it still there?
 
     def _watchers(self) -> Watchers:
         return self._listeners.watchers()
@@ -272,62 +153,4 @@ class PostgresStore(BaseStore):
     async def aclose(self) -> None:
         """Close the running loop's connections; see `Store.aclose`."""
         await self._listeners.aclose()
-        await self._loops.aclose()
-
-
-def _conninfo(url: str, timeout: float) -> str:
-    try:
-        given = conninfo_to_dict(url)
-    except (psycopg.Error, AttributeError, TypeError):
-        given = {}
-    if not given:
-        raise ConfigurationError(
-            "the store's URL is not one of PostgreSQL's", hint="postgresql://user:password@host:5432/database"
-        )
-    return make_conninfo("", **{**_DEFAULTS, "connect_timeout": math.ceil(timeout), **given})
-
-
-def _is_open(connection: _Connection) -> bool:
-    """Return whether an idle connection is still open, as far as this machine knows, without asking the server.
-
-    Nothing is expected on it, so what can be read is its end, or a word before that.
-    """
-    if connection.closed:
-        return False
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return not poll.poll(0)
-
-
-async def _check_is_direct(connection: _Connection) -> None:
-    """Refuse a pooler: it would listen on a connection of its own, which it gives to others meanwhile."""
-    cursor = await connection.execute("SELECT pg_backend_pid()")
-    if await cursor.fetchone() != (connection.info.backend_pid,):
-        raise ConfigurationError(
-            "the store's URL leads to a pooler, such as PgBouncer, on which changes cannot be heard of",
-            hint="pass listen_url=, a URL that leads to PostgreSQL itself (NXOTP_STORE_LISTEN)",
-        )
-
-
-_UNUSABLE: Final = (
-    psycopg.errors.InvalidAuthorizationSpecification,
-    psycopg.errors.InvalidCatalogName,
-    psycopg.errors.InvalidPassword,
-    psycopg.errors.InsufficientPrivilege,
-)
-# libpq does not pass on the code of an error while it connects.
-_REFUSALS: Final = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn psycopg's errors into ours."""
-    try:
-        yield
-    except psycopg.errors.UndefinedTable:
-        raise ConfigurationError("the store's tables are missing", hint="run  nxotp store migrate") from None
-    except psycopg.Error as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, _UNUSABLE) or any(refusal in text for refusal in _REFUSALS):
-            raise ConfigurationError(f"PostgreSQL refuses the store: {text}") from None
-        raise StoreError(f"the store's PostgreSQL failed: {type(error).__name__}: {text}") from None
+        await self._connections.aclose()

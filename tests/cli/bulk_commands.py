@@ -7,17 +7,20 @@ import os
 import re
 import socket
 import stat
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from click.testing import Result
-from commands import CONTENT, Env, invoke
+from commands import CONTENT, Env, Start, account_of, invoke
 
 from nxotp_async.bulk import Ledger, load, open_messages
 from nxotp_async.sandbox import Sandbox
 
-COMMANDS = ("run", "resume", "status", "export", "resolve")
+COMMANDS = ("run", "resume", "status", "export", "resolve", "pause", "set", "stop")
+STEERING = ("pause", "set", "stop")
 PAGE = Path(__file__).parent.parent.parent / "docs" / "bulk.md"
 GOOD = tuple(f"9995550{number}" for number in range(100, 400))
 REJECTED, LOST, NO_BALANCE, NO_PRICE = "999000009015", "999300000002", "999000009005", "999000009004"
@@ -101,3 +104,15 @@ def mode_of(path: str) -> int:
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return str(server.getsockname()[1])
+
+
+def a_run_that_hangs(start: Start, sandbox: Sandbox, arrived: threading.Event) -> "subprocess.Popen[str]":
+    """Start a run, and return when its first three messages, which are never answered, are in flight."""
+    rows = [f"999300000008,{CONTENT},hung-{place}" for place in range(3)]
+    rows += [f"{number},{CONTENT},good-{number}" for number in GOOD[:5]]
+    file = write(*rows, header="to,content,cus_message_id")
+    process = start("bulk", "run", file, "--concurrency", "3", env=account_of(sandbox))
+    assert arrived.wait(30)
+    while len(sandbox.messages) < 3:
+        assert process.poll() is None
+    return process

@@ -16,7 +16,7 @@ from rich.console import Console
 from nxotp_async import Clock
 from nxotp_async.bulk import Dispatcher, MessageState
 from nxotp_async.cli import output
-from nxotp_async.cli.bulk.progress import watch_sending
+from nxotp_async.cli.bulk.progress import SendingProgress
 from nxotp_async.cli.progress import Snapshot, reading_progress, run_progress
 from nxotp_async.sandbox import Sandbox
 from nxotp_async.testing import NO_PAUSES
@@ -31,6 +31,8 @@ class FakeRun:
     def __init__(self, rate: float, steps: list[tuple[float, dict[str, int]]]) -> None:
         self.counts: Counter[MessageState] = Counter()
         self.rate = rate
+        self.concurrency, self.in_flight = 64, 0
+        self.is_paused = self.is_stopping = False
         self.clock = Clock(monotonic=lambda: self._now, sleep=self._sleep)
         self.over = asyncio.Event()
         self._now = 1000.0
@@ -56,7 +58,7 @@ async def progress_of(
     run = FakeRun(rate, steps)
     monkeypatch.setenv("TERM", "xterm")
     console = Console(file=io.StringIO(), width=150, force_terminal=terminal, highlight=False)
-    look = watch_sending(cast("Dispatcher", run), run.clock)
+    look = SendingProgress(cast("Dispatcher", run), run.clock).look
     async with run_progress(look, console=console, clock=run.clock):
         await run.over.wait()
     return cast("io.StringIO", console.file).getvalue().splitlines()
@@ -183,7 +185,7 @@ async def test_no_figure_of_the_progress_is_cut_off_at_80_columns() -> None:
 
     def look() -> Snapshot:
         looked.set()
-        return 1000, 200_000, figures
+        return Snapshot(1000, 200_000, figures)
 
     async with run_progress(look, console=console, clock=NO_PAUSES):
         await looked.wait()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from bulk_commands import (
-    COMMANDS,
     GOOD,
     NO_PRICE,
+    a_run_that_hangs,
     bulk,
     callback,
     counts_in,
@@ -25,7 +25,6 @@ from bulk_commands import (
     piped,
     received,
     results_of,
-    write,
 )
 from commands import CONTENT, KEYS, DueClock, Env, Start, account_of, assert_clean, finish, posix, read_until
 from support import accepted
@@ -135,18 +134,6 @@ def test_a_signal_lets_what_is_in_flight_finish(start: Start, name: str, options
         assert received(sandbox) == list(GOOD[:100])
 
 
-def a_run_that_hangs(start: Start, sandbox: Sandbox, arrived: threading.Event) -> "subprocess.Popen[str]":
-    """Start a run, and return when its first three messages, which are never answered, are in flight."""
-    rows = [f"999300000008,{CONTENT},hung-{place}" for place in range(3)]
-    rows += [f"{number},{CONTENT},good-{number}" for number in GOOD[:5]]
-    file = write(*rows, header="to,content,cus_message_id")
-    process = start("bulk", "run", file, "--concurrency", "3", env=account_of(sandbox))
-    assert arrived.wait(30)
-    while len(sandbox.messages) < 3:
-        assert process.poll() is None
-    return process
-
-
 @posix
 def test_a_second_signal_leaves_at_once_and_what_was_in_flight_is_unknown(start: Start) -> None:
     arrived = threading.Event()
@@ -175,7 +162,7 @@ def test_a_ledger_in_use_is_left_to_its_process_and_a_killed_one_is_resumed_and_
     with serve_in_thread(Sandbox(clock=Clock(time=DueClock(3, arrived.set)))) as sandbox:
         env = account_of(sandbox)
         process = a_run_that_hangs(start, sandbox, arrived)
-        for command in COMMANDS:
+        for command in ("run", "resume", "resolve"):
             refused = bulk(command, "otps.csv" if command == "run" else "otps.csv.ledger", env=env)
             assert (command, refused.exit_code, refused.stdout) == (command, 3, "")
             assert refused.stderr == (

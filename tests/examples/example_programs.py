@@ -12,17 +12,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from http.cookies import SimpleCookie
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlencode, urlsplit
 
 import attrs
-import pytest
 
 from nxotp_async.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+KEY = "the key of the tests and of nothing else"
 
 ACCEPTED = "+999 555 0100"
 ACCEPTED_DIGITS = "9995550100"
@@ -49,7 +50,8 @@ def arguments(name: str) -> list[str]:
 
 
 def environment(sandbox: Sandbox, **variables: str) -> dict[str, str]:
-    return {**os.environ, **sandbox.environ, "PORT": "0", "PYTHONUNBUFFERED": "1", **variables}
+    keys = dict.fromkeys(["NXOTP_VERIFICATION_KEY", "SESSION_KEY", "DJANGO_SECRET_KEY"], KEY)
+    return {**os.environ, **sandbox.environ, **keys, "PORT": "0", "PYTHONUNBUFFERED": "1", **variables}
 
 
 @attrs.frozen
@@ -57,6 +59,7 @@ class Answer:
     status: int
     text: str
     headers: Mapping[str, str]
+    cookies: Mapping[str, str]
 
 
 @attrs.frozen
@@ -76,14 +79,16 @@ class Program:
         with contextlib.closing(connection):
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, response.read().decode(), dict(response.getheaders()))
+            cookies = SimpleCookie(" ; ".join(response.headers.get_all("Set-Cookie", [])))
+            values = {name: cookie.value for name, cookie in cookies.items()}
+            return Answer(response.status, response.read().decode(), dict(response.getheaders()), values)
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
 
-    def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
+    def post(self, path: str, fields: dict[str, str]) -> Answer:
         content_type = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self.request("POST", path, urlencode(fields), **content_type, **headers)
+        return self.request("POST", path, urlencode(fields), **content_type)
 
     def stop(self) -> tuple[int, str]:
         """Ask it to stop, and return its exit status and what it has printed since it began to serve."""
@@ -92,11 +97,16 @@ class Program:
         return self.process.returncode, output
 
 
-@contextlib.contextmanager
-def running(name: str, sandbox: Sandbox, **variables: str) -> Iterator[Program]:
+def running(name: str, sandbox: Sandbox, **variables: str) -> contextlib.AbstractContextManager[Program]:
     """Run a program until it is told to stop, or the block ends."""
+    return serving(arguments(name), sandbox, **variables)
+
+
+@contextlib.contextmanager
+def serving(command: list[str], sandbox: Sandbox, **variables: str) -> Iterator[Program]:
+    """Run a command that serves until it is told to stop, or the block ends."""
     with subprocess.Popen(
-        arguments(name),
+        command,
         cwd=ROOT,
         env=environment(sandbox, **variables),
         stdin=subprocess.DEVNULL,
@@ -136,7 +146,5 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)  # where logins.py is
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module

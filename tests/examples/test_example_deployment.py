@@ -3,7 +3,6 @@ same commands are, as processes of this machine."""
 
 import asyncio
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -16,13 +15,16 @@ import aiohttp
 import pytest
 from example_programs import ACCEPTED, EXAMPLES
 from store_servers import free_port
+from verifier_support import code_of
 
 from nxotp_async.cli import nxotp
+from nxotp_async.phone_numbers import parse_number
 from nxotp_async.sandbox import CallbackPlan, Sandbox
 from nxotp_async.sandbox.account import client_settings, environ_of
 from nxotp_async.stores import PostgresStore, store_from_url
 
 ROOT = EXAMPLES.parent
+EXAMPLE_KEY = "for this example only: openssl rand -hex 32"
 
 
 def loaded(path: str) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def services() -> dict[str, Any]:
 def test_the_image_is_that_of_the_sandboxs_example_with_what_the_login_needs(services: dict[str, Any]) -> None:
     image = services["application"]["build"]["dockerfile_inline"]
     plain = loaded("sandbox/compose.yaml")["services"]["application"]["build"]["dockerfile_inline"]
-    assert image == plain.replace('".[cli]"', '".[cli,postgres]" fastapi uvicorn')
+    assert image == plain.replace('".[cli]"', '".[cli,postgres,verification]" fastapi itsdangerous uvicorn')
     for name in ("migrate", "sandbox", "application"):
         assert services[name]["build"] == services["application"]["build"]
 
@@ -48,6 +50,7 @@ def test_the_image_is_that_of_the_sandboxs_example_with_what_the_login_needs(ser
 def test_the_variables_are_those_that_the_sandbox_prints_and_one_store(services: dict[str, Any]) -> None:
     variables = dict(services["application"]["environment"])
     url = variables.pop("NXOTP_STORE")
+    assert {variables.pop("NXOTP_VERIFICATION_KEY"), variables.pop("SESSION_KEY")} == {EXAMPLE_KEY}
     assert services["migrate"]["environment"] == {"NXOTP_STORE": url}
     assert variables == environ_of(client_settings("http://sandbox:8099"))
     assert f":{services['store']['environment']['POSTGRES_PASSWORD']}@store:5432/" in url
@@ -106,7 +109,7 @@ async def asked(url: str) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_its_commands_work_together(services: dict[str, Any], schema_url: str) -> None:
-    """Two workers send codes through the sandbox, and each message is known as delivered."""
+    """Two workers log people in through the sandbox, and take the callbacks of each message."""
     with run(services["migrate"]["command"], NXOTP_STORE=schema_url) as migrate:
         assert migrate.communicate(timeout=30)[0] == "the tables were migrated from version 0 to 1\n"
     port = free_port()
@@ -114,11 +117,16 @@ async def test_its_commands_work_together(services: dict[str, Any], schema_url: 
     plan = CallbackPlan(webhook=f"{url}/nxcloud/", reuse_connections=False)
     command = services["application"]["command"].replace("0.0.0.0", "127.0.0.1").replace("8000", str(port))
     async with Sandbox(callbacks=plan) as sandbox:
-        with run(command, **{**sandbox.environ, "NXOTP_STORE": schema_url}):
+        keys = dict.fromkeys(["NXOTP_VERIFICATION_KEY", "SESSION_KEY"], EXAMPLE_KEY)
+        with run(command, **{**sandbox.environ, **keys, "NXOTP_STORE": schema_url}):
             async with asked(url) as session:
-                for _ in range(10):
-                    async with session.post("/login/code", json={"number": ACCEPTED}) as answer:
-                        assert (answer.status, json.loads(await answer.text())["status"]) == (200, "sent")
+                for index in range(10):
+                    number = f"{ACCEPTED[:-1]}{index}"
+                    async with session.post("/login/start", json={"number": number}) as answer:
+                        assert answer.status == 200, await answer.text()
+                        fields = {"id": (await answer.json())["id"], "code": code_of(sandbox, parse_number(number))}
+                    async with session.post("/login/check", json=fields) as answer:
+                        assert await answer.json() == {"status": "logged in"}
                 async with asyncio.timeout(30):
                     await sandbox.callbacks_settled()
         assert sandbox.counts["callbacks taken"] == 30

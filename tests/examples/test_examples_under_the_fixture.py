@@ -8,23 +8,20 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from example_programs import EXAMPLES, ROOT
+from example_programs import EXAMPLES, KEY, ROOT
 
 TESTS = {
     "aiohttp_login": """
         from aiohttp.test_utils import TestClient, TestServer
         from aiohttp_login import make_app
-        from nxotp_async.testing import signed_callback
 
         async def use(sandbox):
             async with TestClient(TestServer(make_app())) as browser:
-                asked = await (await browser.post("/login/code", data={"number": NUMBER})).json()
-                message = assert_otp_sent(sandbox, NUMBER)
-                headers, body = signed_callback(message.message_id, "delivered")
-                assert (await browser.post("/nxcloud/", data=body, headers=headers)).status == 200
-                shown = await (await browser.get(f"/delivery/{asked['message']}")).json()
-                assert shown == {"delivery": "delivered"}
-                assert (await browser.post("/login/verify", data={"login": asked["login"], "code": message.otp})).ok
+                started = await (await browser.post("/login/start", json={"number": NUMBER})).json()
+                code = code_for(sandbox, NUMBER)
+                answer = await browser.post("/login/check", json={"id": started["id"], "code": code})
+                assert await answer.json() == {"status": "logged in"}
+                assert answer.cookies["session"]["httponly"]
     """,
     "background": """
         import asyncio
@@ -42,31 +39,29 @@ TESTS = {
         from nxotp_async.testing import signed_callback
 
         def use(sandbox):
-            with TestClient(make_app()) as browser:
-                login = browser.post("/login/code", json={"number": NUMBER}).json()["login"]
+            with TestClient(make_app(), base_url="https://testserver") as browser:
+                login = browser.post("/login/start", json={"number": NUMBER}).json()["id"]
                 message = assert_otp_sent(sandbox, NUMBER)
                 headers, body = signed_callback(message.message_id, "delivered")
                 assert browser.post("/nxcloud/", content=body, headers=headers).status_code == 200
-                answer = browser.post("/login/verify", json={"login": login, "code": message.otp})
+                answer = browser.post("/login/check", json={"id": login, "code": message.otp})
                 assert answer.json() == {"status": "logged in"}
+                assert browser.get("/me").json() == {"number": "9995550100"}
     """,
     "django_login": """
-        import re
         from starlette.testclient import TestClient
         from django_login import make_application
 
         def use(sandbox):
-            with TestClient(make_application(), base_url="http://127.0.0.1") as browser:
-                def field(page, name):
-                    return re.search(rf'name="{name}" value="([^"]*)"', page.text)[1]
-
-                def post(path, **fields):
-                    return browser.post(path, data={**fields, "csrfmiddlewaretoken": token})
-
-                token = field(browser.get("/"), "csrfmiddlewaretoken")
-                asked = post("/code", number=NUMBER)
-                code = assert_otp_sent(sandbox, NUMBER).otp
-                assert "logged in" in post("/verify", login=field(asked, "login"), code=code).text
+            browser = TestClient(make_application(), base_url="https://127.0.0.1")  # 'with' runs the lifespan
+            browser.get("/")
+            browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
+            browser.headers["Referer"] = "https://127.0.0.1/"
+            login = browser.post("/login/start", json={"number": NUMBER}).json()["id"]
+            code = code_for(sandbox, NUMBER)
+            answer = browser.post("/login/check", json={"id": login, "code": code})
+            assert answer.json() == {"status": "logged in"}
+            assert browser.get("/me").json() == {"number": "9995550100"}
     """,
     "notebook": """
         from notebook import send_code, send_codes
@@ -90,7 +85,7 @@ TESTS = {
 FILE = """
 import asyncio
 import pytest
-from nxotp_async.testing import assert_otp_sent
+from nxotp_async.testing import assert_otp_sent, code_for
 
 NUMBER = "+999 555 0100"
 
@@ -103,7 +98,7 @@ def test_it(time, nxotp_sandbox):
 
 
 def test_every_program_is_used() -> None:
-    assert TESTS.keys() == {path.stem for path in EXAMPLES.glob("*.py")} - {"logins"}
+    assert TESTS.keys() == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 @pytest.mark.skipif(find_spec("httpx2") is None, reason="Starlette's TestClient needs httpx2")
@@ -112,6 +107,7 @@ def test_every_example_works_twice_under_the_fixture(tmp_path: Path) -> None:
         (tmp_path / f"test_{name}.py").write_text(dedent(test) + FILE, encoding="utf-8")
     # The imports come before the fixture, with variables that no example may have read by then.
     variables = {"NXOTP_BASE_URL": "not a url", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    variables |= dict.fromkeys(["SESSION_KEY", "DJANGO_SECRET_KEY"], KEY)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "_nxotp_async_pytestplugin"],
         cwd=tmp_path,

@@ -290,7 +290,7 @@ def lost(*, went_out: bool) -> Expected:
 
 # 9099 needs Meta's code inside, and is tested with those.
 VENDOR_CODES = {code: error for code, error in VENDOR_FAILURES.items() if code != 9099}
-META_CODES = (4, 100, 80007, 130429, 131016, 131026, 131056, 131057, 133004)
+META_CODES = (4, 100, 80007, 130429, 131016, 131021, 131026, 131030, 131056, 131057, 133004)
 OUTCOMES: dict[str, Expected] = {
     **{f"9990{abs(code):08}": refused(error) for code, error in VENDOR_CODES.items()},
     **{f"9991{code:08}": refused(MetaError) for code in META_CODES},

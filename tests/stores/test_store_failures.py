@@ -229,7 +229,8 @@ async def test_what_has_expired_is_swept_a_part_at_a_time(schema_url: str) -> No
         "INSERT INTO nxotp_entries SELECT 'old-' || n, '', now() - interval '1 s' FROM generate_series(1, 1500) n",
         "INSERT INTO nxotp_rates VALUES ('old', 1)",
     )
-    await store.aclose()  # so that the next update is the first one of its connections, which sweeps
+    await store.aclose()
+    store = PostgresStore(schema_url)  # whose first update sweeps
 
     async def left() -> int:
         async with await psycopg.AsyncConnection.connect(schema_url) as connection:

@@ -25,6 +25,7 @@ from nxotp_async.testing import (
     UnpooledTransport,
     assert_nothing_sent,
     assert_otp_sent,
+    code_for,
     serve_in_thread,
     signed_callback,
 )
@@ -72,6 +73,7 @@ def a_request(request: ReceivedRequest) -> None:
     assert_type(request.body, bytes)
     assert_type(request.fields, Mapping[str, Any])
     assert_type(request.why, str)
+    assert_type(request.is_sms, bool)
 
 
 def faults() -> None:
@@ -103,6 +105,7 @@ async def in_tests() -> None:
     with serve_in_thread(Sandbox()) as sandbox:
         assert_type(sandbox, Sandbox)
         assert_type(assert_otp_sent(sandbox, "+999 555 0100", code="004213", within=1), ReceivedRequest)
+        assert_type(code_for(sandbox, "+999 555 0100", within=1), str)
     transport = MemoryTransport(sandbox)
     assert_type(transport.client(), OtpClient)
     assert_type(assert_nothing_sent(sandbox), None)

@@ -36,6 +36,7 @@ from nxotp_async import (
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
+    RefusalReason,
     ResponseCode,
     ResultCollector,
     RetryPolicy,
@@ -48,9 +49,11 @@ from nxotp_async import (
     TransientApiError,
     Transport,
     TransportError,
+    VerificationRefusedError,
     sign,
     verify,
 )
+from nxotp_async.settings import Settings
 
 # ---------------------------------------------------------------------------------------------- the client
 
@@ -66,6 +69,7 @@ async def a_client(session: aiohttp.ClientSession, transport: Transport, clock: 
         assert_type(client, OtpClient)
         assert_type((client.max_concurrency, client.in_flight, client.retry_tokens), tuple[int, int, int])
         assert_type(client.url, str)
+        assert_type(client.settings, Settings)
         assert_type(client.state.in_flight, dict[str, object])
         assert_type(client.with_options(deadline=5, retry=RetryPolicy()), OtpClient)
     assert_type(await client.aclose(), None)
@@ -209,6 +213,7 @@ def errors(error: NxOtpError, field: InvalidMessageError, api: ApiError, meta: M
     assert_type(meta.fbtrace_id, str)
     assert_type(meta.details, str)
     assert_type(file.line, int | None)
+    assert_type(VerificationRefusedError("too soon").reason, RefusalReason)
     assert_type(NotSentError("no route").temporary, bool)
 
 
@@ -219,6 +224,7 @@ _ERRORS: tuple[type[NxOtpError], ...] = (
     InputFileError,
     LedgerError,
     StoreError,
+    VerificationRefusedError,
 )
 _VALUE_ERROR: type[ValueError] = InvalidMessageError
 _TRANSPORT: tuple[type[TransportError], ...] = (NotSentError, OutcomeUnknownError)

@@ -17,7 +17,7 @@ def look_at(benchmark: Benchmark) -> Snapshot:
     in_seconds = math.isfinite(plan.window)
     total = plan.window if in_seconds else plan.count or math.inf
     if recorder is None:
-        return 0, total, "warming up"
+        return Snapshot(0, total, "warming up")
     last = recorder.last_second()
     parts = [f"{last.completed if last else 0:,}/s"]
     if last is not None and last.p50 is not None:
@@ -27,4 +27,4 @@ def look_at(benchmark: Benchmark) -> Snapshot:
         parts.append(f"failed {failed:,}")
     if recorder.dropped:
         parts.append(f"dropped {recorder.dropped:,}")
-    return recorder.seconds if in_seconds else recorder.completed, total, "  ".join(parts)
+    return Snapshot(recorder.seconds if in_seconds else recorder.completed, total, "  ".join(parts))

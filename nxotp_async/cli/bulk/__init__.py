@@ -3,7 +3,7 @@
 import click
 
 from ..exit_codes import exit_codes
-from . import export, resolve, resume, run, status
+from . import export, resolve, resume, run, status, steering
 
 __all__ = ["command"]
 
@@ -13,7 +13,8 @@ __all__ = ["command"]
     epilog=exit_codes(
         success="all accepted",
         failure="some rejected or not sent",
-        configuration="configuration, account or ledger; the run was paused",
+        configuration="configuration, account or ledger: mend it; also a run that was paused for that",
+        away="a run was paused because the vendor was away: try again later",
         unknown="some unknown",
     ),
 )
@@ -23,7 +24,10 @@ def command() -> None:
     \b
     nxotp bulk run otps.csv              send it; the ledger is otps.csv.ledger
     nxotp bulk resume otps.csv.ledger    continue after a crash, a kill or Ctrl-C
-    nxotp bulk status otps.csv.ledger    show the outcomes, and what to do next
+    nxotp bulk status otps.csv.ledger    show the outcomes, and what to do next; also while it is at work
+    nxotp bulk pause otps.csv.ledger     have the run that is at work wait, until nxotp bulk resume
+    nxotp bulk set otps.csv.ledger       change its rate or its concurrency
+    nxotp bulk stop otps.csv.ledger      end it
     nxotp bulk export otps.csv.ledger    write the result of each row of the file
     nxotp bulk resolve otps.csv.ledger   resolve unknown outcomes
 
@@ -34,3 +38,5 @@ def command() -> None:
 
 for module in (run, resume, status, export, resolve):
     command.add_command(module.command)
+for steered in (steering.pause, steering.change, steering.stop):
+    command.add_command(steered)

@@ -11,12 +11,14 @@ from typing import IO
 
 import click
 
-from ...bulk import FileFormat, Ledger, export
+from ...bulk import FileFormat, export
 from ...bulk.exporting import is_export
+from ...bulk.looking import look
 from ...phone_numbers import mask_number
 from ..exit_codes import ExitCode
 from ..output import discard, fail, print_note
 from ..parameters import FILE, FILE_FORMAT, ledger_argument
+from .remote import ask_run, run_export
 
 __all__ = ["command"]
 
@@ -31,6 +33,8 @@ def command(ledger: Path, file_format: FileFormat | None, output: Path | None, f
 
     No row holds a code. Numbers are written in full, but masked on a terminal. An existing output is replaced if it
     is an earlier export in the same format, or empty. If the output cannot be written, the exit code is 2.
+
+    While a run is at work, it writes the rows as they are at the moment: their status may still be queued or sending.
     """
     if file_format is None:
         is_ndjson = output is not None and output.suffix in (".ndjson", ".jsonl")
@@ -39,18 +43,27 @@ def command(ledger: Path, file_format: FileFormat | None, output: Path | None, f
     if output is not None:
         _check_replaceable(output, file_format, force)
     show_number = mask_number if output is None and sys.stdout.isatty() else str
-    with Ledger(ledger, create=False) as opened:
-        try:
-            with _written(output) as file:
-                count = export(opened, file, file_format, show_number=show_number)
-        except OSError as error:
-            if output is None:
-                discard(sys.stdout)
-            if isinstance(error, BrokenPipeError):  # the reader has had enough
-                return
-            fail(f"cannot write {output or 'to standard output'}: {error.strerror}", ExitCode.USAGE)
+    try:
+        if (progress := ask_run(ledger, "/progress")) is not None:
+            _export_of_run(ledger, file_format, output, masked=show_number is mask_number)
+            rows = f"the rows of a run at work, {progress['queued']:,} of them without an outcome yet,"
+        else:
+            with look(ledger) as opened, _written(output) as file:
+                rows = f"{export(opened, file, file_format, show_number=show_number):,} rows"
+    except OSError as error:
+        if output is None:
+            discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):  # the reader has had enough
+            return
+        fail(f"cannot write {output or 'to standard output'}: {error.strerror}", ExitCode.USAGE)
     if output is not None:
-        print_note(f"{count:,} rows written to {output}")
+        print_note(f"{rows} written to {output}")
+
+
+def _export_of_run(ledger: Path, file_format: FileFormat, output: Path | None, *, masked: bool) -> None:
+    with run_export(ledger, f"format={file_format}{'&masked' if masked else ''}") as texts, _written(output) as file:
+        for text in texts:
+            file.write(text)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from ...bulk import Ledger, MessageState, settle
 from ..exit_codes import ExitCode
 from ..output import fail, print_data, print_note
 from ..parameters import ledger_argument
+from .remote import opened
 
 __all__ = ["command"]
 
@@ -39,12 +40,12 @@ def command(
         raise click.UsageError(f"name the messages that are {outcome}: either their ids, or --all")
     if everything and outcome is None:
         raise click.UsageError("--all requires an outcome: delivered, failed or resend")
-    with Ledger(ledger, create=False) as opened:
+    with opened(ledger, create=False) as own:
         if callbacks is not None:
-            _resolve_by_callbacks(opened, callbacks)
+            _resolve_by_callbacks(own, callbacks)
         elif outcome is not None:
-            _resolve_by_hand(opened, outcome, opened.unknown_ids() if everything else list(dict.fromkeys(ids)))
-        elif unknown := opened.unknown_ids():
+            _resolve_by_hand(own, outcome, own.unknown_ids() if everything else list(dict.fromkeys(ids)))
+        elif unknown := own.unknown_ids():
             print_data("\n".join(unknown))
 
 

@@ -12,6 +12,7 @@ from ..exit_codes import ExitCode
 from ..output import fail, print_data, print_json, print_note
 from ..parameters import FILE, FILE_FORMAT, default_region_option
 from ..progress import reading_progress
+from .remote import opened
 from .sending import Sending, sending_options
 
 __all__ = ["command"]
@@ -56,9 +57,9 @@ def command(
             client = sending.client()
             base = Path(ledger if file == "-" else file.removesuffix(".gz"))
             rejected = RejectsFile(rejects or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
-            opened = stack.enter_context(Ledger(ledger))
-            _load(opened, messages, rejected, strict=strict)
-        sending.dispatch(opened, client)
+            own = stack.enter_context(opened(ledger))
+            _load(own, messages, rejected, strict=strict)
+        sending.dispatch(own, client)
 
 
 def _check(opening: AbstractContextManager[MessageFile], *, as_json: bool) -> None:

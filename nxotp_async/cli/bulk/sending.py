@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import cached_property
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import attrs
 import click
@@ -26,7 +26,7 @@ from ..parameters import (
     CONCURRENCY,
     COUNT,
     INTERVAL,
-    FiniteRange,
+    RATE,
     ParsedText,
     Seconds,
     base_url_option,
@@ -36,8 +36,9 @@ from ..parameters import (
 )
 from ..progress import run_progress
 from ..serving import callback_options, receiving
-from .progress import watch_sending
-from .summary import exit_code, print_summary
+from .control import Control, controllable
+from .progress import SendingProgress
+from .summary import exit_code, print_summary, summary_of
 
 __all__ = ["CALLBACKS_INTERVAL", "Sending", "sending_options"]
 
@@ -54,7 +55,7 @@ sending_options = options(
     click.option("--concurrency", type=CONCURRENCY, help="Requests in flight at most. Default: 64."),
     click.option(
         "--rate",
-        type=FiniteRange(0.001, 1_000_000),
+        type=RATE,
         help="Messages a second at most. Meta's default is 80 for a sending number. It halves when the vendor "
         "throttles, and grows back.",
     ),
@@ -96,6 +97,12 @@ sending_options = options(
     callback_options,
     base_url_option,
     time_limit_options,
+    click.option(
+        "--progress",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Of what the progress on standard error is: json writes one object a line, every ten seconds.",
+    ),
     json_option(help="Print the summary as JSON."),
 )
 """The options that say how a ledger's messages are sent, those of `Sending`."""
@@ -121,6 +128,7 @@ class Sending:
     base_url: str | None
     timeout: float | None
     deadline: float | None
+    progress: str
     as_json: bool
 
     @cached_property
@@ -178,18 +186,25 @@ class Sending:
         if report is None:
             fail(f"stopped at once; continue with: nxotp bulk resume {ledger.path}", ExitCode.INTERRUPTED)
         try:
-            print_summary(ledger, report, as_json=self.as_json)
+            print_summary(summary_of(ledger, report), as_json=self.as_json)
         except KeyboardInterrupt:
             fail(f"interrupted; for the outcomes: nxotp bulk status {ledger.path}", ExitCode.INTERRUPTED)
         sys.exit(exit_code(report))
 
     async def _run(self, dispatcher: Dispatcher, client: OtpClient, ledger: Ledger) -> Report | None:
-        stopped = asyncio.Event()
-        async with client, self._receiving(ledger):
-            report = await _run_until_stopped(dispatcher, stopped)
+        running = _Running(dispatcher)
+        progress = SendingProgress(dispatcher)
+
+        def summary() -> dict[str, Any]:
+            return summary_of(ledger, Report(dispatcher.counts, paused=None, stopped=False))
+
+        control = Control(ledger, dispatcher, progress, summary, running.stop)
+        async with client, self._receiving(ledger), controllable(control):
+            async with run_progress(progress.look, as_json=self.progress == "json"):
+                report = await running.report()
             if report is None or report.stopped or self.listen is None:
                 return report
-            await self._wait_for_callbacks(ledger, stopped)
+            await self._wait_for_callbacks(ledger, running.stopped)
         # Callbacks have resolved messages since the run ended, whose codes are no longer needed.
         await asyncio.to_thread(ledger.forget_codes)
         return attrs.evolve(report, counts=ledger.counts())
@@ -214,24 +229,35 @@ class Sending:
                             await stopped.wait()
 
 
-async def _run_until_stopped(dispatcher: Dispatcher, stopped: asyncio.Event) -> Report | None:
-    """Run; drain at the first signal to stop; at the second leave, and return nothing."""
-    running = asyncio.create_task(dispatcher.run())
+class _Running:
+    """A run that drains at the first request to stop, and is left at the second.
 
-    def stop() -> None:
-        if stopped.is_set() or running.done():
-            running.cancel()
-        else:
-            dispatcher.stop()
-            print_note(
-                f"stopping: waiting for {dispatcher.in_flight} in flight, 30 s at most; "
-                "press Ctrl-C again to stop at once"
-            )
-        stopped.set()
+    Attributes:
+        stopped: Set at the first.
+    """
 
-    on_stop_signal(stop)
-    async with run_progress(watch_sending(dispatcher)):
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.stopped = asyncio.Event()
+        self._dispatcher = dispatcher
+        self._run: asyncio.Task[Report] | None = None
+
+    async def report(self) -> Report | None:
+        """Run, and return how that ended; nothing where it was left."""
+        self._run = asyncio.create_task(self._dispatcher.run())
+        on_stop_signal(self.stop)
         try:
-            return await running
+            return await self._run
         except asyncio.CancelledError:
             return None
+
+    def stop(self) -> None:
+        """Stop at once, if it is stopping already or over."""
+        if self._run is not None and (self.stopped.is_set() or self._run.done()):
+            self._run.cancel()
+        else:
+            self._dispatcher.stop()
+            print_note(
+                f"stopping: waiting for {self._dispatcher.in_flight} in flight, 30 s at most; "
+                "press Ctrl-C again to stop at once"
+            )
+        self.stopped.set()

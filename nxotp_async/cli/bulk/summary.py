@@ -1,17 +1,17 @@
 """What became of a bulk run, for people and for machines, and what to do next."""
 
 import os
-from collections import Counter
 from typing import Any
 
 import attrs
 from rich.table import Table
 
-from ...bulk import Ledger, MessageState, Reason, Report
+from ...bulk import Ledger, MessageState, Report
 from ..exit_codes import ExitCode
 from ..output import error_fields, print_data, print_json, print_note, print_tables
+from .progress import progress_text
 
-__all__ = ["exit_code", "print_summary"]
+__all__ = ["exit_code", "print_summary", "summary_of"]
 
 
 def exit_code(report: Report) -> ExitCode:
@@ -20,32 +20,14 @@ def exit_code(report: Report) -> ExitCode:
     if report.stopped:
         return ExitCode.INTERRUPTED
     if report.paused is not None:
-        return ExitCode.CONFIGURATION
+        return ExitCode.of_pause(report.paused)
     if counts[MessageState.UNKNOWN]:
         return ExitCode.UNKNOWN
     return ExitCode.SUCCESS if counts[MessageState.ACCEPTED] == counts.total() else ExitCode.FAILURE
 
 
-def print_summary(ledger: Ledger, report: Report, *, as_json: bool) -> None:
-    """Print how many messages are in which state and why, and what to do next; or, as JSON, the former alone."""
-    if as_json:
-        print_json(_fields(ledger, report))
-        return
-    reasons = ledger.reasons()
-    print_tables(_states(report.counts), *([_reasons(reasons)] if reasons else []))
-    if any((funnel := _funnel(ledger)).values()):
-        print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in funnel.items()))
-    if report.paused is not None:
-        print_note(f"paused: {report.paused}")
-        print_note(f"fix it, then continue with: nxotp bulk resume {ledger.path}")
-    elif report.counts[MessageState.QUEUED]:
-        print_note(f"continue with: nxotp bulk resume {ledger.path}")
-    if report.counts[MessageState.UNKNOWN]:
-        print_note(f"unknown messages may have arrived; resolve them: nxotp bulk resolve {ledger.path} --help")
-    print_note(f"write one row of results for each row of the input: nxotp bulk export {ledger.path}")
-
-
-def _fields(ledger: Ledger, report: Report) -> dict[str, Any]:
+def summary_of(ledger: Ledger, report: Report) -> dict[str, Any]:
+    """Return how many messages are in which state and why, as programs read it."""
     return {
         "ledger": os.fsencode(str(ledger.path)).decode(errors="replace"),
         "total": report.counts.total(),
@@ -54,7 +36,30 @@ def _fields(ledger: Ledger, report: Report) -> dict[str, Any]:
         "stopped": report.stopped,
         "receipts": _funnel(ledger),
         "reasons": [attrs.asdict(reason) for reason in ledger.reasons()],
+        "run": None,
     }
+
+
+def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Print what `summary_of` returns, as JSON, or as tables, with what to do next."""
+    if as_json:
+        print_json(summary)
+        return
+    ledger = summary["ledger"]
+    print_tables(_states(summary), *([_reasons(summary["reasons"])] if summary["reasons"] else []))
+    if any(summary["receipts"].values()):
+        print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in summary["receipts"].items()))
+    if summary["run"] is not None:
+        print_data(f"at work, process {summary['run']['process']}: {progress_text(summary['run'])}")
+        return
+    if (paused := summary["paused"]) is not None:
+        print_note(f"paused: {paused['message']}" + (f" ({paused['hint']})" if paused["hint"] else ""))
+        print_note(f"fix it, then continue with: nxotp bulk resume {ledger}")
+    elif summary["queued"]:
+        print_note(f"continue with: nxotp bulk resume {ledger}")
+    if summary["unknown"]:
+        print_note(f"unknown messages may have arrived; resolve them: nxotp bulk resolve {ledger} --help")
+    print_note(f"write one row of results for each row of the input: nxotp bulk export {ledger}")
 
 
 def _funnel(ledger: Ledger) -> dict[str, int]:
@@ -68,21 +73,21 @@ def _funnel(ledger: Ledger) -> dict[str, int]:
     }
 
 
-def _states(counts: Counter[MessageState]) -> Table:
+def _states(summary: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     for state in MessageState:
-        if counts[state] or state is not MessageState.SENDING:
-            table.add_row(state.replace("_", " "), f"{counts[state]:,}")
-    table.add_row("total", f"{counts.total():,}", style="bold")
+        if state is not MessageState.SENDING:
+            table.add_row(state.replace("_", " "), f"{summary[state]:,}")
+    table.add_row("total", f"{summary['total']:,}", style="bold")
     return table
 
 
-def _reasons(reasons: list[Reason]) -> Table:
+def _reasons(reasons: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("state", "error", "count", "example"):
         table.add_column(heading, justify="right" if heading == "count" else "left")
     for reason in reasons:
-        code = reason.code if reason.meta_code is None else f"{reason.code}/{reason.meta_code}"
-        error = reason.error if reason.code is None else f"{reason.error} {code}"
-        table.add_row(reason.state.replace("_", " "), error, f"{reason.count:,}", reason.reason or "")
+        code = reason["code"] if reason["meta_code"] is None else f"{reason['code']}/{reason['meta_code']}"
+        error = reason["error"] if reason["code"] is None else f"{reason['error']} {code}"
+        table.add_row(reason["state"].replace("_", " "), error, f"{reason['count']:,}", reason["reason"] or "")
     return table

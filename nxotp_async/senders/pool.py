@@ -1,0 +1,317 @@
+"""`SenderPool`: a client that sends by several numbers."""
+
+import logging
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from ..checks import instance_of, validate
+from ..client import OtpClient
+from ..client_state import ClientState
+from ..codes import MetaCode
+from ..delivery import Delivery
+from ..errors import ConfigurationError, NotSentError, NxOtpError
+from ..messages import OtpMessage
+from ..results import SendResult, SendStatus
+from ..settings import Settings
+from ..signing import Credentials
+from .daily import DailyCount
+from .health import Failing, Failure, Health, StepBack
+from .sender import Sender, in_order
+
+__all__ = ["SenderPool", "SenderState"]
+
+_log = logging.getLogger("nxotp_async")
+
+_THROTTLING: Final = frozenset(code for code in MetaCode if code.throttling)
+
+
+@attrs.frozen
+class SenderState:
+    """How a sender of a pool is at present.
+
+    Attributes:
+        sender: The sender.
+        reason: Why it has stepped back, or ``None`` if it sends.
+        returns_in: In how many seconds a message is sent by it again.
+        sent: Messages of its account in the last 24 hours, by this process.
+    """
+
+    sender: Sender
+    reason: StepBack | None
+    returns_in: float
+    sent: int
+
+
+class SenderPool(OtpClient):
+    """A client that sends by several numbers, of one account or of several. It is used as any other client is.
+
+    Each recipient belongs to a sender, by a stable hash of its number, and stays with it. A sender that the vendor
+    throttles, that is not bound to its application, or whose account is refused or exhausted steps back, and returns by
+    itself; meanwhile the next one in the recipient's order sends. A message that was rejected for its sender's sake is
+    sent by the next one at once; one that may have been accepted never is. `SendResult.message` names the number that
+    the result is about, and `SendResult.history` the others that were tried.
+
+    A message with a ``business_phone`` goes by that number alone, at its rate; where that is none of the senders, it is
+    one of the client's account with a rate of 80.
+
+    Args:
+        client: Its settings, connections and hooks are those of the pool; closing either closes both. Its
+            ``business_phone`` is not used, and its ``max_concurrency`` is divided among the senders by their rates.
+        senders: The numbers.
+
+    Raises:
+        ConfigurationError: There are no senders, two are the same number, or two accounts with the same keys differ;
+            or the client is a pool itself, or has a ``rate_limit``.
+    """
+
+    def __init__(self, client: OtpClient, senders: Iterable[Sender]) -> None:
+        settings = validate("client", instance_of(OtpClient), client, ConfigurationError).settings
+        if isinstance(client, SenderPool):
+            raise ConfigurationError("client is a SenderPool already")
+        if settings.rate_limit is not None:
+            raise ConfigurationError("a SenderPool has the rates of its senders: leave rate_limit of the client out")
+        self._state = client.state
+        self._team = _Team(list(senders), settings, client.state)
+        self._settings = attrs.evolve(settings, business_phone=None, rate_limit=self._team.per_second)
+        self._settings_of: dict[tuple[_Member, bool], Settings] = {}
+
+    def __repr__(self) -> str:
+        return f"<SenderPool of {len(self._team.members)} senders, {self.url}>"
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many messages are under way at the most, per event loop: a second's worth of all rates at least."""
+        return max(self._settings.max_concurrency, int(self._team.per_second))
+
+    @property
+    def senders(self) -> list[SenderState]:
+        """How each sender is at present."""
+        now = self._state.clock.monotonic()
+        return [member.describe(now) for member in self._team.members]
+
+    def _view(self, settings: Settings) -> OtpClient:
+        return _PoolView(settings, self._state, self._team)
+
+    async def _attempt(self, message: OtpMessage) -> SendResult:
+        began = self._state.clock.monotonic()
+        candidates = self._team.candidates(message)
+        results: list[SendResult] = []
+        while (member := await self._choose(candidates, message, began, may_wait=not results)) is not None:
+            candidates.remove(member)
+            result = await self._send_by(member, message, began, results, candidates)
+            results.append(result)
+            if not self._may_follow(member, result):
+                break
+            failure = Failure.found_in(result.error)
+            if failure is not None and failure.of is Failing.ACCOUNT:
+                candidates = [other for other in candidates if other.account is not member.account]
+        return _conclusion(results) if results else self._unavailable(message, candidates, began)
+
+    async def _choose(
+        self, candidates: "list[_Member]", message: OtpMessage, began: float, *, may_wait: bool
+    ) -> "_Member | None":
+        """Let the message through by the first candidate that is ready; wait for one, if it may and has the time."""
+        clock = self._state.clock
+        while candidates:
+            now = clock.monotonic()
+            for member in candidates:
+                if member.ready_at(now) <= now:
+                    member.let_through(now)
+                    return member
+            wait = min(member.ready_at(now) for member in candidates) - now
+            left = began + self._settings.deadline - now
+            if message.expires_at is not None:
+                left = min(left, message.expires_at.timestamp() - clock.time())
+            if not may_wait or wait >= left:
+                return None
+            await clock.sleep(wait)
+        return None
+
+    async def _send_by(
+        self,
+        member: "_Member",
+        message: OtpMessage,
+        began: float,
+        results: list[SendResult],
+        others: "list[_Member]",
+    ) -> SendResult:
+        """Send a message by a sender, and take in what that says of the sender."""
+        now = self._state.clock.monotonic()
+        alone = all(other.ready_at(now) > now for other in others)
+        settings = self._settings_of.get((member, alone))
+        if settings is None:
+            settings = self._settings_of[member, alone] = member.settings_from(self._settings, alone=alone)
+        message = message.with_defaults(
+            cus_message_id="",
+            language_code=settings.language_code,
+            dr_webhook=None,
+            business_phone=settings.business_phone,
+        )
+        attempts = results[-1].attempts if results else 0
+        loop = member.state.of_running_loop()
+        result = await Delivery(message, settings, member.state, loop, began=began, attempts=attempts).run()
+        member.take_in(result, self._state.clock.monotonic())
+        return result
+
+    def _may_follow(self, member: "_Member", result: SendResult) -> bool:
+        """Return whether another sender may be tried: the message did not go out, and that is for its sender's sake."""
+        error = result.error
+        if error is None or result.status is SendStatus.UNKNOWN:
+            return False
+        if Failure.found_in(error) is not None:
+            return True
+        has_stepped_back = member.refusal() is not None  # while the message waited
+        return has_stepped_back and (result.status is SendStatus.NOT_SENT or self._settings.retry.retries(error))
+
+    def _unavailable(self, message: OtpMessage, candidates: "list[_Member]", began: float) -> SendResult:
+        now = self._state.clock.monotonic()
+        why = ", ".join(f"{member.sender.label} {member.describe(now).reason}" for member in candidates)
+        error = NotSentError(
+            f"no sender is ready in time: {why}",
+            temporary=True,
+            retry_after=min(member.ready_at(now) for member in candidates) - now,
+            cus_message_id=message.cus_message_id,
+        )
+        return SendResult(message, SendStatus.NOT_SENT, elapsed=now - began, error=error)
+
+
+class _PoolView(SenderPool):
+    """A pool with settings of its own, and everything else of another one."""
+
+    def __init__(self, settings: Settings, state: ClientState, team: "_Team") -> None:
+        self._settings = settings
+        self._state = state
+        self._team = team
+        self._settings_of = {}
+
+
+def _conclusion(results: list[SendResult]) -> SendResult:
+    """Return the result of a message that several senders were tried for: the latest with the status that prevails."""
+    if len(results) == 1:
+        return results[0]
+    last = results[-1]
+    final = max(reversed(results), key=lambda result: result.status.precedence)
+    if final.error is not None:
+        final.error.attempts = last.attempts
+    history = tuple(result for result in results if result is not final)
+    return attrs.evolve(final, attempts=last.attempts, elapsed=last.elapsed, history=history)
+
+
+class _Account:
+    """What the senders of an account have in common."""
+
+    def __init__(self, daily_limit: int | None) -> None:
+        self.daily_limit = daily_limit
+        self.health = Health()
+        self.sent = DailyCount(daily_limit)
+
+
+class _Member:
+    """A sender of a pool: its health, its account, and its permits and rate for each event loop."""
+
+    def __init__(self, sender: Sender, account: _Account, state: ClientState) -> None:
+        self.sender = sender
+        self.account = account
+        self.state = state
+        self.health = Health()
+        state.refusal = self.refusal
+
+    def refusal(self) -> NotSentError | None:
+        """Return why what waits for its rate is not to be sent: it has stepped back meanwhile."""
+        now = self.state.clock.monotonic()
+        if self.health.is_closed(now) or self.account.health.is_closed(now):
+            return NotSentError(f"{self.sender.label} has stepped back while the message waited for its rate")
+        return None
+
+    def ready_at(self, now: float) -> float:
+        """Return when a message may be sent by it."""
+        return max(self.health.until, self.account.health.until, self.account.sent.has_room_at(now))
+
+    def let_through(self, now: float) -> None:
+        """Take in that a message is sent by it."""
+        self.health = self.health.letting_through(now)
+        self.account.health = self.account.health.letting_through(now)
+        self.account.sent.add(now)
+
+    def take_in(self, result: SendResult, now: float) -> None:
+        """Take in what became of a message that was let through."""
+        if result.error is None:
+            self.health = self.health.accepted(now)
+            self.account.health = self.account.health.accepted(now)
+        elif result.status is not SendStatus.UNKNOWN:
+            self.account.sent.add(now, -1)
+            self._take_in_failure(result.error, now)
+
+    def _take_in_failure(self, error: NxOtpError, now: float) -> None:
+        failure = Failure.found_in(error)
+        if failure is None or failure.reason is None:
+            return
+        of = self if failure.of is Failing.NUMBER else self.account
+        before, of.health = of.health, of.health.failed(failure.reason, now, retry_after=error.retry_after)
+        if of.health is not before:
+            who = self.sender.label if of is self else f"the account of {self.sender.label}"
+            _log.warning("%s steps back for %.0f s, %s: %s", who, of.health.pause, failure.reason, error)
+
+    def describe(self, now: float) -> SenderState:
+        """Return how it is at present."""
+        reason = next((one.reason for one in (self.account.health, self.health) if one.until > now), None)
+        if reason is None and not self.account.sent.has_room(now):
+            reason = StepBack.EXHAUSTED
+        wait = max(0.0, self.ready_at(now) - now)
+        return SenderState(self.sender, reason, wait, self.account.sent.count(now))
+
+    def settings_from(self, settings: Settings, *, alone: bool) -> Settings:
+        """Return the settings for sending by it, those of a pool with its number and keys.
+
+        Unless it is alone, another sender is tried next where it is throttled, and not this one once more.
+        """
+        own, retry = self.sender.account.credentials or settings.credentials, settings.retry
+        if not alone:
+            codes = retry.transient_meta_codes - _THROTTLING
+            retry = attrs.evolve(retry, transient_meta_codes=codes) if codes != retry.transient_meta_codes else retry
+        return attrs.evolve(
+            settings,
+            access_key=own.access_key,
+            access_secret=own.access_secret,
+            appkey=own.appkey or settings.appkey,
+            business_phone=self.sender.business_phone,
+            retry=retry,
+        )
+
+
+class _Team:
+    """The members of a pool, which its views share, and those that only messages with their number go by."""
+
+    def __init__(self, senders: list[Sender], settings: Settings, state: ClientState) -> None:
+        for sender in senders:
+            validate("senders", instance_of(Sender), sender, ConfigurationError)
+        if not senders:
+            raise ConfigurationError("senders is empty: name one number at least")
+        self.per_second = sum(sender.per_second for sender in senders)
+        self._settings = settings
+        self._state = state
+        self._accounts: dict[Credentials, _Account] = {}
+        self._by_number: dict[str | None, _Member] = {}
+        self.members = [self._add(sender) for sender in senders]
+
+    def candidates(self, message: OtpMessage) -> list[_Member]:
+        """Return who may send a message, in the order in which they are to be tried."""
+        number = message.business_phone
+        if number is None:
+            return in_order(self.members, message.to, lambda member: member.sender)
+        return [self._by_number.get(number) or self._add(Sender(number))]
+
+    def _add(self, sender: Sender) -> _Member:
+        if sender.business_phone in self._by_number:
+            raise ConfigurationError(f"two senders are {sender.label}")
+        keys, limit = sender.account.credentials or self._settings.credentials, sender.account.daily_limit
+        account = self._accounts.setdefault(keys, _Account(limit))
+        if account.daily_limit != limit:
+            raise ConfigurationError("two accounts with the same keys have different limits: give both the same")
+        share = math.ceil(self._settings.max_concurrency * sender.per_second / self.per_second)
+        state = self._state.with_limits(min(share, self._settings.max_concurrency), sender.rate)
+        self._by_number[sender.business_phone] = member = _Member(sender, account, state)
+        return member
