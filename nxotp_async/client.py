@@ -26,13 +26,13 @@ from .streaming import as_completed
 from .transports import SessionPool, Transport
 
 if TYPE_CHECKING:
+    from .account import Account
     from .pacing import SharedRate
     from .tracking import DeliveryTracker
 
 __all__ = ["OtpClient"]
 
 _log = logging.getLogger("nxotp_async")
-
 _TRACKER_TIMEOUT: Final = 5.0  # seconds; a user may be waiting
 
 Messages = Iterable[OtpMessage] | AsyncIterable[OtpMessage]
@@ -150,6 +150,13 @@ class OtpClient:
     def state(self) -> ClientState:
         """What this client and its views have in common, to look at: what is in flight, the retry quota, the hooks."""
         return self._state
+
+    @property
+    def account(self) -> "Account":
+        """The account at the vendor: its balance, sending numbers and templates."""
+        from .account import Account  # noqa: PLC0415 - not needed for sending
+
+        return Account(self._settings, self._state)
 
     @property
     def in_flight(self) -> int:
@@ -319,8 +326,7 @@ class OtpClient:
     ) -> AsyncGenerator[SendResult, None]:
         if not isinstance(messages, Iterable | AsyncIterable):
             raise TypeError(f"messages must be an iterable of OtpMessage, not {type(messages).__name__}")
-        loop, settings = self._state.of_running_loop(), self._settings
-        concurrency = self.max_concurrency
+        loop, settings, concurrency = self._state.of_running_loop(), self._settings, self.max_concurrency
         if settings.rate_limit is not None:
             # More than the rate keeps busy would only queue for it, and let the deadline run out there.
             rate, patience = settings.rate_limit, min(settings.timeout, settings.deadline / 3)

@@ -9,7 +9,7 @@ from .clocks import Clock
 
 __all__ = ["RateLimiter"]
 
-_SLACK: Final = 1.006  # so much longer is a second here: messages do not all take the same time to the server
+_SLACK: Final = 1.01  # so much longer is a second here: messages do not all take the same time to the server
 _CATCH_UP: Final = 0.1  # seconds of permits that came late, for example because a timer did, and are given afterwards
 _LONGEST_LOG: Final = 1000  # permits
 _RESOLUTION: Final = 1e-6  # seconds

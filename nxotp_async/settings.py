@@ -21,7 +21,7 @@ from .urls import is_http_url, mask_proxy, mask_url, parse_host, parse_url, plai
 if TYPE_CHECKING:
     from .pacing import SharedRate
 
-__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "STORES", "Setting", "Settings"]
+__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SENDERS", "SETTINGS", "STORES", "Setting", "Settings"]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 
@@ -213,5 +213,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 """Every setting by its name."""
 CALLBACK_TOKEN: Final = Setting(text, show=_length, name="callback_token")
 """No setting of the client: the command line's receiver of callbacks has it, and reads it from its variable."""
+SENDERS: Final = Setting(text, name="senders")
+"""No setting of the client: the command line's bulk runs read the file that it names."""
 STORES: Final = tuple(Setting(text, show=_length, name=name) for name in ("store", "store_listen"))
 """No settings of the client: `nxotp_async.stores.store_from_url` reads them. Their URLs may hold passwords."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 from multidict import CIMultiDict
+from yarl import URL
 
 from .client import OtpClient
 from .clocks import Clock
@@ -23,6 +24,7 @@ from .errors import NotSentError, OutcomeUnknownError
 from .messages import check_field
 from .phone_numbers import mask_number, parse_number
 from .sandbox import SANDBOX_CREDENTIALS, FaultKind, ReceivedRequest, Sandbox
+from .sandbox.account_queries import QUERIES
 from .signing import Credentials, sign
 from .transports import Answer, SessionPool
 
@@ -181,11 +183,14 @@ class MemoryTransport:
         defaults = {"transport": self, "base_url": "https://sandbox.invalid", "clock": NO_PAUSES}
         return self._sandbox.client(**{**defaults, **options})
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:  # noqa: ARG002
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """Answer as the vendor would; see `Transport`."""
         await asyncio.sleep(0)  # a real POST lets other tasks run, too
         if not self.reachable:
             raise NotSentError("no connection: reachable is False", temporary=True)
+
+        if (path := URL(url).path) in QUERIES:
+            return Answer(200, {}, self._sandbox.answer_query(path, CIMultiDict(headers), body))
 
         async def read() -> bytes:
             return body

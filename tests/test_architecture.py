@@ -26,7 +26,7 @@ RANKS = [
     {"settings"},
     {"clock_skew"},
     {"client_state"},
-    {"delivery"},
+    {"delivery", "account"},
     {"client"},
     {"senders"},
     {"sms"},

@@ -39,6 +39,7 @@ PAGES = [page for folder in (ROOT, DOCS, DOCS / "reference", ROOT / "examples") 
 # The modules whose names users import.
 PUBLIC: Final = (
     "",
+    ".account",
     ".bench",
     ".bulk",
     ".callbacks",
@@ -47,6 +48,7 @@ PUBLIC: Final = (
     ".pacing",
     ".receivers",
     ".sandbox",
+    ".senders",
     ".sms",
     ".stores",
     ".testing",

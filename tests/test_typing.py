@@ -13,6 +13,7 @@ FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
 NODES = [node for file in FILES for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
 ATTRIBUTES = {node.attr for node in NODES if isinstance(node, ast.Attribute)}
 PUBLIC = (
+    "account",
     "bench",
     "bulk",
     "callbacks",
@@ -21,6 +22,7 @@ PUBLIC = (
     "pacing",
     "receivers",
     "sandbox",
+    "senders",
     "sms",
     "stores",
     "testing",

@@ -187,6 +187,14 @@ class Ledger:
         """Count the messages in each state."""
         return Counter({MessageState(state): count for state, count in self._database.query(schema.COUNTS)})
 
+    def queued_languages(self, default: str) -> Counter[str]:
+        """Count what is queued by its template language; of messages that name none, that is the default."""
+        rows = self._database.query(schema.QUEUED_LANGUAGES)
+        languages: Counter[str] = Counter()
+        for language, count in rows:
+            languages[language or default] += count
+        return languages
+
     def reasons(self) -> list[Reason]:
         """Count the messages that were not accepted by why, the most frequent reason first."""
         return [Reason(MessageState(state), *rest) for state, *rest in self._database.query(schema.REASONS)]

@@ -252,6 +252,10 @@ WHERE state = 'unknown' AND content IS NOT NULL AND (expires_at IS NULL OR expir
 
 # ---------------------------------------------------------------------------------------------- looking at it
 
+QUEUED_LANGUAGES: Final = """
+SELECT json_extract(options, '$.language_code') AS language, count(*) FROM messages
+WHERE state = 'queued' GROUP BY language
+"""
 COUNTS: Final = "SELECT state, count(*) FROM messages GROUP BY state"
 REASONS: Final = """
 SELECT state, error, code, meta_code, count(*) AS n, max(reason) FROM messages

@@ -6,7 +6,7 @@ import click
 
 from .._version import __version__
 from ..errors import NxOtpError
-from . import bench, bulk, demo, doctor, listen, sandbox, send, sign, store
+from . import bench, bulk, demo, doctor, listen, sandbox, send, show_account, sign, store
 from .exit_codes import ExitCode, exit_codes
 from .output import fail
 
@@ -47,6 +47,7 @@ def nxotp() -> None:
     Send one:                    nxotp send "+999 555 0100"
     Send a whole file:           nxotp bulk run otps.csv
     Find out why it fails:       nxotp doctor
+    Look at the account:         nxotp account
     See status callbacks:        nxotp listen
     Debug a code 1003:           nxotp sign body.json
     Measure speed and latency:   nxotp bench
@@ -57,5 +58,5 @@ def nxotp() -> None:
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for module in (demo, doctor, send, bulk, listen, sandbox, sign, bench, store):
+for module in (demo, doctor, show_account, send, bulk, listen, sandbox, sign, bench, store):
     nxotp.add_command(module.command)

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
@@ -14,13 +15,32 @@ import click
 import orjson
 from yarl import URL
 
-from ..sandbox import MAGIC_RECIPIENTS, CallbackPlan, Fault, FaultKind, Sandbox
+from ..sandbox import (
+    MAGIC_RECIPIENTS,
+    SANDBOX_BUSINESS_PHONE,
+    CallbackPlan,
+    Fault,
+    FaultKind,
+    Sandbox,
+    SandboxAccount,
+)
 from ..sandbox.account import client_settings, environ_of
 from ..urls import host_and_port, listening_url, parse_host
 from .event_loop import on_stop_signal, run
 from .exit_codes import ExitCode
 from .output import print_data, print_note
-from .parameters import COUNT, HTTP_URL, SHARE, ParsedText, Seconds, json_option, listening_options, seed_option
+from .parameters import (
+    COUNT,
+    HTTP_URL,
+    PHONE_NUMBER,
+    SHARE,
+    FiniteRange,
+    ParsedText,
+    Seconds,
+    json_option,
+    listening_options,
+    seed_option,
+)
 from .request_printer import RequestPrinter
 from .serving import SHUTDOWN_TIMEOUT, listening_on
 
@@ -72,6 +92,17 @@ def _fault(text: str) -> Fault:
     "--recipient-interval",
     type=Seconds(0, min_open=True),
     help="Time between two messages to one number, as WhatsApp's 6. Default: no limit.",
+)
+@click.option(
+    "--business-phone",
+    "business_phones",
+    type=PHONE_NUMBER,
+    multiple=True,
+    default=(SANDBOX_BUSINESS_PHONE,),
+    help="A number that is bound to the application; may be repeated.",
+)
+@click.option(
+    "--balance", type=FiniteRange(-1e9, 1e9), default=1000.0, help="Of the account; messages cost nothing of it."
 )
 @click.option("--callbacks", is_flag=True, help="Push status callbacks to a message's dr_webhook, on loopback only.")
 @click.option(
@@ -144,12 +175,13 @@ def command(
     plan = _callback_plan(options, callbacks)
     host, port = options["host"], options["port"]
     if env:
-        _print_environ(host, port, as_json=as_json)
+        _print_environ(host, port, options["business_phones"][0], as_json=as_json)
         return
     if faults:
         if not options["fault_rate"]:
             raise click.UsageError("--fault needs a --fault-rate: 1 lets every request have one")
         options["faults"] = faults
+    options["account"] = SandboxAccount(balance=Decimal(str(options.pop("balance"))))
     printer = None if quiet or as_json else RequestPrinter(plan)
     server = Sandbox(
         **options, callbacks=plan, echo_message_id=not made_up_ids, on_request=None if printer is None else printer.add
@@ -184,12 +216,12 @@ def _exports(environ: Mapping[str, str], indent: str = "") -> str:
     return "\n".join(f"{indent}export {name}={shlex.quote(value)}" for name, value in environ.items())
 
 
-def _print_environ(host: str, port: int, *, as_json: bool) -> None:
+def _print_environ(host: str, port: int, business_phone: str, *, as_json: bool) -> None:
     if as_json:
         raise click.UsageError("--env prints commands for a shell, and --json prints JSON: choose one")
     if not port:
         raise click.UsageError("--env needs the --port of the sandbox: a free one is known only to who has started it")
-    if not print_data(_exports(environ_of(client_settings(listening_url(host, port))))):
+    if not print_data(_exports(environ_of(client_settings(listening_url(host, port), business_phone=business_phone)))):
         sys.exit(ExitCode.USAGE)
 
 

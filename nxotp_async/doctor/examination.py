@@ -11,6 +11,7 @@ from ..errors import sensitive_variables
 from ..messages import OtpMessage
 from ..phone_numbers import mask_number
 from ..settings import Settings
+from .account import examine_account
 from .findings import Check, Finding, Status, milliseconds
 from .machine import examine_environment, examine_settings, resolve_endpoint
 from .network import examine_network
@@ -21,8 +22,9 @@ __all__ = ["examine", "is_local", "send_one"]
 async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[Finding]:
     """Check this process's environment, the ``NXOTP_`` variables, and the connection to the API. Sends no message.
 
-    The only request is a GET of the base URL's root. Every check has at least one finding; those after a check of the
-    network that failed are skipped. Wrong keys do not affect the checks of the network.
+    The base URL's root is asked for, and, if nothing has failed, the account's balance, numbers and templates. Every
+    check has at least one finding; those after a check of the network that failed are skipped. Wrong keys do not affect
+    the checks of the network.
 
     Args:
         timeout: Seconds for each of these: looking up the name, connecting, receiving an answer.
@@ -38,8 +40,11 @@ async def examine(*, timeout: float = 5.0, clock: Clock | None = None) -> list[F
     endpoint = resolve_endpoint()
     if endpoint is not None:
         findings += await examine_network(endpoint, timeout, context, clock or Clock())
+    if not any(finding.status is Status.FAILED for finding in findings):
+        findings += await examine_account(timeout, clock or Clock())
     examined = {Check.SEND, *(finding.check for finding in findings)}
-    why = f"not checked, because of {findings[-1].check}"
+    failed = [finding.check for finding in findings if finding.status is Status.FAILED]
+    why = f"not checked, because of {failed[-1]}" if failed else ""
     return findings + [Finding(check, Status.SKIPPED, why) for check in Check if check not in examined]
 
 

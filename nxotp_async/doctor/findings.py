@@ -29,6 +29,7 @@ class Check(StrEnum):
     CONNECTION = "connection"
     HTTP = "http"
     CLOCK = "clock"
+    ACCOUNT = "account"
     SEND = "send"
 
 

@@ -13,7 +13,7 @@ import attrs
 
 from .._version import __version__
 from ..errors import ConfigurationError
-from ..settings import CALLBACK_TOKEN, SETTINGS, STORES, Setting, Settings
+from ..settings import CALLBACK_TOKEN, SENDERS, SETTINGS, STORES, Setting, Settings
 from ..signing import SANDBOX_CREDENTIALS
 from .findings import Check, Finding, Status, printable
 
@@ -69,7 +69,7 @@ def _ignored_proxies() -> list[Finding]:
 
 
 _BY_VARIABLE: Final = {
-    setting.variable: setting for setting in (*SETTINGS.values(), CALLBACK_TOKEN, *STORES) if setting.variable
+    setting.variable: setting for setting in (*SETTINGS.values(), CALLBACK_TOKEN, SENDERS, *STORES) if setting.variable
 }
 
 
@@ -120,6 +120,7 @@ def resolve_endpoint() -> Settings | None:
         return None
 
 
+_OF_FURTHER_ACCOUNT: Final = re.compile(r"NXOTP_\w+_(ACCESS_KEY|ACCESS_SECRET|APPKEY)")  # of a file of senders
 _PLACEHOLDER: Final = re.compile(r"[\W_]+|x+|<.*>|\$.*|your[\W_].*|change.?me.*", re.IGNORECASE)
 
 
@@ -136,6 +137,8 @@ def _misspelt() -> list[Finding]:
     """Find variables that seem to be meant for this library, and are not used."""
     findings = []
     for name in sorted(name for name in os.environ if name.upper().startswith("NX") and name not in _BY_VARIABLE):
+        if _OF_FURTHER_ACCOUNT.fullmatch(name):
+            continue
         meant = get_close_matches(name.upper(), _BY_VARIABLE, 1, cutoff=0.85)
         if meant or name.upper().startswith("NXOTP_"):
             advice = f"did you mean {meant[0]}?" if meant else "no setting has this name: unset it"

@@ -1,6 +1,7 @@
 """An emulator of the OTP API: no account and no network needed."""
 
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, sandbox_client
+from .account_queries import SandboxAccount
 from .answers import Reply
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind
 from .pusher import CallbackPlan
@@ -17,5 +18,6 @@ __all__ = [
     "ReceivedRequest",
     "Reply",
     "Sandbox",
+    "SandboxAccount",
     "sandbox_client",
 ]

@@ -40,8 +40,8 @@ def check_headers(
         body: The raw bytes that were signed.
         credentials: The keys of the one account there is.
         now_ms: The server's clock, in milliseconds since the epoch.
-        action: The ``action`` header of the service.
-        biz_type: Its ``bizType`` header.
+        action: What the header ``action`` must be.
+        biz_type: What the header ``bizType`` must be.
     """
     missing = [name for name in _REQUIRED_HEADERS if not headers.get(name)]
     if missing:

@@ -21,6 +21,7 @@ from ..signing import Credentials
 from ..sms import SMS_PATH
 from ..urls import is_loopback, listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
+from .account_queries import SandboxAccount, answer_query
 from .answers import Reply, answer
 from .api import Api
 from .checks import check_body, check_headers, parse_body
@@ -69,6 +70,8 @@ class Sandbox:
         recipient_interval: Seconds between two messages to one recipient; earlier ones are refused with 9099 and Meta's
             131056, as by WhatsApp, where it is 6. No limit by default.
         callbacks: The status callbacks to push for messages that were sent; none by default.
+        account: What there is to ask about the account, and what follows from it. By default it has money enough, and
+            templates in all languages.
         on_request: Called with every request, after it was judged and before it is answered.
         keep: How many requests are remembered; the oldest are dropped first. The counters are not affected. Its page
             and its API know the last 10,000 of them.
@@ -81,6 +84,7 @@ class Sandbox:
 
     Attributes:
         credentials: The account's keys.
+        account: What there is to ask about the account.
         business_phones: The numbers bound to its application, which may change.
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
@@ -104,6 +108,7 @@ class Sandbox:
         sender_limit: int | None = None,
         recipient_interval: float | None = None,
         callbacks: CallbackPlan | None = None,
+        account: SandboxAccount | None = None,
         on_request: Callable[[ReceivedRequest], object] | None = None,
         keep: int = 100_000,
         token: str | None = None,
@@ -117,6 +122,7 @@ class Sandbox:
         self.token: str | None = token or (None if is_loopback(host) else token_urlsafe(18))
         self._inbox = Inbox(min(keep, _KEPT_BY_PAGE), validate("code_life", number(above=0), code_life))
         self._address = host, port
+        self.account: SandboxAccount = account or SandboxAccount()
         self.business_phones: list[str] = [*business_phones]
         self._first_phone = next(iter(business_phones), None)
         self._plan = FaultPlan(fault_rate, faults, seed)
@@ -153,7 +159,7 @@ class Sandbox:
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
-        app = make_app(self.receive, self._announce, self._now)
+        app = make_app(self.receive, self._announce, self._now, self.answer_query)
         self._api().add_to(app)
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
@@ -287,6 +293,11 @@ class Sandbox:
         finally:
             self._in_flight -= 1
 
+    def answer_query(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """Return the answer to what is asked about the account. Such requests are not remembered, nor counted."""
+        now_ms = int(self._now() * 1000)
+        return answer_query(path, headers, body, self.account, self.business_phones, self.credentials, now_ms=now_ms)
+
     async def _reply(self, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]], *, is_sms: bool) -> Reply:
         arrived_at, fault = self._now(), self._plan.next()
         if fault is not None and fault.kind is FaultKind.DISCONNECT_BEFORE_READING:
@@ -311,12 +322,15 @@ class Sandbox:
             fault = _NO_FAULT  # it is WhatsApp's
         if code is ResponseCode.SUCCESS and fault.accepts and not is_sms:
             sender = fields.get("business_phone") or self._first_phone or ""
-            fault = self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
+            refusal = self.account.refuse(fields["language_code"])
+            fault = refusal or self._limits.take(sender, fields["to"], self._clock.monotonic()) or fault
         if code is ResponseCode.SUCCESS and fault.kind is FaultKind.CODE:
             code = fault.code
         elif code is ResponseCode.SUCCESS and fault.kind is FaultKind.META:
             code = ResponseCode.WHATSAPP_ERROR
-        message_id = self._new_id(fields) if code is ResponseCode.SUCCESS and fault.accepts else None
+        is_accepted = code is ResponseCode.SUCCESS and fault.accepts
+        message_id = self._new_id(fields) if is_accepted else None
+        self.account.balance -= self.account.price * is_accepted
         request = self._remember(
             ReceivedRequest(arrived_at, headers, body, fields, code, fault.kind, message_id, why or str(fault), is_sms)
         )

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ..protocol import OTP_PATH
 from ..sms import SMS_PATH
+from .account_queries import QUERIES
 from .answers import Reply
 from .faults import FaultKind
 from .requests import ReceivedRequest
@@ -26,6 +27,7 @@ def make_app(
     receive: Callable[..., AbstractAsyncContextManager[Reply]],
     announce: Callable[[ReceivedRequest], Awaitable[None]],
     clock: Callable[[], float],
+    answer_query: Callable[[str, Mapping[str, str], bytes], bytes],
 ) -> web.Application:
     """Return the web application of a sandbox.
 
@@ -33,6 +35,7 @@ def make_app(
         receive: `Sandbox.receive`.
         announce: Pushes the callbacks of a request.
         clock: Seconds since the epoch, for the ``Date`` headers.
+        answer_query: Returns the answer to what is asked about the account, given the path, the headers and the body.
     """
 
     async def post_otp(request: web.Request) -> web.StreamResponse:
@@ -43,12 +46,18 @@ def make_app(
         except (web.RequestPayloadError, ConnectionError):
             return web.Response()  # the client closed the connection in the middle of its request
 
+    async def post_query(request: web.Request) -> web.Response:
+        answer = answer_query(request.path, request.headers, await request.read())
+        return web.Response(body=answer, content_type="application/json")
+
     async def set_date(_: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = formatdate(clock(), usegmt=True)
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_post(OTP_PATH, post_otp)
     app.router.add_post(SMS_PATH, post_otp)
+    for path in QUERIES:
+        app.router.add_post(path, post_query)
     app.on_response_prepare.append(set_date)
     return app
 

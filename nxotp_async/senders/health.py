@@ -3,7 +3,7 @@
 Times are seconds of one clock that never jumps:
 
     ready           -- failed -->              stepped back, for the pause of the failure
-    stepped back    -- its time is over -->    on trial: one message is let through
+    stepped back    -- its time is over -->    on trial: one message is let through, or all if it was throttled only
     on trial        -- accepted -->            ready
     on trial        -- failed -->              stepped back, for twice as long as before
     on trial        -- no outcome in time -->  on trial: another message is let through
@@ -37,7 +37,7 @@ class StepBack(StrEnum):
 
 
 _PAUSES: Final = {  # seconds: the first, and the longest
-    StepBack.THROTTLED: (1.0, 60.0),
+    StepBack.THROTTLED: (0.1, 60.0),
     StepBack.UNBOUND: (60.0, 1800.0),
     StepBack.EXHAUSTED: (60.0, 1800.0),
     StepBack.REFUSED: (60.0, 1800.0),
@@ -71,7 +71,11 @@ class Health:
 
     def letting_through(self, now: float) -> "Health":
         """Return the health after a message was let through."""
-        return self if self.reason is None else attrs.evolve(self, until=now + _TRIAL, on_trial=True)
+        if self.reason is None:
+            return self
+        # Who was only too fast lets all messages through, at its rate.
+        until = self.until if self.reason is StepBack.THROTTLED else now + _TRIAL
+        return attrs.evolve(self, until=until, on_trial=True)
 
     def accepted(self, now: float) -> "Health":
         """Return the health after a message was accepted."""

@@ -25,6 +25,7 @@ __all__ = ["SenderPool", "SenderState"]
 
 _log = logging.getLogger("nxotp_async")
 
+_SOON: Final = 1.0  # seconds
 _THROTTLING: Final = frozenset(code for code in MetaCode if code.throttling)
 
 
@@ -51,8 +52,8 @@ class SenderPool(OtpClient):
     Each recipient belongs to a sender, by a stable hash of its number, and stays with it. A sender that the vendor
     throttles, that is not bound to its application, or whose account is refused or exhausted steps back, and returns by
     itself; meanwhile the next one in the recipient's order sends. A message that was rejected for its sender's sake is
-    sent by the next one at once; one that may have been accepted never is. `SendResult.message` names the number that
-    the result is about, and `SendResult.history` the others that were tried.
+    sent by the next one at once; one that may have been accepted never is. A result's ``message`` names the number that
+    it is about, and its ``history`` the others that were tried.
 
     A message with a ``business_phone`` goes by that number alone, at its rate; where that is none of the senders, it is
     one of the client's account with a rate of 80.
@@ -76,7 +77,7 @@ class SenderPool(OtpClient):
         self._state = client.state
         self._team = _Team(list(senders), settings, client.state)
         self._settings = attrs.evolve(settings, business_phone=None, rate_limit=self._team.per_second)
-        self._settings_of: dict[tuple[_Member, bool], Settings] = {}
+        self._settings_of: dict[_Member, Settings] = {}
 
     def __repr__(self) -> str:
         return f"<SenderPool of {len(self._team.members)} senders, {self.url}>"
@@ -99,72 +100,63 @@ class SenderPool(OtpClient):
         began = self._state.clock.monotonic()
         candidates = self._team.candidates(message)
         results: list[SendResult] = []
-        while (member := await self._choose(candidates, message, began, may_wait=not results)) is not None:
-            candidates.remove(member)
-            result = await self._send_by(member, message, began, results, candidates)
+        while (member := await self._choose(candidates, message, began)) is not None:
+            attempts = results[-1].attempts if results else 0
+            result = await self._send_by(member, message, began, attempts)
+            if isinstance(result.error, _SteppedBackError):
+                continue
             results.append(result)
-            if not self._may_follow(member, result):
-                break
             failure = Failure.found_in(result.error)
-            if failure is not None and failure.of is Failing.ACCOUNT:
-                candidates = [other for other in candidates if other.account is not member.account]
+            if failure is None and not self._was_cut_short(member, result):
+                break
+            candidates = [other for other in candidates if not member.fails_with(other, failure)]
+            # As the policy says, one that is throttled is tried again, after all others.
+            is_throttled = failure is not None and failure.reason is StepBack.THROTTLED
+            if is_throttled and len(results) < self._settings.retry.max_attempts:
+                candidates.append(member)
         return _conclusion(results) if results else self._unavailable(message, candidates, began)
 
-    async def _choose(
-        self, candidates: "list[_Member]", message: OtpMessage, began: float, *, may_wait: bool
-    ) -> "_Member | None":
-        """Let the message through by the first candidate that is ready; wait for one, if it may and has the time."""
+    async def _choose(self, candidates: "list[_Member]", message: OtpMessage, began: float) -> "_Member | None":
+        """Let the message through by the first candidate that is ready, or is soon; wait, if there is the time."""
         clock = self._state.clock
         while candidates:
             now = clock.monotonic()
-            for member in candidates:
-                if member.ready_at(now) <= now:
-                    member.let_through(now)
-                    return member
-            wait = min(member.ready_at(now) for member in candidates) - now
             left = began + self._settings.deadline - now
             if message.expires_at is not None:
                 left = min(left, message.expires_at.timestamp() - clock.time())
-            if not may_wait or wait >= left:
+            soon = (member for member in candidates if member.returns_soon(now, left))
+            member = next(soon, None) or min(candidates, key=lambda candidate: candidate.ready_at(now))
+            wait = member.ready_at(now) - now
+            if wait <= 0:
+                member.let_through(now)
+                return member
+            if wait >= left:
                 return None
             await clock.sleep(wait)
         return None
 
-    async def _send_by(
-        self,
-        member: "_Member",
-        message: OtpMessage,
-        began: float,
-        results: list[SendResult],
-        others: "list[_Member]",
-    ) -> SendResult:
+    async def _send_by(self, member: "_Member", message: OtpMessage, began: float, attempts: int) -> SendResult:
         """Send a message by a sender, and take in what that says of the sender."""
-        now = self._state.clock.monotonic()
-        alone = all(other.ready_at(now) > now for other in others)
-        settings = self._settings_of.get((member, alone))
+        settings = self._settings_of.get(member)
         if settings is None:
-            settings = self._settings_of[member, alone] = member.settings_from(self._settings, alone=alone)
+            settings = self._settings_of[member] = member.settings_from(self._settings)
         message = message.with_defaults(
             cus_message_id="",
             language_code=settings.language_code,
             dr_webhook=None,
             business_phone=settings.business_phone,
         )
-        attempts = results[-1].attempts if results else 0
         loop = member.state.of_running_loop()
         result = await Delivery(message, settings, member.state, loop, began=began, attempts=attempts).run()
         member.take_in(result, self._state.clock.monotonic())
         return result
 
-    def _may_follow(self, member: "_Member", result: SendResult) -> bool:
-        """Return whether another sender may be tried: the message did not go out, and that is for its sender's sake."""
+    def _was_cut_short(self, member: "_Member", result: SendResult) -> bool:
+        """Return whether the message would have been tried again, if its sender had not stepped back meanwhile."""
         error = result.error
         if error is None or result.status is SendStatus.UNKNOWN:
             return False
-        if Failure.found_in(error) is not None:
-            return True
-        has_stepped_back = member.refusal() is not None  # while the message waited
-        return has_stepped_back and (result.status is SendStatus.NOT_SENT or self._settings.retry.retries(error))
+        return member.refusal() is not None and self._settings.retry.retries(error)
 
     def _unavailable(self, message: OtpMessage, candidates: "list[_Member]", began: float) -> SendResult:
         now = self._state.clock.monotonic()
@@ -200,6 +192,10 @@ def _conclusion(results: list[SendResult]) -> SendResult:
     return attrs.evolve(final, attempts=last.attempts, elapsed=last.elapsed, history=history)
 
 
+class _SteppedBackError(NotSentError):
+    """The sender has stepped back while the message waited for its rate. Nobody outside the pool gets it."""
+
+
 class _Account:
     """What the senders of an account have in common."""
 
@@ -223,12 +219,17 @@ class _Member:
         """Return why what waits for its rate is not to be sent: it has stepped back meanwhile."""
         now = self.state.clock.monotonic()
         if self.health.is_closed(now) or self.account.health.is_closed(now):
-            return NotSentError(f"{self.sender.label} has stepped back while the message waited for its rate")
+            return _SteppedBackError(f"{self.sender.label} has stepped back while the message waited for its rate")
         return None
 
     def ready_at(self, now: float) -> float:
         """Return when a message may be sent by it."""
         return max(self.health.until, self.account.health.until, self.account.sent.has_room_at(now))
+
+    def returns_soon(self, now: float, left: float) -> bool:
+        """Return whether a message should rather wait for it than go by another: it was throttled for a moment only."""
+        is_throttled = {self.health.reason, self.account.health.reason} <= {None, StepBack.THROTTLED}
+        return self.ready_at(now) - now <= (min(_SOON, left / 2) if is_throttled else 0.0)
 
     def let_through(self, now: float) -> None:
         """Take in that a message is sent by it."""
@@ -253,7 +254,7 @@ class _Member:
         before, of.health = of.health, of.health.failed(failure.reason, now, retry_after=error.retry_after)
         if of.health is not before:
             who = self.sender.label if of is self else f"the account of {self.sender.label}"
-            _log.warning("%s steps back for %.0f s, %s: %s", who, of.health.pause, failure.reason, error)
+            _log.warning("%s steps back for %g s, %s: %s", who, of.health.pause, failure.reason, error)
 
     def describe(self, now: float) -> SenderState:
         """Return how it is at present."""
@@ -263,15 +264,16 @@ class _Member:
         wait = max(0.0, self.ready_at(now) - now)
         return SenderState(self.sender, reason, wait, self.account.sent.count(now))
 
-    def settings_from(self, settings: Settings, *, alone: bool) -> Settings:
-        """Return the settings for sending by it, those of a pool with its number and keys.
+    def fails_with(self, other: "_Member", failure: Failure | None) -> bool:
+        """Return whether another sender would fail for the same."""
+        of_account = failure is not None and failure.of is Failing.ACCOUNT
+        return other is self or (of_account and other.account is self.account)
 
-        Unless it is alone, another sender is tried next where it is throttled, and not this one once more.
-        """
+    def settings_from(self, settings: Settings) -> Settings:
+        """Return the settings for sending by it: those of a pool, with its number and keys."""
         own, retry = self.sender.account.credentials or settings.credentials, settings.retry
-        if not alone:
-            codes = retry.transient_meta_codes - _THROTTLING
-            retry = attrs.evolve(retry, transient_meta_codes=codes) if codes != retry.transient_meta_codes else retry
+        # Where it is throttled, the pool tries the next sender.
+        retry = attrs.evolve(retry, transient_meta_codes=retry.transient_meta_codes - _THROTTLING)
         return attrs.evolve(
             settings,
             access_key=own.access_key,

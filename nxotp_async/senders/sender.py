@@ -66,14 +66,14 @@ class Sender:
 
     business_phone: str | None = attrs.field(converter=_number, repr=lambda value: repr(value and mask_number(value)))
     rate: float | SharedRate = attrs.field(default=DEFAULT_RATE, kw_only=True, validator=_valid(_rate))
-    weight: float = attrs.field(kw_only=True, validator=_valid(number(above=0)))
+    weight: float = attrs.field(
+        default=attrs.Factory(lambda self: self.per_second, takes_self=True),
+        kw_only=True,
+        validator=_valid(number(above=0)),
+    )
     account: SenderAccount = attrs.field(
         default=SenderAccount(), kw_only=True, validator=_valid(instance_of(SenderAccount))
     )
-
-    @weight.default
-    def _weight(self) -> float:
-        return self.per_second
 
     @property
     def per_second(self) -> float:

@@ -29,7 +29,7 @@ from bulk_commands import (
 from commands import CONTENT, KEYS, DueClock, Env, Start, account_of, assert_clean, finish, posix, read_until
 from support import accepted
 
-from nxotp_async import Clock, OtpClient
+from nxotp_async import Clock, NotSentError, OtpClient
 from nxotp_async.bulk import Dispatcher, load
 from nxotp_async.sandbox import Fault, Sandbox
 from nxotp_async.testing import serve_in_thread
@@ -249,6 +249,8 @@ class OneRefusedAndOneWaiting:
         self._posts = 0
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+        if not url.endswith("/otp"):
+            raise NotSentError("nobody answers questions about the account")
         self._posts += 1
         if self._posts == 1:
             return Answer(200, {}, b'{"code":9005,"message":"insufficient balance","data":null}')

@@ -87,13 +87,19 @@ def test_it_steps_back_and_is_let_through_on_trial_when_the_time_is_over() -> No
     assert on_trial.accepted(160.2) == Health()
 
 
+def test_one_that_was_throttled_lets_all_through_when_its_time_is_over() -> None:
+    on_trial = Health().failed(THROTTLED, 100.0).letting_through(100.1)
+    assert on_trial.lets_through(100.1)
+    assert on_trial.failed(THROTTLED, 100.2).pause == pytest.approx(0.2)
+
+
 def test_each_trial_that_fails_doubles_the_pause_up_to_a_limit() -> None:
     health, now, pauses = Health(), 0.0, []
-    for _ in range(9):
+    for _ in range(11):
         health = health.letting_through(now).failed(THROTTLED, now)
         pauses.append(health.until - now)
         now = health.until
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60])
 
 
 def test_another_reason_begins_with_its_own_pause() -> None:
@@ -103,8 +109,8 @@ def test_another_reason_begins_with_its_own_pause() -> None:
 
 def test_what_was_sent_before_changes_nothing() -> None:
     health = Health().failed(THROTTLED, 0.0)
-    assert health.failed(THROTTLED, 0.5) is health
-    assert health.accepted(0.5) is health
+    assert health.failed(THROTTLED, 0.05) is health
+    assert health.accepted(0.05) is health
 
 
 def test_the_vendors_retry_after_counts_if_it_is_longer() -> None:

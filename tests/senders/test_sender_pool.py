@@ -39,6 +39,7 @@ from nxotp_async import (
 from nxotp_async.pacing import SharedRate
 from nxotp_async.sandbox import answers
 from nxotp_async.senders import Sender, SenderAccount, SenderPool, SenderState, StepBack
+from nxotp_async.senders.health import Health
 from nxotp_async.stores import MemoryStore
 
 UNBOUND, THROTTLED = answers.failure(10003), answers.meta_failure(130429)
@@ -128,7 +129,7 @@ def test_a_message_with_a_number_goes_by_that_number_alone() -> None:
 # ---------------------------------------------------------------------------------------------- rates
 
 
-def test_two_senders_at_80_send_159_a_second_together_and_neither_more_than_80_in_any() -> None:
+def test_two_senders_at_80_send_158_a_second_together_and_neither_more_than_80_in_any() -> None:
     async def main() -> None:
         vendor = Vendor()
         async for result in pool_of(vendor).send_many(messages(range(5000))):
@@ -245,14 +246,14 @@ def test_the_result_tells_each_sender_that_was_tried() -> None:
     in_virtual_time(main())
 
 
-def test_a_throttled_one_steps_back_for_a_second_and_the_other_sends() -> None:
+def test_a_throttled_one_steps_back_for_a_moment_and_the_other_sends() -> None:
     async def main() -> None:
-        vendor = Vendor(lambda post: THROTTLED if post.sender == A and post.at < 0.5 else None)
+        vendor = Vendor(lambda post: THROTTLED if post.sender == A and post.at < 0.1 else None)
         pool = pool_of(vendor)
         first = await pool.send(of_sender(pool, A))
         assert first.message.business_phone == B
         assert pool.senders[0].reason is StepBack.THROTTLED
-        assert 0 < pool.senders[0].returns_in <= 1
+        assert 0 < pool.senders[0].returns_in <= 0.25
         await asyncio.sleep(1)
         assert pool.senders[0] == SenderState(pool.senders[0].sender, None, 0.0, 1)
         assert (await pool.send(of_sender(pool, A))).message.business_phone == A
@@ -260,13 +261,42 @@ def test_a_throttled_one_steps_back_for_a_second_and_the_other_sends() -> None:
     in_virtual_time(main())
 
 
-def test_where_all_are_throttled_the_last_one_is_tried_again_as_the_policy_says() -> None:
+def test_where_all_are_throttled_the_message_waits_and_is_tried_again_as_often_as_the_policy_says() -> None:
     async def main() -> None:
-        vendor = Vendor(lambda post: THROTTLED if len(vendor.posts) < 4 else None)
+        vendor = Vendor(lambda post: THROTTLED if len(vendor.posts) < 3 else None)
         pool = pool_of(vendor)
         result = await pool.send(of_sender(pool, A))
         assert result.status is SendStatus.ACCEPTED
-        assert [post.sender for post in vendor.posts] == [A, B, B, B]
+        assert [post.sender for post in vendor.posts] == [A, B, A]
+
+    in_virtual_time(main())
+
+
+def test_what_waits_while_all_are_throttled_is_sent_when_they_return() -> None:
+    async def main() -> None:
+        vendor = Vendor(lambda post: THROTTLED if 3 <= post.at < 3.1 else None)
+        results = [result async for result in pool_of(vendor).send_many(messages(range(1500)))]
+        assert Counter(result.status for result in results) == {SendStatus.ACCEPTED: 1500}
+        assert max(Counter(post.name for post in vendor.accepted).values()) == 1
+        assert now() < 11
+
+    in_virtual_time(main())
+
+
+def test_a_message_whose_sender_steps_back_between_two_attempts_goes_by_the_next() -> None:
+    async def main() -> None:
+        vendor = Vendor(
+            lambda post: {"m1": answers.failure(-1), "m2": UNBOUND}.get(post.name) if post.sender == A else None
+        )
+        pool = pool_of(vendor)
+        to = of_sender(pool, A).to
+        first = asyncio.create_task(pool.send(OtpMessage(to, "482913", cus_message_id="m1")))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(pool.send(OtpMessage(to, "482913", cus_message_id="m2")))
+        assert {(await task).message.business_phone for task in (first, second)} == {B}
+        (past,) = (await first).history
+        assert past.error is not None
+        assert (past.error.code, past.message.business_phone) == (-1, A)
 
     in_virtual_time(main())
 
@@ -353,24 +383,41 @@ def test_where_none_is_ready_in_time_nothing_is_sent() -> None:
 
 def test_where_one_is_ready_in_time_the_message_waits_for_it() -> None:
     async def main() -> None:
-        vendor = Vendor(lambda post: THROTTLED if post.at < 0.9 else None)
+        vendor = Vendor(lambda post: THROTTLED if post.at < 0.2 else None)
         pool = pool_of(vendor, A, B, retry=NO_RETRY)
         assert (await result_of(pool, message(1))).status is SendStatus.REJECTED
         result = await result_of(pool, message(2))
         assert result.status is SendStatus.ACCEPTED
-        assert result.elapsed == pytest.approx(1.0, abs=0.1)
+        assert result.elapsed == pytest.approx(0.25, abs=0.1)
 
     in_virtual_time(main())
 
 
 def test_a_code_that_expires_before_one_is_ready_does_not_wait() -> None:
     async def main() -> None:
-        vendor = Vendor(lambda post: THROTTLED)
-        pool = pool_of(vendor, A, B, retry=NO_RETRY)
+        pool = pool_of(Vendor(lambda post: UNBOUND), A, B, deadline=120)
         await result_of(pool, message(1))
-        expires_at = datetime.fromtimestamp(1_800_000_000 + now() + 0.5, UTC)
+        expires_at = datetime.fromtimestamp(1_800_000_000 + now() + 30, UTC)
         result = await result_of(pool, message(2, expires_at=expires_at))
         assert (result.status, result.elapsed) == (SendStatus.NOT_SENT, 0)
+
+    in_virtual_time(main())
+
+
+def test_what_waits_for_one_that_is_throttled_for_a_moment_stays_with_it_unless_the_code_would_expire() -> None:
+    async def main() -> None:
+        vendor = Vendor(lambda post: THROTTLED if post.name == "first" and post.sender == A else None)
+        pool = pool_of(vendor)
+        to = of_sender(pool, A).to
+        first = await pool.send(OtpMessage(to, "482913", cus_message_id="first"))
+        assert first.message.business_phone == B
+        soon = datetime.fromtimestamp(1_800_000_000 + now() + 0.05, UTC)
+        pool._team.members[0].health = Health().failed(StepBack.THROTTLED, now())
+        waits, hurries = await asyncio.gather(
+            pool.send(OtpMessage(to, "482913")), pool.send(OtpMessage(to, "482913", expires_at=soon))
+        )
+        assert (waits.message.business_phone, hurries.message.business_phone) == (A, B)
+        assert waits.elapsed == pytest.approx(0.15, abs=0.02)
 
     in_virtual_time(main())
 

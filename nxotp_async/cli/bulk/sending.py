@@ -4,7 +4,9 @@ import asyncio
 import os
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -15,6 +17,7 @@ from ...client import OtpClient
 from ...errors import ConfigurationError
 from ...pacing import SharedRate
 from ...retry import RetryPolicy
+from ...senders import SenderPool, read_senders
 from ...signing import Credentials
 from ...stores import MemoryStore, store_from_url
 from ..account import account_client, ask_credentials
@@ -25,6 +28,7 @@ from ..parameters import (
     ADDRESS,
     CONCURRENCY,
     COUNT,
+    EXISTING_FILE,
     INTERVAL,
     RATE,
     ParsedText,
@@ -37,6 +41,7 @@ from ..parameters import (
 from ..progress import run_progress
 from ..serving import callback_options, receiving
 from .control import Control, controllable
+from .forecast import Forecast, forecast
 from .progress import SendingProgress
 from .summary import exit_code, print_summary, summary_of
 
@@ -49,6 +54,16 @@ def _name(text: str) -> str:
     if not text:
         raise ValueError("the name is empty")
     return text
+
+
+def _price(text: str) -> Decimal:
+    try:
+        price = Decimal(text)
+    except InvalidOperation:
+        raise ValueError("expected a number") from None
+    if not (price.is_finite() and price > 0):
+        raise ValueError("expected more than 0")
+    return price
 
 
 sending_options = options(
@@ -94,6 +109,18 @@ sending_options = options(
         help="How long to wait after the run for missing callbacks.",
     ),
     click.option("--dr-webhook", help="The public URL of --listen, for messages without one of their own."),
+    click.option(
+        "--senders",
+        type=EXISTING_FILE,
+        envvar="NXOTP_SENDERS",
+        help="A TOML file of numbers to send by, each at a rate of its own. Default: NXOTP_SENDERS.",
+    ),
+    click.option(
+        "--price",
+        type=ParsedText("amount", _price),
+        help="What a message costs, to be told beforehand whether the balance lasts.",
+    ),
+    click.option("--yes", is_flag=True, help="Send although the account has no balance left."),
     callback_options,
     base_url_option,
     time_limit_options,
@@ -122,6 +149,9 @@ class Sending:
     listen: tuple[str, int] | None
     listen_for: float
     dr_webhook: str | None
+    senders: Path | None
+    price: Decimal | None
+    yes: bool
     token: str | None = attrs.field(repr=False)
     unsigned: bool
     window: float
@@ -159,7 +189,7 @@ class Sending:
         _ = self._send_rate
         if self.unsigned and self.token is None:
             raise click.UsageError("--unsigned requires a --token, the one at the end of --dr-webhook")
-        return account_client(
+        client = account_client(
             self._credentials,
             base_url=self.base_url,
             dr_webhook=self.dr_webhook,
@@ -167,9 +197,11 @@ class Sending:
             timeout=self.timeout,
             deadline=self.deadline,
         )
+        return client if self.senders is None else SenderPool(client, read_senders(self.senders))
 
     def dispatch(self, ledger: Ledger, client: OtpClient) -> NoReturn:
         """Send what the ledger has queued, print the summary, and exit."""
+        self._look_ahead(ledger, client)
         dispatcher = Dispatcher(
             ledger,
             client,
@@ -190,6 +222,22 @@ class Sending:
         except KeyboardInterrupt:
             fail(f"interrupted; for the outcomes: nxotp bulk status {ledger.path}", ExitCode.INTERRUPTED)
         sys.exit(exit_code(report))
+
+    def _look_ahead(self, ledger: Ledger, client: OtpClient) -> None:
+        """Say what the run will meet, and exit if no message could pass."""
+
+        async def look() -> Forecast:
+            async with client:
+                return await forecast(ledger, client, self.price)
+
+        foreseen = run(look(), interrupted=f"interrupted; continue with: nxotp bulk resume {ledger.path}")
+        for warning in foreseen.warnings:
+            print_note(f"beforehand: {warning}")
+        if foreseen.refusal is not None and not self.yes:
+            print_note(
+                f"recharge it, then continue with: nxotp bulk resume {ledger.path}; or send all the same with --yes"
+            )
+            fail(f"{foreseen.refusal}; nothing was sent", ExitCode.CONFIGURATION)
 
     async def _run(self, dispatcher: Dispatcher, client: OtpClient, ledger: Ledger) -> Report | None:
         running = _Running(dispatcher)
