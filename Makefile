@@ -9,6 +9,7 @@
 # make bench   speed and memory, beside other clients too; some minutes, and nothing fails for being slow
 # make performance   docs/performance.md, all of it measured anew; takes about half an hour
 # make docs    the documentation as a site, in docs/_build; a warning is an error
+# make screenshots   the pictures of the sandbox's page in the documentation; needs Chromium
 # make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
 # make dumps   10,000 verifications over each store, whose files then hold no code, no number and no key; a minute or two
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
@@ -20,7 +21,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs dumps faults kills
+.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
+.PHONY: screenshots dumps faults kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -77,6 +79,9 @@ performance: .venv-bench/installed
 docs: .venv/installed-dev
 	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --jobs auto --quiet docs docs/_build
 	@echo "docs/_build/index.html"
+
+screenshots: .venv/installed-dev
+	$(BIN)/python tests/screenshots.py docs
 
 faults: .venv/installed-dev
 	$(BIN)/python tests/faults.py --loop both

@@ -13,7 +13,7 @@ PACKAGE = Path(nxotp_async.__file__).parent
 
 # A module imports from lower ranks only, or from its own package. The bottom comes first.
 RANKS = [
-    {"_version", "clocks", "errors"},
+    {"_version", "clocks", "errors", "look"},
     {"checks"},
     {"codes", "languages", "numbering_plans", "urls"},
     {"phone_numbers"},

@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     package = {
         f"nxotp_async/{path.relative_to(ROOT / 'nxotp_async').as_posix()}"
         for path in (ROOT / "nxotp_async").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".html", ".css", ".js", ".svg", ".json") or path.name == "py.typed"
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{DIST_INFO}/")}

@@ -6,27 +6,26 @@ from typing import Final
 
 import attrs
 
+from ..look import STYLE
 from .charts import latency_chart, outcome_chart, timeline_chart
-from .figures import caveats, described, figures
+from .figures import Figure, caveats, described, figures
 from .report import BenchmarkReport
 
 __all__ = ["html_page"]
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1c2024; --soft: #60646c; --line: #d9dce0; --card: #f6f7f8;
-  --warn: #fff4d6; --warn-line: #e2a336; }
-@media (prefers-color-scheme: dark) { :root { --ground: #16181b; --ink: #eceef0; --soft: #9ba1a6; --line: #3a3f42;
-  --card: #1f2225; --warn: #33290f; --warn-line: #b98a2e; } }
-body { background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 900px; padding: 24px; }
-h1 { font-size: 24px; margin: 0; } h2 { font-size: 17px; margin: 32px 0 8px; } p { margin: 4px 0; }
-.soft { color: var(--soft); } svg { display: block; height: auto; max-width: 100%; width: 100%; }
-.warnings { background: var(--warn); border-left: 4px solid var(--warn-line); margin: 16px 0; padding: 8px 16px; }
-.tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin: 20px 0; }
-.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px; }
-.tiles span { color: var(--soft); display: block; font-size: 13px; } .tiles b { white-space: nowrap; }
-table { border-collapse: collapse; width: 100%; } td { border-bottom: 1px solid var(--line); padding: 4px 0; }
-td + td { font-variant-numeric: tabular-nums; text-align: right; }
+_STYLE: Final = f"""{STYLE}
+body {{ margin: 0 auto; max-width: 960px; padding: 32px 24px 64px; }}
+h1 {{ font-size: 24px; margin: 0 0 4px; }} h2 {{ font-size: 17px; margin: 40px 0 12px; }}
+svg {{ display: block; height: auto; max-width: 100%; width: 100%; }}
+.warnings {{ background: var(--warn-ground); border-radius: 10px; color: var(--warn); margin: 20px 0; }}
+.warnings p {{ padding: 6px 16px; }}
+.tiles {{ display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin: 24px 0; }}
+.tiles div {{ background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }}
+.tiles span {{ color: var(--soft); display: block; font-size: 13px; }}
+.tiles b {{ font-size: 20px; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }}
+.tiles small {{ color: var(--soft); font-size: 14px; }}
+.wide {{ overflow-x: auto; }} .wide svg {{ min-width: 560px; }}
+td + td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; padding-left: 16px; text-align: right; }}
 """
 _TILES: Final = ("latency p50", "latency p99", "latency p99.9", "latency max", "throughput")
 
@@ -37,11 +36,7 @@ def html_page(report: BenchmarkReport) -> str:
     warnings = "".join(f"<p>{escape(text)}</p>" for text in caveats(report))
     if warnings:
         warnings = f'<div class="warnings">{warnings}</div>'
-    tiles = "".join(
-        f"<div><span>{escape(figure.name)}</span><b>{escape(figure.text)}</b></div>"
-        for figure in shown
-        if figure.name in _TILES
-    )
+    tiles = "".join(_tile(figure) for figure in shown if figure.name in _TILES)
     machine = attrs.asdict(report.machine)
     return f"""<!doctype html>
 <html lang="en">
@@ -74,11 +69,21 @@ def _charts(report: BenchmarkReport) -> str:
     if not report.completed:
         return ""
     return f"""<h2>Latency by percentile</h2>
-{latency_chart(report)}
+{_wide("Latency by percentile", latency_chart(report))}
 <h2>Over time</h2>
-{timeline_chart(report)}
+{_wide("Over time", timeline_chart(report))}
 <h2>Outcomes</h2>
-{outcome_chart(report)}"""
+{_wide("Outcomes", outcome_chart(report))}"""
+
+
+def _tile(figure: Figure) -> str:
+    number = figure.text.removesuffix(figure.unit)
+    return f"<div><span>{escape(figure.name)}</span><b>{escape(number)}</b><small>{escape(figure.unit)}</small></div>"
+
+
+def _wide(name: str, chart: str) -> str:
+    # On a phone it is scrolled, also with the keyboard.
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{name}">{chart}</div>'
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -133,6 +133,17 @@ def _fault(text: str) -> Fault:
 )
 @click.option("--failed-rate", "failed", type=SHARE, default=0.0, help="Share of deliveries that fail.")
 @click.option("--unsigned-callbacks", is_flag=True, help="Push callbacks without a signature.")
+@click.option(
+    "--token",
+    envvar="NXOTP_SANDBOX_TOKEN",
+    help="What the page and its API ask for. Default: nothing on loopback, and a token at random elsewhere.",
+)
+@click.option(
+    "--code-life",
+    type=Seconds(0, min_open=True),
+    default=300.0,
+    help="How long the page shows a code as valid for.",
+)
 @click.option("--quiet", is_flag=True, help="Do not print the requests.")
 @click.option("--env", is_flag=True, help="Print the variables for a client of it, and exit; nothing is started.")
 @json_option(help="Print only the URL, as JSON.")
@@ -148,6 +159,8 @@ def command(
     **options: Any,  # noqa: ANN401 - options of several types, each checked by click
 ) -> None:
     """Run an emulator of the OTP API: no account, no network.
+
+    Its URL, opened in a browser, shows the messages as they come, why requests were refused, and switches for faults.
 
     It prints a line for each request, with the code: its messages reach nobody. In a second it prints 50 at most, and
     counts the rest. In another terminal, set the variables that a client needs:
@@ -241,7 +254,9 @@ def _how_to_use(server: Sandbox, host: str) -> str:
     port = URL(server.url).port
     options = "" if URL(server.url).host == "127.0.0.1" else f" --host {shlex.quote(host)}"
     options += "" if port == _PORT else f" --port {port}"
+    page = server.url + (f"/?token={server.token}" if server.token else "/")
     lines = [
+        f"see the messages arrive: {page}",
         "use it with",
         _exports(server.environ, "  "),
         f'or, in another terminal, with  eval "$(nxotp sandbox --env{options})"',

@@ -11,7 +11,7 @@ import attrs
 from ..checks import number, validate
 from ..codes import MetaCode, ResponseCode
 
-__all__ = ["MAGIC_RECIPIENTS", "Fault", "FaultKind", "FaultPlan"]
+__all__ = ["MAGIC_RECIPIENTS", "Fault", "FaultKind", "FaultPlan", "FaultRule"]
 
 
 class FaultKind(StrEnum):
@@ -174,8 +174,25 @@ code. ``9992``: an HTTP status. ``9993``: 1 disconnect before reading, 2 disconn
 """
 
 
+@attrs.frozen
+class FaultRule:
+    """A fault that is switched on while the sandbox runs.
+
+    Attributes:
+        number: Counts the rules of a sandbox.
+        fault: The fault.
+        probability: The share of requests that have it, from 0.0 to 1.0.
+        to: The recipient's number whose requests have it; with ``None``, those of all numbers.
+    """
+
+    number: int
+    fault: Fault
+    probability: float = 1.0
+    to: str | None = None
+
+
 class FaultPlan:
-    """Chooses the fault of each request: first those of the script, then at random.
+    """Chooses the fault of each request: first those of the script, then those switched on, then at random.
 
     Args:
         rate: The share of requests with a random fault, from 0.0 to 1.0.
@@ -184,6 +201,9 @@ class FaultPlan:
 
     Raises:
         ValueError: The rate is out of range, or there are no faults to draw from.
+
+    Attributes:
+        rules: The faults that are switched on, by their numbers.
     """
 
     def __init__(self, rate: float, faults: Sequence[Fault], seed: int | None) -> None:
@@ -193,15 +213,25 @@ class FaultPlan:
         self._faults = tuple(faults)
         self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self._script: deque[Fault] = deque()
+        self.rules: dict[int, FaultRule] = {}
 
     def script(self, faults: Iterable[Fault]) -> None:
         """Add faults for the next requests, one each."""
         self._script.extend(faults)
 
     def next(self) -> Fault | None:
-        """Return the fault of the next request, if any."""
+        """Return the fault of the next request, if any, as far as it does not depend on the recipient."""
         if self._script:
             return self._script.popleft()
+        if switched_on := self.next_to(None):
+            return switched_on
         if self._rate and self._random.random() < self._rate:
             return self._random.choice(self._faults)
+        return None
+
+    def next_to(self, to: str | None) -> Fault | None:
+        """Return the fault that is switched on for the next request to a number, or with ``None`` for all numbers."""
+        for rule in self.rules.values():
+            if rule.to == to and self._random.random() < rule.probability:
+                return rule.fault
         return None

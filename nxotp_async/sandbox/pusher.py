@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from itertools import count
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -16,7 +18,7 @@ from ..checks import InvalidValueError, integer, number, validate
 from ..signing import Credentials, signed_text
 from ..urls import is_http_url, is_loopback, parse_host
 
-__all__ = ["CallbackPlan", "CallbackPusher"]
+__all__ = ["Callback", "CallbackPlan", "CallbackPusher", "CallbackState"]
 
 _MESSAGES_AT_ONCE: Final = 8
 _MAX_TRIES: Final = 12
@@ -84,12 +86,43 @@ class CallbackPlan:
         return url if host and (is_loopback(host) or host in map(str.lower, self.hosts)) else None
 
 
-@attrs.frozen
-class _Callback:
+class CallbackState(StrEnum):
+    """What has become of a callback."""
+
+    HELD = "held"
+    WAITING = "waiting"
+    TAKEN = "taken"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+
+
+@attrs.define(eq=False)
+class Callback:
+    """A callback of a message, and what has become of it.
+
+    Attributes:
+        number: Counts the callbacks of a sandbox.
+        message_id: The message that it is about.
+        status: The status that it tells.
+        url: Where it goes.
+        body: Its JSON.
+        made_at: Seconds since the epoch.
+        is_forged: Whether its signature is wrong on purpose.
+        state: What has become of it.
+        tries: How often it was pushed.
+        answer: The HTTP status of the last answer; 0 if there was none.
+    """
+
+    number: int
+    message_id: str
+    status: str
     url: str
     body: bytes
+    made_at: float
     is_forged: bool = False
+    state: CallbackState = CallbackState.WAITING
     tries: int = 0
+    answer: int = 0
 
 
 class CallbackPusher:
@@ -101,6 +134,10 @@ class CallbackPusher:
         counts: Where to count them by outcome.
         clock: Seconds since the epoch.
         seed: Makes the draws repeatable.
+        on_change: Called with each new callback, and with each whose state has changed.
+
+    Attributes:
+        hold: Whether new callbacks are held until `push`.
     """
 
     def __init__(
@@ -110,7 +147,11 @@ class CallbackPusher:
         counts: Counter[str],
         clock: Callable[[], float],
         seed: int | None,
+        on_change: Callable[[Callback], object],
     ) -> None:
+        self.hold: bool = False
+        self._numbers = count(1)
+        self._on_change = on_change
         self._plan = plan
         self._credentials = credentials
         self._counts = counts
@@ -148,8 +189,12 @@ class CallbackPusher:
             self._counts["callbacks without an address"] += 1
             return
         callbacks = [
-            _Callback(url, self._body(fields, message_id, status), is_forged) for status, is_forged in self._statuses()
+            self._new(url, fields, message_id, status, is_forged=is_forged) for status, is_forged in self._statuses()
         ]
+        if self.hold:
+            for callback in callbacks:
+                self._turn(callback, CallbackState.HELD)
+            return
         self._unsettled += len(callbacks)
         if self._random.random() < self._plan.early:
             # The sender may disconnect meanwhile, which is no reason for the vendor to stop.
@@ -159,20 +204,86 @@ class CallbackPusher:
         else:
             self._keep(asyncio.create_task(self._push_in_turn(callbacks)))
 
-    async def _push_early(self, callbacks: list[_Callback]) -> None:
+    async def _push_early(self, callbacks: list[Callback]) -> None:
         for callback in callbacks[:1]:
             await self._push(callback)
         self._keep(asyncio.create_task(self._push_in_turn(callbacks[1:])))
 
-    async def _push_in_turn(self, callbacks: list[_Callback]) -> None:
+    async def _push_in_turn(self, callbacks: list[Callback]) -> None:
         if self._plan.delay:
             for callback in callbacks:
                 await asyncio.sleep(self._plan.delay)
                 await self._push(callback)
         else:
             async with self._permits:
-                for callback in callbacks:
-                    await self._push(callback)
+                await self._push_each(callbacks)
+
+    async def _push_each(self, callbacks: list[Callback]) -> None:
+        for callback in callbacks:
+            await self._push(callback)
+
+    def push(self, callbacks: Iterable[Callback]) -> list[Callback]:
+        """Push callbacks, each after the answer to the one before, and return them.
+
+        One that is held is pushed for the first time. Of any other, a copy is pushed.
+        """
+        pushed = []
+        for callback in callbacks:
+            if callback.state is CallbackState.HELD:
+                self._turn(callback, CallbackState.WAITING)
+                pushed.append(callback)
+            else:
+                pushed.append(self._copy(callback))
+        self._unsettled += len(pushed)
+        self._keep(asyncio.create_task(self._push_each(pushed)))
+        return pushed
+
+    def push_new(self, fields: Mapping[str, Any], message_id: str, status: str, *, is_forged: bool) -> Callback | None:
+        """Push one more callback of a message, and return it; ``None`` if there is no address that it may go to."""
+        url = self._plan.url_for(fields.get("dr_webhook"))
+        if url is None:
+            return None
+        callback = self._new(url, fields, message_id, status, is_forged=is_forged)
+        self._unsettled += 1
+        self._keep(asyncio.create_task(self._push(callback)))
+        return callback
+
+    def drop(self, callback: Callback) -> bool:
+        """Do not push a callback any more, and return whether it was still to be pushed."""
+        if callback.state not in (CallbackState.HELD, CallbackState.WAITING):
+            return False
+        if callback.state is CallbackState.WAITING:
+            self._settle()
+        self._turn(callback, CallbackState.DROPPED)
+        return True
+
+    def _new(self, url: str, fields: Mapping[str, Any], message_id: str, status: str, *, is_forged: bool) -> Callback:
+        body = self._body(fields, message_id, status)
+        callback = Callback(next(self._numbers), message_id, status, url, body, self._clock(), is_forged)
+        self._on_change(callback)
+        return callback
+
+    def _copy(self, callback: Callback) -> Callback:
+        copy = Callback(
+            number=next(self._numbers),
+            message_id=callback.message_id,
+            status=callback.status,
+            url=callback.url,
+            body=callback.body,
+            made_at=self._clock(),
+            is_forged=callback.is_forged,
+        )
+        self._on_change(copy)
+        return copy
+
+    def _turn(self, callback: Callback, state: CallbackState) -> None:
+        callback.state = state
+        self._on_change(callback)
+
+    def _settle(self) -> None:
+        self._unsettled -= 1
+        if not self._unsettled:
+            self._settled.set()
 
     def _statuses(self) -> list[tuple[str, bool]]:
         """Draw the statuses of a message, and whether each is forged."""
@@ -217,30 +328,35 @@ class CallbackPusher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _push_later(self, callback: _Callback, seconds: float) -> None:
+    async def _push_later(self, callback: Callback, seconds: float) -> None:
         await asyncio.sleep(seconds)
         await self._push(callback)
 
-    async def _push(self, callback: _Callback) -> None:
+    async def _push(self, callback: Callback) -> None:
+        if callback.state is not CallbackState.WAITING:
+            return  # dropped meanwhile
         self._counts["callbacks pushed"] += 1
+        callback.tries += 1
         try:
             async with self._session.post(
                 callback.url, data=callback.body, headers=self._headers(callback), allow_redirects=False
             ) as answer:
-                status = answer.status
+                callback.answer = answer.status
         except (aiohttp.ClientError, TimeoutError):
-            status = 0
-        if status != 200 and not callback.is_forged and callback.tries + 1 < _MAX_TRIES:
-            again = attrs.evolve(callback, tries=callback.tries + 1)
-            self._keep(asyncio.create_task(self._push_later(again, min(5.0, 0.05 * 2.0**callback.tries))))
+            callback.answer = 0
+        if callback.state is not CallbackState.WAITING:
+            return
+        taken = callback.answer == 200
+        if not taken and not callback.is_forged and callback.tries < _MAX_TRIES:
+            self._on_change(callback)
+            self._keep(asyncio.create_task(self._push_later(callback, min(5.0, 0.05 * 2.0 ** (callback.tries - 1)))))
             return
         kind = "forged callbacks" if callback.is_forged else "callbacks"
-        self._counts[f"{kind} taken" if status == 200 else f"{kind} refused"] += 1
-        self._unsettled -= 1
-        if not self._unsettled:
-            self._settled.set()
+        self._counts[f"{kind} taken" if taken else f"{kind} refused"] += 1
+        self._turn(callback, CallbackState.TAKEN if taken else CallbackState.REFUSED)
+        self._settle()
 
-    def _headers(self, callback: _Callback) -> dict[str, str]:
+    def _headers(self, callback: Callback) -> dict[str, str]:
         if not self._plan.signed:
             return {"Content-Type": "application/json"}
         ts, algorithm = int(self._clock() * 1000), self._plan.algorithm

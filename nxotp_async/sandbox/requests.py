@@ -1,7 +1,7 @@
 """What the sandbox remembers of a request."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -10,6 +10,8 @@ from .checks import otp_code
 from .faults import FaultKind
 
 __all__ = ["ReceivedRequest"]
+
+_TS_DIGITS: Final = 16  # more are no time; Python refuses to convert thousands
 
 
 @attrs.frozen
@@ -62,7 +64,7 @@ class ReceivedRequest:
     def ts(self) -> int:
         """The ``ts`` header, in milliseconds; 0 if it is missing or not a number."""
         ts = self.headers.get("ts", "")
-        return int(ts) if ts.isascii() and ts.isdigit() else 0
+        return int(ts) if ts.isascii() and ts.isdigit() and len(ts) <= _TS_DIGITS else 0
 
     def _text(self, name: str) -> str:
         value = self.fields.get(name)

@@ -19,13 +19,16 @@ from ..messages import check_field
 from ..phone_numbers import parse_number
 from ..signing import Credentials
 from ..sms import SMS_PATH
-from ..urls import listening_url
+from ..urls import is_loopback, listening_url
 from .account import SANDBOX_BUSINESS_PHONE, SANDBOX_CREDENTIALS, client_settings, environ_of
 from .account_queries import SandboxAccount, answer_query
 from .answers import Reply, answer
+from .api import Api
 from .checks import check_body, check_headers, parse_body
 from .faults import MAGIC_RECIPIENTS, Fault, FaultKind, FaultPlan
+from .inbox import Inbox
 from .limits import WhatsAppLimits
+from .problems import Guard
 from .pusher import CallbackPlan, CallbackPusher
 from .requests import ReceivedRequest
 from .server import make_app
@@ -34,6 +37,7 @@ from .sms import check_sms_body
 __all__ = ["Sandbox"]
 
 _NO_FAULT: Final = Fault()
+_KEPT_BY_PAGE: Final = 10_000
 _SMS: Final = {"action": "mtsend", "biz_type": "3"}
 
 
@@ -69,7 +73,10 @@ class Sandbox:
         account: What there is to ask about the account, and what follows from it. By default it has money enough, and
             templates in all languages.
         on_request: Called with every request, after it was judged and before it is answered.
-        keep: How many requests are remembered; the oldest are dropped first. The counters are not affected.
+        keep: How many requests are remembered; the oldest are dropped first. The counters are not affected. Its page
+            and its API know the last 10,000 of them.
+        token: What the page and the API ask for. Default: nothing on loopback, and a token at random elsewhere.
+        code_life: Seconds that the page shows a code as valid for. No request says how long it is.
         clock: The source of time.
 
     Raises:
@@ -82,6 +89,7 @@ class Sandbox:
         requests: The requests received, the oldest first. A sandbox in another thread adds to it as they come.
         counts: How many requests, messages, codes and faults there were.
         max_in_flight: The most requests that were in flight at the same time.
+        token: What the page and the API ask for; ``None`` if nothing.
     """
 
     def __init__(
@@ -103,12 +111,16 @@ class Sandbox:
         account: SandboxAccount | None = None,
         on_request: Callable[[ReceivedRequest], object] | None = None,
         keep: int = 100_000,
+        token: str | None = None,
+        code_life: float = 300.0,
         clock: Clock | None = None,
     ) -> None:
         self.credentials = credentials
         self.requests: deque[ReceivedRequest] = deque(maxlen=keep)
         self.counts: Counter[str] = Counter()
         self.max_in_flight: int = 0
+        self.token: str | None = token or (None if is_loopback(host) else token_urlsafe(18))
+        self._inbox = Inbox(min(keep, _KEPT_BY_PAGE), validate("code_life", number(above=0), code_life))
         self._address = host, port
         self.account: SandboxAccount = account or SandboxAccount()
         self.business_phones: list[str] = [*business_phones]
@@ -147,18 +159,10 @@ class Sandbox:
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is running already")
+        app = make_app(self.receive, self._announce, self._now, self.answer_query)
+        self._api().add_to(app)
         runner = web.AppRunner(
-            make_app(
-                self.receive,
-                self._announce,
-                self._now,
-                lambda: {**self.counts, "max_in_flight": self.max_in_flight},
-                self.answer_query,
-            ),
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=0.1,
-            handler_cancellation=True,
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
         try:
@@ -168,7 +172,25 @@ class Sandbox:
             raise
         self._runner = runner
         if self._callback_plan is not None:
-            self._pusher = CallbackPusher(self._callback_plan, self.credentials, self.counts, self._now, self._seed)
+            self._pusher = CallbackPusher(
+                self._callback_plan, self.credentials, self.counts, self._now, self._seed, self._inbox.add_callback
+            )
+
+    def _api(self) -> Api:
+        return Api(
+            inbox=self._inbox,
+            plan=self._plan,
+            credentials=self.credentials,
+            clock=self._now,
+            pusher=lambda: self._pusher,
+            forget=self._forget,
+            counts=lambda: {**self.counts, "max_in_flight": self.max_in_flight},
+            guard=Guard(self.token),
+        )
+
+    def _forget(self) -> None:
+        with self._remembered:
+            self.requests.clear()
 
     async def stop(self) -> None:
         """Stop listening, and abort what is in flight."""
@@ -265,7 +287,9 @@ class Sandbox:
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             is_sms = headers.get("bizType") == "3" if path is None else path == SMS_PATH
-            yield await self._reply(headers, read, is_sms=is_sms)
+            reply = await self._reply(headers, read, is_sms=is_sms)
+            self._inbox.add(reply)
+            yield reply
         finally:
             self._in_flight -= 1
 
@@ -291,7 +315,9 @@ class Sandbox:
             code, why = check_body(fields, self.credentials, self.business_phones)
         fields = fields or {}
         to = fields.get("phone" if is_sms else "to")
-        fault = fault or (MAGIC_RECIPIENTS.get(to) if isinstance(to, str) else None) or _NO_FAULT
+        if isinstance(to, str):
+            fault = self._plan.next_to(to) or fault or MAGIC_RECIPIENTS.get(to)
+        fault = fault or _NO_FAULT
         if is_sms and fault.kind is FaultKind.META:
             fault = _NO_FAULT  # it is WhatsApp's
         if code is ResponseCode.SUCCESS and fault.accepts and not is_sms:

@@ -27,7 +27,6 @@ def make_app(
     receive: Callable[..., AbstractAsyncContextManager[Reply]],
     announce: Callable[[ReceivedRequest], Awaitable[None]],
     clock: Callable[[], float],
-    counts: Callable[[], Mapping[str, int]],
     answer_query: Callable[[str, Mapping[str, str], bytes], bytes],
 ) -> web.Application:
     """Return the web application of a sandbox.
@@ -36,7 +35,6 @@ def make_app(
         receive: `Sandbox.receive`.
         announce: Pushes the callbacks of a request.
         clock: Seconds since the epoch, for the ``Date`` headers.
-        counts: What ``GET /sandbox/counts`` returns.
         answer_query: Returns the answer to what is asked about the account, given the path, the headers and the body.
     """
 
@@ -47,9 +45,6 @@ def make_app(
                 return await _respond(request, reply)
         except (web.RequestPayloadError, ConnectionError):
             return web.Response()  # the client closed the connection in the middle of its request
-
-    async def get_counts(_: web.Request) -> web.Response:
-        return web.json_response(counts())
 
     async def post_query(request: web.Request) -> web.Response:
         answer = answer_query(request.path, request.headers, await request.read())
@@ -63,7 +58,6 @@ def make_app(
     app.router.add_post(SMS_PATH, post_otp)
     for path in QUERIES:
         app.router.add_post(path, post_query)
-    app.router.add_get("/sandbox/counts", get_counts)
     app.on_response_prepare.append(set_date)
     return app
 

@@ -33,6 +33,7 @@ def test_a_sandbox_tells_how_it_is_used_and_stops_when_asked(start: Start) -> No
     exported = dict(re.findall(r"export (\w+)=(\S+)", said))
     assert exported.keys() == {*KEYS, "NXOTP_BASE_URL", "NXOTP_BUSINESS_PHONE"}
     assert address == f"listening on {exported['NXOTP_BASE_URL']}\n"
+    assert f"see the messages arrive: {exported['NXOTP_BASE_URL']}/\n" in said
     assert send(exported).exit_code == 0
     assert "99******00" in process.stdout.readline()  # at once
     assert send(exported, "999000009015").exit_code == 1
@@ -96,6 +97,7 @@ def test_a_sandbox_on_all_addresses_says_what_that_means(start: Start) -> None:
     assert "it listens on all addresses of this machine: whoever reaches one can use it" in said
     assert f"set NXOTP_BASE_URL=http://NAME:{port} and NXOTP_INSECURE_SANDBOX_HOST=NAME\n" in said
     assert f'eval "$(nxotp sandbox --env --port {port})"\n' in said
+    assert re.search(rf"see the messages arrive: {url}/\?token=[\w-]{{24}}\n", said)
 
 
 @posix
@@ -205,6 +207,7 @@ def test_the_options_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     invoke("sandbox", "--webhook", "http://app:8000/", *options, "--new-connections", "--callback-cost", "costs")
     invoke("sandbox", "--callbacks", "--sender-limit", "80", "--recipient-interval", "6")
     invoke("sandbox")
+    invoke("sandbox", "--code-life", "60", env={"NXOTP_SANDBOX_TOKEN": "my own token"})
     assert made[0]["callbacks"] == CallbackPlan(
         webhook="http://app:8000/",
         hosts=("app",),
@@ -217,6 +220,8 @@ def test_the_options_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made[1]["callbacks"] == CallbackPlan(hosts=())
     assert (made[1]["sender_limit"], made[1]["recipient_interval"]) == (80, 6)
     assert (made[2]["callbacks"], made[2]["sender_limit"], made[2]["recipient_interval"]) == (None, None, None)
+    assert (made[2]["token"], made[2]["code_life"]) == (None, 300)
+    assert (made[3]["token"], made[3]["code_life"]) == ("my own token", 60)
 
 
 def test_a_sandbox_can_end_with_its_input(start: Start) -> None:
