@@ -140,6 +140,7 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "bench": {"hdrhistogram", "matplotlib"},
         "cli": {"click", "rich"},
         "fast": {"uvloop"},
+        "fleet": {"cryptography", "procrastinate", "psycopg"},
         "otel": {"opentelemetry-api"},
         "postgres": {"psycopg"},
         "redis": {"redis"},
@@ -250,8 +251,8 @@ for module in pkgutil.walk_packages(nxotp_async.__path__, "nxotp_async.", onerro
 print(nxotp_async.__file__)
 """
 NEED_AN_EXTRA = (
-    *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
-    *("stores.postgres", "stores.redis", "stores.schema"),
+    *("__main__", "bench", "cli", "fleet", "numbering_plans", "otel", "verification"),
+    *("stores.connections", "stores.postgres", "stores.redis", "stores.schema"),
 )
 
 

@@ -348,9 +348,9 @@ def test_a_run_shares_its_rate_with_other_processes_and_takes_what_they_leave(
     reserved: list[str] = []
 
     class Watched(SharedRate):
-        async def acquire(self, patience: float) -> bool:
+        async def acquire(self, patience: float, count: int = 1) -> bool:
             reserved.append(repr(self))
-            return await super().acquire(patience)
+            return await super().acquire(patience, count)
 
     monkeypatch.setattr("nxotp_async.cli.bulk.sending.SharedRate", Watched)
     options = ("--rate", "500", "--shared-rate", uuid.uuid4().hex)

@@ -33,6 +33,7 @@ from nxotp_async import (
     OtpClient,
     OtpContentError,
     OtpMessage,
+    OutboxFullError,
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
@@ -221,6 +222,7 @@ _ERRORS: tuple[type[NxOtpError], ...] = (
     CallbackVerificationError,
     InputFileError,
     LedgerError,
+    OutboxFullError,
     StoreError,
     VerificationRefusedError,
 )
