@@ -13,6 +13,7 @@
 # make faults  servers that misbehave on their connections, and what the client says of its messages; some minutes
 # make dumps   10,000 verifications over each store, whose files then hold no code, no number and no key; a minute or two
 # make kills   kills a bulk run of 10,000 messages a hundred times; takes a minute or two
+# make fleet-kills   kills a fleet's workers and its database 170 times; takes about ten minutes
 
 # Asked, because pyenv's python3.11 refuses to run where another one is selected.
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
@@ -23,6 +24,7 @@ PARALLEL := -n auto --dist loadfile
 
 .PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
 .PHONY: screenshots dumps faults kills
+.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs faults kills fleet-kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -93,6 +95,9 @@ dumps: .venv/installed-dev
 kills: .venv/installed-dev
 	$(BIN)/python tests/kills.py --messages 10000 --kills 100
 
+fleet-kills: .venv/installed-dev
+	$(BIN)/python tests/fleet_kills.py --messages 20000 --kills 100 --terms 50 --restarts 10 --pauses 10
+
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -106,6 +111,7 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed-cli
 	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' --group dev --group docs
+	$(PIP_INSTALL) --editable '.[bench,cli,fast,fleet,otel,postgres,redis,verification]' --group dev --group docs
 	touch $@
 
 .venv-lowest/installed: pyproject.toml constraints-lowest.txt
@@ -122,6 +128,7 @@ $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --upgrade pip
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) \
 	--editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' $(3)
+	--editable '.[bench,cli,fast,fleet,otel,postgres,redis,verification]' $(3)
 endef
 
 # niquests would bring its own HTTP library in under the name of urllib3, and requests would run on that: built from

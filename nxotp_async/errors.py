@@ -21,6 +21,7 @@
     ├── InputFileError              .line: a file of messages is refused as a whole
     ├── LedgerError                 .in_use: a bulk run's ledger cannot be used
     ├── VerificationRefusedError    .reason: no message is sent to verify a number
+    ├── OutboxFullError             too many messages of a sender are queued
     └── StoreError                  a store that processes share did not do what was asked
 
 All of them are plain exceptions that pickle, without their ``result``. They hold plain data only, and never a secret,
@@ -52,6 +53,7 @@ __all__ = [
     "NotSentError",
     "NxOtpError",
     "OtpContentError",
+    "OutboxFullError",
     "OutcomeUnknownError",
     "ParameterError",
     "PermissionDeniedError",
@@ -319,6 +321,10 @@ class VerificationRefusedError(NxOtpError):
     """
 
     reason: RefusalReason = RefusalReason.NOT_PENDING
+
+
+class OutboxFullError(NxOtpError):
+    """Too many messages of this sender are queued already. Nothing was enqueued; the caller's transaction goes on."""
 
 
 class StoreError(NxOtpError):

@@ -1,16 +1,13 @@
-"""A rate that several processes share; and one that gives way when the vendor throttles."""
+"""A rate that several processes share."""
 
-import math
-from typing import ClassVar, Final
-
-import attrs
+from typing import Final
 
 from .checks import integer, number, validate
 from .clocks import Clock
 from .errors import ConfigurationError
 from .stores import Store, hashed_key
 
-__all__ = ["AdaptiveRate", "SharedRate"]
+__all__ = ["SharedRate"]
 
 _NAMESPACE: Final = "rate"
 _HEADROOM: Final = 0.25  # of a permit's time: how late a permit of the background may be used
@@ -112,7 +109,8 @@ class SharedRate:
 
         Args:
             patience: Seconds to wait at most.
-            count: How many. They are used at once, when as much time has passed as they take one after the other.
+            count: How many. They are used at once, when as much time has passed as they take one after the other. In
+                the background, others may wait behind them twice as long as that.
 
         Raises:
             StoreError: The store does not answer in time.
@@ -122,7 +120,7 @@ class SharedRate:
             return await self._take(self._key, patience, count)
         until = self._clock.monotonic() + patience
         while await self._take(f"{self._key}:background", until - self._clock.monotonic(), count):
-            if await self._take(self._key, _HEADROOM / self.per_second, count):
+            if await self._take(self._key, (count - 1 + _HEADROOM) / self.per_second, count):
                 return True
         return False
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from fleet_support import outbox  # noqa: F401 - a fixture of the fleet's tests
 from requests_by_hand import api, api_of, session  # noqa: F401 - fixtures of the sandbox's tests
 from store_fixtures import (  # noqa: F401 - fixtures of the stores' tests
     new_store,

@@ -25,6 +25,7 @@ from nxotp_async import (
     NotSentError,
     NxOtpError,
     OtpContentError,
+    OutboxFullError,
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
@@ -61,6 +62,7 @@ TREE: dict[type[NxOtpError], tuple[type[Exception], ...]] = {
     InputFileError: (NxOtpError,),
     LedgerError: (NxOtpError,),
     VerificationRefusedError: (NxOtpError,),
+    OutboxFullError: (NxOtpError,),
     StoreError: (NxOtpError,),
 }
 

@@ -11,9 +11,10 @@ import pytest
 from support import VirtualTimeLoop
 
 from nxotp_async import Clock, ConfigurationError
-from nxotp_async.pacing import AdaptiveRate, SharedRate
+from nxotp_async.pacing import SharedRate
 from nxotp_async.stores import MemoryStore
 from nxotp_async.stores.base import BaseStore
+from nxotp_async.throttling import AdaptiveRate
 
 
 def now() -> float:

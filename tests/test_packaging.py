@@ -140,6 +140,8 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "bench": {"hdrhistogram", "matplotlib"},
         "cli": {"click", "rich"},
         "fast": {"aiohappyeyeballs", "httptools", "uvloop"},
+        "fast": {"uvloop"},
+        "fleet": {"cryptography", "procrastinate", "psycopg"},
         "otel": {"opentelemetry-api"},
         "prometheus": {"opentelemetry-exporter-prometheus"},
         "postgres": {"psycopg"},
@@ -253,6 +255,8 @@ print(nxotp_async.__file__)
 NEED_AN_EXTRA = (
     *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
     *("stores.postgres", "stores.redis", "stores.schema", "transports.http1", "transports.wire"),
+    *("__main__", "bench", "cli", "fleet", "numbering_plans", "otel", "verification"),
+    *("stores.connections", "stores.postgres", "stores.redis", "stores.schema"),
 )
 
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from ..pacing import AdaptiveRate
 from ..retry import PAIR_INTERVAL
+from ..throttling import AdaptiveRate
 from .schema import StoredMessage
 
 __all__ = ["RecipientPacing", "SendRate"]

@@ -7,6 +7,7 @@ import click
 from .._version import __version__
 from ..errors import NxOtpError
 from . import bench, bulk, demo, doctor, listen, sandbox, send, show_account, sign, store
+from . import bench, bulk, demo, doctor, fleet, listen, sandbox, send, sign, store
 from .exit_codes import ExitCode, exit_codes
 from .output import fail
 
@@ -52,6 +53,7 @@ def nxotp() -> None:
     Debug a code 1003:           nxotp sign body.json
     Measure speed and latency:   nxotp bench
     Prepare a shared store:      nxotp store migrate
+    Send from an outbox:         nxotp fleet work
 
     The account comes from NXOTP_ACCESS_KEY, NXOTP_ACCESS_SECRET and NXOTP_APPKEY, or is asked for. Every
     setting of OtpClient has its variable, such as NXOTP_BASE_URL.
@@ -59,4 +61,5 @@ def nxotp() -> None:
 
 
 for module in (demo, doctor, show_account, send, bulk, listen, sandbox, sign, bench, store):
+for module in (demo, doctor, send, bulk, listen, sandbox, sign, bench, store, fleet):
     nxotp.add_command(module.command)

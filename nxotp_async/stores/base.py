@@ -12,7 +12,7 @@ import attrs
 
 from ..clocks import Clock
 from ..errors import StoreError
-from .watching import Changes, Watchers
+from .watching import Changes, Watchers, wait_until
 
 __all__ = ["BaseStore", "Migration", "Store", "hashed_key", "time_limit"]
 
@@ -177,22 +177,9 @@ class BaseStore(ABC):
 
     async def wait(self, key: str, seen: bytes | None, *, timeout: float | None) -> bytes | None:
         """Wait until a value differs from the one that was seen, and return it; see `Store.wait`."""
-        watchers = self._watchers()
-        async with asyncio.timeout(timeout):
-            with watchers.watch(key) as changed:
-                while True:
-                    changed.clear()
-                    if watchers.failure is not None:
-                        raise watchers.failure
-                    patience = None
-                    try:
-                        value = await self.get(key)
-                    except StoreError:
-                        patience = 0.5 + self._clock.random()
-                    else:
-                        if value != seen:
-                            return value
-                    await _set_within(changed, patience)
+        return await wait_until(
+            self._watchers(), key, lambda: self.get(key), lambda value: value != seen, timeout, self._clock
+        )
 
     async def reserve(self, key: str, count: int, *, rate: float, burst: float, patience: float) -> float | None:
         """Reserve permits of a rate that is shared; see `Store.reserve`."""
@@ -223,13 +210,3 @@ async def time_limit(seconds: float, what: str, why_not: str = "it does not answ
         if limit.expired():
             raise StoreError(f"the {what} took more than {seconds:g} s: {why_not}") from None
         raise
-
-
-async def _set_within(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait until the event is set, or for so long."""
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            await event.wait()
-    except TimeoutError:
-        if not limit.expired():
-            raise

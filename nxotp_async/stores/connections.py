@@ -177,18 +177,29 @@ class PostgresConnections:
             return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
-    async def listen(self, channel: LiteralString) -> AsyncIterator[AsyncIterator[str]]:
-        """Give the payloads of a channel's notifications, on a connection of its own."""
+    async def direct(self) -> AsyncIterator[_Connection]:
+        """Give a connection of its own that leads to PostgreSQL itself.
+
+        Raises:
+            ConfigurationError: It leads to a pooler.
+        """
         with self.errors():
             async with time_limit(self._timeout, self._what):
                 connection = await self._connect_to(self.listen_conninfo)
             try:
                 async with time_limit(self._timeout, self._what):
-                    await self.check_is_direct(connection)
-                    await connection.execute(f"LISTEN {channel}")
-                yield self._notified(connection)
+                    await self._check_is_direct(connection)
+                yield connection
             finally:
                 await connection.close()
+
+    @asynccontextmanager
+    async def listen(self, channel: LiteralString) -> AsyncIterator[AsyncIterator[str]]:
+        """Give the payloads of a channel's notifications, on a connection of its own."""
+        async with self.direct() as connection:
+            async with time_limit(self._timeout, self._what):
+                await connection.execute(f"LISTEN {channel}")
+            yield self._notified(connection)
 
     async def _notified(self, connection: _Connection) -> AsyncIterator[str]:
         while True:
@@ -197,7 +208,7 @@ class PostgresConnections:
             async with time_limit(self._timeout, self._what):
                 await connection.execute("SELECT 1")  # is it still there?
 
-    async def check_is_direct(self, connection: Connection) -> None:
+    async def _check_is_direct(self, connection: Connection) -> None:
         """Refuse a pooler: it would listen on a connection of its own, which it gives to others meanwhile."""
         cursor = await connection.execute("SELECT pg_backend_pid()")
         if await cursor.fetchone() != (connection.info.backend_pid,):

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from weakref import WeakSet
 
-from ..errors import NxOtpError
+from ..clocks import Clock
+from ..errors import NxOtpError, StoreError
 
-__all__ = ["Changes", "Watchers"]
+__all__ = ["Changes", "Watchers", "wait_until"]
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("nxotp_async")
 
@@ -111,3 +114,51 @@ class Changes:
         key = next(iter(self._keys))
         del self._keys[key]
         return key
+
+
+async def wait_until(
+    watchers: Watchers,
+    key: str,
+    read: Callable[[], Awaitable[_T]],
+    is_enough: Callable[[_T], bool],
+    timeout: float | None,
+    clock: Clock,
+) -> _T:
+    """Wait until what is read is enough, and return it. It is read once, and again whenever it may have changed.
+
+    Args:
+        watchers: Who is told of changes.
+        key: Of what.
+        read: Reads it. Where it raises `StoreError`, it is read again after a pause.
+        is_enough: Whether that is what is waited for.
+        timeout: Seconds to wait; ``None`` means without limit.
+        clock: The source of randomness.
+
+    Raises:
+        TimeoutError: It has not come in time.
+    """
+    async with asyncio.timeout(timeout):
+        with watchers.watch(key) as changed:
+            while True:
+                changed.clear()
+                if watchers.failure is not None:
+                    raise watchers.failure
+                patience = None
+                try:
+                    value = await read()
+                except StoreError:
+                    patience = 0.5 + clock.random()
+                else:
+                    if is_enough(value):
+                        return value
+                await _set_within(changed, patience)
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait until the event is set, or for so long."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            await event.wait()
+    except TimeoutError:
+        if not limit.expired():
+            raise

@@ -33,6 +33,7 @@ from nxotp_async import (
     OtpClient,
     OtpContentError,
     OtpMessage,
+    OutboxFullError,
     OutcomeUnknownError,
     ParameterError,
     PermissionDeniedError,
@@ -225,6 +226,7 @@ _ERRORS: tuple[type[NxOtpError], ...] = (
     CallbackVerificationError,
     InputFileError,
     LedgerError,
+    OutboxFullError,
     StoreError,
     VerificationRefusedError,
 )
