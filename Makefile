@@ -23,8 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PARALLEL := -n auto --dist loadfile
 
 .PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
-.PHONY: screenshots dumps faults kills
-.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs faults kills fleet-kills
+.PHONY: screenshots dumps faults kills fleet-kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
@@ -110,8 +109,7 @@ format: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed-cli
-	$(PIP_INSTALL) --editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' --group dev --group docs
-	$(PIP_INSTALL) --editable '.[bench,cli,fast,fleet,otel,postgres,redis,verification]' --group dev --group docs
+	$(PIP_INSTALL) --editable '.[bench,cli,fast,fleet,otel,postgres,prometheus,redis,verification]' --group dev --group docs
 	touch $@
 
 .venv-lowest/installed: pyproject.toml constraints-lowest.txt
@@ -127,8 +125,7 @@ define install-for-tests
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) --upgrade pip
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) \
-	--editable '.[bench,cli,fast,otel,postgres,prometheus,redis,verification]' $(3)
-	--editable '.[bench,cli,fast,fleet,otel,postgres,redis,verification]' $(3)
+	--editable '.[bench,cli,fast,fleet,otel,postgres,prometheus,redis,verification]' $(3)
 endef
 
 # niquests would bring its own HTTP library in under the name of urllib3, and requests would run on that: built from

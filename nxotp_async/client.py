@@ -24,9 +24,9 @@ from .streaming import as_completed
 from .transports import Transport
 
 if TYPE_CHECKING:
-    from .account import Account
     import aiohttp
 
+    from .account import Account
     from .pacing import SharedRate
     from .tracking import DeliveryTracker
 
@@ -141,6 +141,8 @@ class OtpClient:
     def settings(self) -> Settings:
         """The settings of this client or view, to look at. They hold the keys, and are not shown by ``repr``."""
         return self._settings
+
+    @property
     def transport(self) -> str:
         """The transport: ``aiohttp``, ``wire``, or the name of the class of another one."""
         return shown_transport(self._settings.transport)

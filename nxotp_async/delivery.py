@@ -175,7 +175,6 @@ class Delivery:
         sent = client.clock.time()
         ts = int((sent + client.skew.offset) * 1000)
         url, headers = self._request(ts)
-        headers = request_headers(self._body, ts=ts, credentials=settings.credentials, fixed=settings.fixed_headers)
         self._attempts += 1
         try:
             answer = await client.transport.post(url, self._body, headers, timeout)
@@ -203,7 +202,9 @@ class Delivery:
 
     def _request(self, ts: int) -> tuple[str, Mapping[str, str]]:
         """Return the URL and the headers of a request at this time, in milliseconds."""
-        return self._settings.url, request_headers(self._body, ts=ts, credentials=self._settings.credentials)
+        settings = self._settings
+        fixed = settings.fixed_headers
+        return settings.url, request_headers(self._body, ts=ts, credentials=settings.credentials, fixed=fixed)
 
     def _decode(self, answer: Answer, hide: tuple[str, ...]) -> Outcome:
         """Return what an answer says."""

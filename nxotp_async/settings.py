@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 
     from .pacing import SharedRate
 
-__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SENDERS", "SETTINGS", "STORES", "Setting", "Settings"]
-__all__ = ["CALLBACK_TOKEN", "DEFAULT_BASE_URL", "SETTINGS", "STORES", "Setting", "Settings", "shown_transport"]
+__all__ = [
+    "CALLBACK_TOKEN",
+    "DEFAULT_BASE_URL",
+    "SENDERS",
+    "SETTINGS",
+    "STORES",
+    "Setting",
+    "Settings",
+    "shown_transport",
+]
 
 DEFAULT_BASE_URL: Final = "https://api2.nxcloud.com"
 

@@ -35,6 +35,11 @@ class AdaptiveRate:
             return self.rate
         return min(self.limit, self.rate * math.pow(self.GROWTH, min(now - self.at, 1000.0)))
 
+    def limited_to(self, limit: float, now: float) -> "AdaptiveRate":
+        """Return it with another limit. One that is lower because the vendor throttles stays lower, and grows to it."""
+        present = self.present(now)
+        return attrs.evolve(self, limit=limit, rate=limit if present >= self.limit else min(present, limit), at=now)
+
     def throttled(self, sent_at: float, now: float, *, measured: float | None = None) -> "AdaptiveRate":
         """Return half the rate, or the same one where it was lowered after the throttled message was sent.
 

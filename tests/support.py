@@ -3,9 +3,8 @@
 import asyncio
 import itertools
 import selectors
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import (
     asynccontextmanager,
     suppress,

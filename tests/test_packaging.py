@@ -140,7 +140,6 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "bench": {"hdrhistogram", "matplotlib"},
         "cli": {"click", "rich"},
         "fast": {"aiohappyeyeballs", "httptools", "uvloop"},
-        "fast": {"uvloop"},
         "fleet": {"cryptography", "procrastinate", "psycopg"},
         "otel": {"opentelemetry-api"},
         "prometheus": {"opentelemetry-exporter-prometheus"},
@@ -253,10 +252,8 @@ for module in pkgutil.walk_packages(nxotp_async.__path__, "nxotp_async.", onerro
 print(nxotp_async.__file__)
 """
 NEED_AN_EXTRA = (
-    *("__main__", "bench", "cli", "numbering_plans", "otel", "verification"),
-    *("stores.postgres", "stores.redis", "stores.schema", "transports.http1", "transports.wire"),
     *("__main__", "bench", "cli", "fleet", "numbering_plans", "otel", "verification"),
-    *("stores.connections", "stores.postgres", "stores.redis", "stores.schema"),
+    *("stores.connections", "stores.postgres", "stores.redis", "stores.schema", "transports.http1", "transports.wire"),
 )
 
 

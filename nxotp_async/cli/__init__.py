@@ -6,8 +6,7 @@ import click
 
 from .._version import __version__
 from ..errors import NxOtpError
-from . import bench, bulk, demo, doctor, listen, sandbox, send, show_account, sign, store
-from . import bench, bulk, demo, doctor, fleet, listen, sandbox, send, sign, store
+from . import bench, bulk, demo, doctor, fleet, listen, sandbox, send, show_account, sign, store
 from .exit_codes import ExitCode, exit_codes
 from .output import fail
 
@@ -60,6 +59,5 @@ def nxotp() -> None:
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for module in (demo, doctor, show_account, send, bulk, listen, sandbox, sign, bench, store):
-for module in (demo, doctor, send, bulk, listen, sandbox, sign, bench, store, fleet):
+for module in (demo, doctor, show_account, send, bulk, listen, sandbox, sign, bench, store, fleet):
     nxotp.add_command(module.command)

@@ -31,6 +31,7 @@ __all__ = ["Sending"]
 
 _log = logging.getLogger("nxotp_async")
 
+_PATIENCE: Final = 60.0  # seconds without a good answer, after which this worker sends nothing for a while
 _TIMEOUT: Final = 5.0  # seconds for a statement before the POST
 _BULK_SHARE: Final = 0.75  # of the requests in flight: a login always finds a place
 
@@ -113,7 +114,7 @@ class Sending:
         self._sender = sender
         self._settler = Settler(outbox, clock)
         self._clock = clock
-        self._flow_arguments = (sender, policy, reject_on, client.max_concurrency, clock)
+        self._flow_arguments = (sender, policy, reject_on, client.max_concurrency, _PATIENCE, clock)
         self._flow = FlowControl(*self._flow_arguments)
         self._places = _Places(client.max_concurrency)
         self._posts: set[asyncio.Task[None]] = set()

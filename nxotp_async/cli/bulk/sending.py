@@ -266,8 +266,7 @@ class Sending:
         if report is None:
             fail(f"stopped at once; continue with: nxotp bulk resume {ledger.path}", ExitCode.INTERRUPTED)
         try:
-            print_summary(summary_of(ledger, report), as_json=self.as_json)
-            print_summary(ledger, report, as_json=self.as_json, transport=client.transport)
+            print_summary(summary_of(ledger, report) | {"transport": client.transport}, as_json=self.as_json)
         except KeyboardInterrupt:
             fail(f"interrupted; for the outcomes: nxotp bulk status {ledger.path}", ExitCode.INTERRUPTED)
         sys.exit(exit_code(report))

@@ -28,28 +28,6 @@ def exit_code(report: Report) -> ExitCode:
 
 def summary_of(ledger: Ledger, report: Report) -> dict[str, Any]:
     """Return how many messages are in which state and why, as programs read it."""
-def print_summary(ledger: Ledger, report: Report, *, as_json: bool, transport: str | None = None) -> None:
-    """Print how many messages are in which state and why, and what to do next; or, as JSON, the former alone."""
-    if as_json:
-        print_json(_fields(ledger, report) | ({} if transport is None else {"transport": transport}))
-        return
-    if transport is not None:
-        print_note(f"sent over the transport {transport}")
-    reasons = ledger.reasons()
-    print_tables(_states(report.counts), *([_reasons(reasons)] if reasons else []))
-    if any((funnel := _funnel(ledger)).values()):
-        print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in funnel.items()))
-    if report.paused is not None:
-        print_note(f"paused: {report.paused}")
-        print_note(f"fix it, then continue with: nxotp bulk resume {ledger.path}")
-    elif report.counts[MessageState.QUEUED]:
-        print_note(f"continue with: nxotp bulk resume {ledger.path}")
-    if report.counts[MessageState.UNKNOWN]:
-        print_note(f"unknown messages may have arrived; resolve them: nxotp bulk resolve {ledger.path} --help")
-    print_note(f"write one row of results for each row of the input: nxotp bulk export {ledger.path}")
-
-
-def _fields(ledger: Ledger, report: Report) -> dict[str, Any]:
     return {
         "ledger": os.fsencode(str(ledger.path)).decode(errors="replace"),
         "total": report.counts.total(),
@@ -69,6 +47,8 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         print_json(summary)
         return
     ledger = summary["ledger"]
+    if "transport" in summary:
+        print_note(f"sent over the transport {summary['transport']}")
     print_tables(_states(summary), *([_reasons(summary["reasons"])] if summary["reasons"] else []))
     if any(summary["receipts"].values()):
         print_data("callbacks: " + ", ".join(f"{name} {count:,}" for name, count in summary["receipts"].items()))
