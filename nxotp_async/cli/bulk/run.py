@@ -3,20 +3,19 @@
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from ...bulk import FileFormat, Ledger, MessageFile, RejectsFile, Row, load, open_messages
+from ...bulk import FileFormat, Ledger, MessageFile, Row, load, open_messages
 from ..exit_codes import ExitCode
-from ..output import fail, print_data, print_json, print_note
+from ..output import print_data, print_json, print_note
 from ..parameters import FILE, FILE_FORMAT, default_region_option
 from ..progress import reading_progress
+from .loading import rejects_file, take_in
 from .sending import Sending, sending_options
 
 __all__ = ["command"]
-
-_SHOWN_REJECTS: Final = 20
 
 
 @click.command("run")
@@ -54,10 +53,10 @@ def command(
     with ExitStack() as stack:
         with open_messages(file, file_format, default_region=default_region) as messages:
             client = sending.client()
-            base = Path(ledger if file == "-" else file.removesuffix(".gz"))
-            rejected = RejectsFile(rejects or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
+            base = str(ledger) if file == "-" else file
+            rejected = rejects_file(rejects, base, messages)
             opened = stack.enter_context(Ledger(ledger))
-            _load(opened, messages, rejected, strict=strict)
+            take_in(opened, messages, rejected, strict=strict, where=f"queued in {opened.path}")
         sending.dispatch(opened, client)
 
 
@@ -77,36 +76,3 @@ def _check(opening: AbstractContextManager[MessageFile], *, as_json: bool) -> No
     else:
         print_note(f"{loaded.rows} rows: {loaded.queued} valid, {loaded.rejected} invalid; nothing was sent")
     sys.exit(ExitCode.FAILURE if loaded.rejected else ExitCode.SUCCESS)
-
-
-def _load(ledger: Ledger, messages: MessageFile, rejects: RejectsFile, *, strict: bool) -> None:
-    rejected = 0
-    kept: Path | None = None
-
-    def reject(row: Row, problem: str) -> None:
-        nonlocal rejected
-        rejected += 1
-        if rejected <= _SHOWN_REJECTS:
-            print_note(f"line {row.line}: {problem}")
-        if not strict:
-            rejects.add(row, problem)
-
-    def keep() -> None:
-        nonlocal kept
-        kept = rejects.keep()
-
-    try:
-        with reading_progress() as show:
-            loaded = load(ledger, messages, strict=strict, on_reject=reject, on_progress=show, before_commit=keep)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was sent", ExitCode.INTERRUPTED)
-    finally:
-        rejects.discard()
-        if rejected > _SHOWN_REJECTS:
-            print_note(f"... and {rejected - _SHOWN_REJECTS} more invalid rows")
-    parts = [f"{loaded.rows} rows: {loaded.queued} queued in {ledger.path}"]
-    if loaded.known:
-        parts.append(f"{loaded.known} already there")
-    if loaded.rejected:
-        parts.append(f"{loaded.rejected} invalid, written to {kept}")
-    print_note(", ".join(parts))
