@@ -56,7 +56,7 @@ class Ledger:
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
         create: Whether to make the file where it does not exist.
-        digest_key: What `identify` uses instead of the file's own key, so that two files identify a row alike.
+        digest_key: What identifies rows instead of the file's own key, so that two ledgers identify a row alike.
 
     Raises:
         LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written. So do the

@@ -263,7 +263,7 @@ class Outbox:
             limit: How many at most.
 
         Raises:
-            InvalidValueError: That is no number.
+            ValueError: That is no number.
         """
         arguments = {"digests": self.keys.digests(parse_number(to)), "limit": limit}
         return await self._entries("WHERE recipient = ANY(%(digests)s) ORDER BY id DESC LIMIT %(limit)s", arguments)
