@@ -63,7 +63,8 @@ class SharedRate:
 
         Args:
             patience: Seconds to wait at most.
-            count: How many. They are used at once, when as much time has passed as they take one after the other.
+            count: How many. They are used at once, when as much time has passed as they take one after the other. In
+                the background, others may wait behind them twice as long as that.
 
         Raises:
             StoreError: The store does not answer in time.
@@ -73,7 +74,7 @@ class SharedRate:
             return await self._take(self._key, patience, count)
         until = self._clock.monotonic() + patience
         while await self._take(f"{self._key}:background", until - self._clock.monotonic(), count):
-            if await self._take(self._key, _HEADROOM / self.per_second, count):
+            if await self._take(self._key, (count - 1 + _HEADROOM) / self.per_second, count):
                 return True
         return False
 

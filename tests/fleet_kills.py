@@ -107,6 +107,8 @@ class Application(threading.Thread):
             number += size
             self._login(ids, roll_back=self._chance.random() < 0.05)
             time.sleep(max(0.0, began + number / self._rate - time.monotonic()))
+        if self._connection is not None:
+            self._connection.close()
 
     def _login(self, ids: list[str], *, roll_back: bool) -> None:
         while True:

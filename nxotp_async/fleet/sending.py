@@ -49,6 +49,39 @@ class _Claimed:
     seconds_left: float
 
 
+class _Places:
+    """The places for requests in flight, some of which a bulk load leaves to logins."""
+
+    def __init__(self, count: int) -> None:
+        self._left = {Queue.LOGIN: count, Queue.BULK: max(1, int(count * _BULK_SHARE))}
+        self._together = max(1, self._left[Queue.BULK] // 3)
+        self._freed = asyncio.Event()
+
+    async def take(self, wanted: int, queue: Queue) -> int:
+        """Wait for places, and return how many were taken. Those of a bulk load wait for one another."""
+        needed = 1 if queue is Queue.LOGIN else min(wanted, self._together)
+        while (left := self._of(queue)) < needed:
+            self._freed.clear()
+            await self._freed.wait()
+        taken = min(wanted, left)
+        self._count(-taken, queue)
+        return taken
+
+    def free(self, count: int, queue: Queue) -> int:
+        """Free places, and return how many were freed."""
+        if count > 0:
+            self._count(count, queue)
+            self._freed.set()
+        return max(0, count)
+
+    def _of(self, queue: Queue) -> int:
+        return min(self._left[Queue.LOGIN], self._left[queue])
+
+    def _count(self, change: int, queue: Queue) -> None:
+        for each in {queue, Queue.LOGIN}:
+            self._left[each] += change
+
+
 class Sending:
     """The sending of one worker.
 
@@ -82,8 +115,7 @@ class Sending:
         self._clock = clock
         self._flow_arguments = (sender, policy, reject_on, client.max_concurrency, clock)
         self._flow = FlowControl(*self._flow_arguments)
-        self._places = asyncio.Semaphore(client.max_concurrency)
-        self._bulk_places = asyncio.Semaphore(max(1, int(client.max_concurrency * _BULK_SHARE)))
+        self._places = _Places(client.max_concurrency)
         self._posts: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._waits: set[asyncio.Timeout] = set()
@@ -155,13 +187,13 @@ class Sending:
         places = 0
         try:
             async with self._until_stopped():
-                places = await self._take_places(min(len(ids), self._sender.chunk()), queue)
-                places -= self._free_places(places - await self._sender.may_go(places), queue)
+                places = await self._places.take(min(len(ids), self._sender.chunk()), queue)
+                places -= self._places.free(places - await self._sender.may_go(places), queue)
                 chunk, rest = ids[:places], ids[places:]
                 patience = min(until[id_] for id_ in chunk) - self._clock.monotonic()
                 is_permitted = await self._sender.permits(places, patience, queue)
                 if not is_permitted and places > 1:  # one of them may expire before the others
-                    places -= self._free_places(places - 1, queue)
+                    places -= self._places.free(places - 1, queue)
                     chunk, rest = ids[:1], ids[1:]
                     patience = until[ids[0]] - self._clock.monotonic()
                     is_permitted = await self._sender.permits(1, patience, queue)
@@ -176,32 +208,7 @@ class Sending:
                 posts.append(self._start(row, queue))
             return rest
         finally:
-            self._free_places(places, queue)
-
-    async def _take_places(self, wanted: int, queue: Queue) -> int:
-        """Wait for a place among the requests in flight, take more if they are free, and return how many they are."""
-        taken = 0
-        while not taken or (taken < wanted and not self._is_full(queue)):
-            if queue is Queue.BULK:
-                await self._bulk_places.acquire()
-            try:
-                await self._places.acquire()
-            except BaseException:
-                if queue is Queue.BULK:
-                    self._bulk_places.release()
-                raise
-            taken += 1
-        return taken
-
-    def _is_full(self, queue: Queue) -> bool:
-        return self._places.locked() or (queue is Queue.BULK and self._bulk_places.locked())
-
-    def _free_places(self, count: int, queue: Queue) -> int:
-        for _ in range(count):
-            self._places.release()
-            if queue is Queue.BULK:
-                self._bulk_places.release()
-        return max(0, count)
+            self._places.free(places, queue)
 
     # ------------------------------------------------------------------------------------------ one message
 
@@ -226,7 +233,7 @@ class Sending:
         def done(task: asyncio.Task[None]) -> None:
             self._posts.discard(task)
             self.in_flight.discard(row.id)
-            self._free_places(1, queue)
+            self._places.free(1, queue)
 
         task.add_done_callback(done)
         return task

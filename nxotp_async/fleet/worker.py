@@ -5,7 +5,8 @@ import logging
 from collections.abc import Collection
 from typing import Final, cast
 
-from procrastinate import App, JobContext, PsycopgConnector
+from procrastinate import JobContext
+from procrastinate.worker import Worker as Engine
 
 from ..checks import instance_of, integers, number, validate
 from ..client import OtpClient
@@ -14,6 +15,7 @@ from ..errors import ConfigurationError, NxOtpError
 from ..retry import RetryPolicy
 from ..stores import PostgresStore
 from ..stores.schema import Connection
+from .engine import connected, new_app
 from .outbox import Outbox
 from .queues import TASK, Queue, queue_name
 from .reaper import reap
@@ -78,8 +80,7 @@ class Worker:
         self._sending = Sending(outbox, client, self._sender, policy=policy, reject_on=reject_on, clock=self._clock)
         self.is_stopping = False
         """Whether nothing more is begun."""
-        self._connected: set[Queue] = set()
-        self._engines: list[asyncio.Task[None]] = []
+        self._engines: dict[Queue, Engine] = {}  # those that are connected
 
     @property
     def in_flight(self) -> int:
@@ -91,7 +92,7 @@ class Worker:
         """How it is, in words: ready, paused and why, draining, or connecting."""
         if self.is_stopping:
             return "draining"
-        if len(self._connected) < len(self._queues):
+        if len(self._engines) < len(self._queues):
             return "connecting to the database"
         return "ready" if self._sender.paused is None else f"paused: {self._sender.paused}"
 
@@ -104,8 +105,8 @@ class Worker:
         """Take no more messages; `run` returns when what is in flight has its outcome, and the rest is given back."""
         self.is_stopping = True
         self._sending.stop()
-        for engine in self._engines:
-            engine.cancel()
+        for engine in self._engines.values():
+            engine.stop()  # type: ignore[no-untyped-call] # as procrastinate declares it
 
     async def check(self) -> None:
         """Check that the worker can do its work.
@@ -139,16 +140,14 @@ class Worker:
             asyncio.create_task(self._sender.follow(), name="nxotp_async: sender"),
             asyncio.create_task(self._reap(), name="nxotp_async: reaper"),
         ]
+        engines = [asyncio.create_task(self._run_engine(queue)) for queue in self._queues]
         try:
-            self._engines = [asyncio.create_task(self._run_engine(queue)) for queue in self._queues]
-            if self.is_stopping:
-                self.stop()
-            await asyncio.wait(self._engines)
+            await asyncio.wait(engines)
             await self._sending.finish()
         finally:
-            for task in (*self._engines, *helpers):
+            for task in (*engines, *helpers):
                 task.cancel()
-            await asyncio.gather(*self._engines, *helpers, return_exceptions=True)
+            await asyncio.gather(*engines, *helpers, return_exceptions=True)
             await self._store.aclose()
 
     async def _run_engine(self, queue: Queue) -> None:
@@ -159,12 +158,12 @@ class Worker:
                 cause = error.__cause__ or error  # procrastinate's tell nothing
                 _log.warning("the queue of %s stopped: %s; connecting again", queue, type(cause).__name__)
             finally:
-                self._connected.discard(queue)
+                self._engines.pop(queue, None)
             if not self.is_stopping:
                 await self._clock.sleep(0.2 + self._clock.random())
 
     async def _run_engine_once(self, queue: Queue) -> None:
-        app = App(connector=PsycopgConnector(conninfo=self._conninfo, min_size=1, max_size=4, timeout=10.0))
+        app = new_app()
 
         @app.task(name=TASK, pass_context=True)
         async def send(context: JobContext, ids: list[int]) -> None:
@@ -182,9 +181,9 @@ class Worker:
         async def nothing(timestamp: int) -> None:
             pass
 
-        async with app.open_async():
-            self._connected.add(queue)
-            await app.run_worker_async(
+        async with connected(app, self._conninfo, max_size=4):
+            engine = Engine(
+                app,
                 queues=[queue_name(self._outbox.sender, queue)],
                 name=f"nxotp.{queue}",
                 concurrency=_JOBS[queue],
@@ -195,16 +194,19 @@ class Worker:
                 update_heartbeat_interval=self._stalled_after / 3,
                 stalled_worker_timeout=self._stalled_after,
             )
+            if self.is_stopping:
+                return
+            self._engines[queue] = engine
+            await engine.run()  # type: ignore[no-untyped-call] # as procrastinate declares it
 
     async def _reap(self) -> None:
-        app = App(connector=PsycopgConnector(conninfo=self._conninfo, min_size=0, max_size=1, timeout=10.0))
-        async with app.open_async():
-            while True:
-                try:
+        while True:
+            try:
+                async with connected(new_app(), self._conninfo) as app:
                     await reap(self._outbox, app.job_manager, stalled_after=self._stalled_after, keep=self._keep)
-                except NxOtpError as error:
-                    _log.warning("nothing was reaped: %s", error)
-                await self._clock.sleep(min(10.0, self._stalled_after) * (0.5 + 0.5 * self._clock.random()))
+            except Exception as error:
+                _log.warning("nothing was reaped: %s", error if isinstance(error, NxOtpError) else type(error).__name__)
+            await self._clock.sleep(min(10.0, self._stalled_after) * (0.5 + 0.5 * self._clock.random()))
 
 
 async def _check_keys(outbox: Outbox, connection: Connection) -> None:

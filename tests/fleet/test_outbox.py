@@ -160,7 +160,7 @@ async def test_whoever_waits_hears_of_an_outcome_at_once(outbox: Outbox, schema_
     await rows(schema_url, "UPDATE nxotp_outbox SET state = 'sending', claims = 1")
     await outbox.record(StatusEvent(message_id="early", status="delivered"))
     assert not waiting.done()
-    await rows(schema_url, "UPDATE nxotp_outbox SET state = 'unknown'")
+    await rows(schema_url, "UPDATE nxotp_outbox SET state = 'queued'")  # after a refusal that was none
     assert await outbox.record(StatusEvent(message_id="early", status="read"))
     assert (await waiting).state is MessageState.ACCEPTED
     assert not await outbox.record(StatusEvent(message_id="early", status="delivered"))

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography.fernet import Fernet
 from fleet_support import KEYS, message, rows, running, until, worker_of
@@ -253,3 +254,15 @@ async def test_a_database_that_forgets_commits_is_refused(schema_url: str, outbo
     async with Outbox(f"{schema_url}%20-csynchronous_commit%3Doff", keys=KEYS) as careless:
         with pytest.raises(ConfigurationError, match="synchronous_commit is off"):
             await worker_of(careless, client_of(ScriptedTransport())).run()
+
+
+async def test_a_pooler_is_refused_by_a_worker_and_not_by_those_who_enqueue(
+    outbox: Outbox, schema_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler tells its clients a process id of its own."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 1))
+    assert await outbox.get(await outbox.enqueue(message())) is not None
+    with pytest.raises(ConfigurationError, match=r"leads to a pooler.*NXOTP_OUTBOX_LISTEN"):
+        await worker_of(outbox, client_of(ScriptedTransport())).run()
+    with pytest.raises(ConfigurationError, match="leads to a pooler"):
+        await outbox.wait("one", timeout=30)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from aiohttp import web
@@ -115,11 +115,18 @@ def command(
             keep=keep_days * 86_400,
         )
         async with outbox, client, _answering(worker, health):
+            asyncio.get_running_loop().set_exception_handler(_ignore_engine)
             _drain_on_signal(worker)
             print_note(f"working for sender {sender}, {rate:g} messages a second at most; Ctrl-C drains")
             await worker.run()
 
     run(work(), interrupted="interrupted: what was in flight is unknown, as soon as another worker notices")
+
+
+def _ignore_engine(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out what becomes of the engine's own tasks in an outage of the database: the worker says that in a line."""
+    if not type(context.get("exception")).__module__.startswith("procrastinate"):
+        loop.default_exception_handler(context)
 
 
 def _drain_on_signal(worker: "Worker") -> None:
