@@ -34,7 +34,7 @@ class Moved:
 async def move(
     ledger: Ledger, outbox: Outbox, *, on_full: Callable[[OutboxFullError], object], clock: Clock | None = None
 ) -> AsyncIterator[Moved]:
-    """Enqueue what a ledger has queued, some hundreds in a transaction, and yield how far it is, before the first and after each.
+    """Enqueue what a ledger has queued, some hundreds in a transaction; yield how far it is, at first and after each.
 
     A full outbox is waited for. What was yielded is durable: after an error or a cancellation, doing it all again
     enqueues the rest.
