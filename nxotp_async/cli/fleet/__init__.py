@@ -22,10 +22,10 @@ def command() -> None:
     """Send what applications put into their outbox, with workers on any number of machines.
 
     \b
-    nxotp fleet migrate    make the tables, or bring them to the version that this nxotp_async needs
+    nxotp fleet migrate    make the tables, or bring them up to date
     nxotp fleet work       send what is queued, until it is told to stop
     nxotp fleet load FILE  enqueue the messages of a file
-    nxotp fleet status     show what is queued, what became of the rest, and who is paused
+    nxotp fleet status     show what is queued, sent, failed or paused
     nxotp fleet resume     let a paused sender go on at once
     nxotp fleet resolve    resolve unknown outcomes
     nxotp fleet export     write the result of each message
