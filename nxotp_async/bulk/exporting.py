@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -83,8 +83,8 @@ def export_lines(
             yield orjson.dumps(result).decode() + "\n"
 
 
-def is_export(path: Path, file_format: FileFormat) -> bool:
-    """Return whether a file is an earlier export in this format: its first line begins with the columns of a result.
+def is_export(path: Path, file_format: FileFormat, columns: Iterable[str] = tuple(RESULT_COLUMNS)) -> bool:
+    """Return whether a file is an earlier export in this format: its first line begins with these columns.
 
     An empty file counts as one: it is the export of an empty ledger as NDJSON, and holds nothing to lose.
 
@@ -100,7 +100,8 @@ def is_export(path: Path, file_format: FileFormat) -> bool:
             names = next(csv.reader(io.StringIO(head, newline="")), [])
         except csv.Error:
             return False
-    return not head or names[: len(RESULT_COLUMNS)] == list(RESULT_COLUMNS)
+    expected = list(columns)
+    return not head or names[: len(expected)] == expected
 
 
 def _extra_names(columns: list[str]) -> dict[str, str]:

@@ -58,17 +58,19 @@ class Ledger:
     Args:
         path: Its file, made with mode 0600; ``None`` makes a temporary one.
         create: Whether to make the file where it does not exist.
+        digest_key: What identifies rows instead of the file's own key, so that two ledgers identify a row alike.
 
     Raises:
         LedgerError: It cannot be used: another process has it, it is no ledger, or it cannot be written. So do the
             methods.
     """
 
-    def __init__(self, path: Path | str | None, *, create: bool = True) -> None:
+    def __init__(self, path: Path | str | None, *, create: bool = True, digest_key: bytes | None = None) -> None:
         self.path: Path | None = None if path is None else Path(path)
         self._database = Database(self.path, create=create)
         try:
-            ((self._digest_key,),) = self._database.query(schema.DIGEST_KEY)
+            ((own_key,),) = self._database.query(schema.DIGEST_KEY)
+            self._digest_key = digest_key or own_key
             with self.transaction():
                 self._database.change(schema.INTERRUPT, (time.time(),))
         except BaseException:

@@ -8,6 +8,19 @@ from .entries import Enqueued, OutboxCount, OutboxMessage
 from .outbox import Outbox
 from .queues import Queue
 from .schema import FleetMigration
+from .status import FleetStatus, SenderStatus, fleet_status
 from .worker import Worker
 
-__all__ = ["Enqueued", "FleetMigration", "MessageState", "Outbox", "OutboxCount", "OutboxMessage", "Queue", "Worker"]
+__all__ = [
+    "Enqueued",
+    "FleetMigration",
+    "FleetStatus",
+    "MessageState",
+    "Outbox",
+    "OutboxCount",
+    "OutboxMessage",
+    "Queue",
+    "SenderStatus",
+    "Worker",
+    "fleet_status",
+]

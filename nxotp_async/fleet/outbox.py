@@ -88,7 +88,7 @@ class Outbox:
         self.keys = Keys(given if keys is None else keys)
         self.sender = validate("sender", parse_sender, sender, ConfigurationError)
         self._expires_after = validate("expires_after", number(above=0), expires_after, ConfigurationError)
-        self._max_queued = validate("max_queued", integer(at_least=1), max_queued, ConfigurationError)
+        self.max_queued = validate("max_queued", integer(at_least=1), max_queued, ConfigurationError)
         self._timeout = validate("timeout", number(above=0), timeout, ConfigurationError)
         self._clock = clock or Clock()
         self.connections = PostgresConnections(
@@ -209,7 +209,7 @@ class Outbox:
         return only_id(batch.enqueued)
 
     def _batch(self, messages: Iterable[OtpMessage], queue: Queue) -> Batch:
-        return Batch(messages, self.keys, self.sender, queue, self._max_queued, self._expires_after)
+        return Batch(messages, self.keys, self.sender, queue, self.max_queued, self._expires_after)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -263,16 +263,21 @@ class Outbox:
             limit: How many at most.
 
         Raises:
-            InvalidValueError: That is no number.
+            ValueError: That is no number.
         """
         arguments = {"digests": self.keys.digests(parse_number(to)), "limit": limit}
         return await self._entries("WHERE recipient = ANY(%(digests)s) ORDER BY id DESC LIMIT %(limit)s", arguments)
+
+    async def unknown_ids(self) -> list[str]:
+        """Return the ids of the messages of all senders whose outcome is unknown, in the order of enqueuing."""
+        rows = await self.rows("SELECT cus_message_id FROM nxotp_outbox WHERE state = 'unknown' ORDER BY id", {})
+        return [row[0] for row in rows]
 
     async def results(self, *, batch: int = 1000) -> AsyncIterator[OutboxMessage]:
         """Yield all messages of the outbox, in the order in which they were enqueued."""
         after = 0
         while True:
-            rows = await self._rows(
+            rows = await self.rows(
                 f"{ENTRIES} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s", {"after": after, "limit": batch}
             )
             for row in rows:
@@ -283,7 +288,7 @@ class Outbox:
 
     async def counts(self) -> list[OutboxCount]:
         """Return how many messages have come how far, by sender, queue, state and code."""
-        return [OutboxCount(*row) for row in await self._rows(COUNTS, {})]
+        return [OutboxCount(*row) for row in await self.rows(COUNTS, {})]
 
     async def states(self) -> Counter[MessageState]:
         """Return how many messages of all senders are in which state."""
@@ -302,7 +307,7 @@ class Outbox:
         """
         earlier = [status for status in _KNOWN_STATUSES if advances(status, event.status)]
         arguments = {"message_id": event.message_id, "status": event.status, "earlier": earlier}
-        return bool((await self._rows(RECEIVE, arguments))[0][0])
+        return bool((await self.rows(RECEIVE, arguments))[0][0])
 
     async def resolve(self, cus_message_ids: Sequence[str], state: MessageState) -> int:
         """Say of messages whose outcome is unknown what became of them, and return how many these were.
@@ -316,13 +321,14 @@ class Outbox:
         """
         if state not in (MessageState.ACCEPTED, MessageState.REJECTED):
             raise ValueError(f"a message is resolved as accepted or rejected, not as {state}")
-        rows = await self._rows(RESOLVE, {"ids": list(cus_message_ids), "state": state})
+        rows = await self.rows(RESOLVE, {"ids": list(cus_message_ids), "state": state})
         return int(rows[0][0])
 
     async def _entries(self, where: LiteralString, arguments: Mapping[str, Any]) -> list[OutboxMessage]:
-        return [OutboxMessage(*row[:-1]) for row in await self._rows(f"{ENTRIES} {where}", arguments)]
+        return [OutboxMessage(*row[:-1]) for row in await self.rows(f"{ENTRIES} {where}", arguments)]
 
-    async def _rows(self, statement: LiteralString, arguments: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    async def rows(self, statement: LiteralString, arguments: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows."""
         async with time_limit(self._timeout, "outbox"):
             return await self.connections.execute(statement, arguments)
 

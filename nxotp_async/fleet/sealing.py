@@ -55,6 +55,8 @@ class Keys:
             except (ValueError, TypeError):
                 raise ConfigurationError(f"key {place} of NXOTP_OUTBOX_KEYS is no Fernet key", hint=_HINT) from None
         self._fernet = MultiFernet(fernets)
+        self.row_key = _derived(keys[0], b"row")
+        """What identifies the rows of files that have no ``cus_message_id``: a digest with the first key."""
         self._digest_keys = [_derived(key, b"number") for key in keys]
         self.fingerprints: list[str] = [_derived(key, b"fingerprint").hex() for key in keys]
         """What tells the keys apart, and nothing about them, in their order."""

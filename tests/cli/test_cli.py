@@ -35,7 +35,7 @@ from nxotp_async.sandbox import MAGIC_RECIPIENTS
 pytest_plugins = ["command_fixtures"]
 
 
-COMMANDS = ("account", "bench", "bulk", "demo", "doctor", "listen", "sandbox", "send", "sign", "store")
+COMMANDS = ("account", "bench", "bulk", "demo", "doctor", "fleet", "listen", "sandbox", "send", "sign", "store")
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

@@ -3,21 +3,20 @@
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from ...bulk import FileFormat, Ledger, MessageFile, RejectsFile, Row, load, open_messages
+from ...bulk import FileFormat, Ledger, MessageFile, Row, load, open_messages
 from ..exit_codes import ExitCode
-from ..output import fail, print_data, print_json, print_note
+from ..output import print_data, print_json, print_note
 from ..parameters import FILE, FILE_FORMAT, default_region_option
 from ..progress import reading_progress
+from .loading import rejects_file, take_in
 from .remote import opened
 from .sending import Sending, sending_options
 
 __all__ = ["command"]
-
-_SHOWN_REJECTS: Final = 20
 
 
 @click.command("run")
@@ -55,12 +54,11 @@ def command(
     with ExitStack() as stack:
         with open_messages(file, file_format, default_region=default_region) as messages:
             client = sending.client()
-            base = Path(ledger if file == "-" else file.removesuffix(".gz"))
-            rejected = RejectsFile(rejects or base.with_name(f"{base.stem}.rejects.{messages.format}"), messages)
+            rejected = rejects_file(rejects, str(ledger) if file == "-" else file, messages)
             is_new = not ledger.exists()
             own = stack.enter_context(opened(ledger))
             try:
-                _load(own, messages, rejected, strict=strict)
+                take_in(own, messages, rejected, strict=strict, where=f"queued in {own.path}")
             except BaseException:
                 if is_new:  # and there is nothing in it
                     own.close()
@@ -85,36 +83,3 @@ def _check(opening: AbstractContextManager[MessageFile], *, as_json: bool) -> No
     else:
         print_note(f"{loaded.rows} rows: {loaded.queued} valid, {loaded.rejected} invalid; nothing was sent")
     sys.exit(ExitCode.FAILURE if loaded.rejected else ExitCode.SUCCESS)
-
-
-def _load(ledger: Ledger, messages: MessageFile, rejects: RejectsFile, *, strict: bool) -> None:
-    rejected = 0
-    kept: Path | None = None
-
-    def reject(row: Row, problem: str) -> None:
-        nonlocal rejected
-        rejected += 1
-        if rejected <= _SHOWN_REJECTS:
-            print_note(f"line {row.line}: {problem}")
-        if not strict:
-            rejects.add(row, problem)
-
-    def keep() -> None:
-        nonlocal kept
-        kept = rejects.keep()
-
-    try:
-        with reading_progress() as show:
-            loaded = load(ledger, messages, strict=strict, on_reject=reject, on_progress=show, before_commit=keep)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was sent", ExitCode.INTERRUPTED)
-    finally:
-        rejects.discard()
-        if rejected > _SHOWN_REJECTS:
-            print_note(f"... and {rejected - _SHOWN_REJECTS} more invalid rows")
-    parts = [f"{loaded.rows} rows: {loaded.queued} queued in {ledger.path}"]
-    if loaded.known:
-        parts.append(f"{loaded.known} already there")
-    if loaded.rejected:
-        parts.append(f"{loaded.rejected} invalid, written to {kept}")
-    print_note(", ".join(parts))

@@ -1,6 +1,6 @@
 """The outbox that the commands work with."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,8 @@ sender_option = click.option(
 )
 
 
-def outbox_of(sender: str = "default") -> "Outbox":
-    """Return the outbox that the environment names.
+def outbox_of(sender: str = "default", **options: Any) -> "Outbox":  # noqa: ANN401 - those of Outbox
+    """Return the outbox that the environment names, with these options.
 
     Raises:
         ConfigurationError: A variable is missing or wrong, or the extra is not installed.
@@ -27,4 +27,4 @@ def outbox_of(sender: str = "default") -> "Outbox":
     except ModuleNotFoundError as error:
         hint = 'pip install "nxotp_async[fleet]"'
         raise ConfigurationError(f"{error.name} is not installed: a fleet needs it", hint=hint) from None
-    return Outbox(sender=sender)
+    return Outbox(sender=sender, **options)
