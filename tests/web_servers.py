@@ -25,8 +25,9 @@ async def aiohttp_server(app: web.Application) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def uvicorn_server(app: Any, lifespan: Literal["on", "off"] = "on") -> AsyncIterator[str]:
+    # Always the same parser, whether httptools is installed or not.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none", lifespan=lifespan
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, http="h11", ws="none", lifespan=lifespan
     )  # fmt: skip
     config.load()
     server = uvicorn.Server(config)

@@ -138,7 +138,7 @@ def test_a_message_that_could_not_leave_is_not_sent(account: dict[str, str]) -> 
 
 @pytest.mark.parametrize("option", [(), ("--json",)], ids=["text", "json"])
 def test_an_error_names_variables_and_no_arguments(account: dict[str, str], option: tuple[str, ...]) -> None:
-    result = send("--deadline", "0.01", *option, env={**account, "NXOTP_BASE_URL": "http://127.0.0.1:1"})
+    result = send("--deadline", "0.3", *option, env={**account, "NXOTP_BASE_URL": "http://127.0.0.1:1"})
     assert "check NXOTP_BASE_URL" in result.output
     assert "base_url" not in result.output
 

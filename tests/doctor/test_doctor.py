@@ -159,7 +159,7 @@ async def test_with_the_sandbox_all_is_well_and_nothing_is_posted(
     )
     assert "is an IP address" in one(findings, Check.DNS).found
     assert "without TLS" in one(findings, Check.CONNECTION).found
-    assert re.match(r"HTTP 404 in \d+ ms", one(findings, Check.HTTP).found)
+    assert re.match(r"HTTP 200 in \d+ ms", one(findings, Check.HTTP).found)
     assert not sandbox.counts
 
 
