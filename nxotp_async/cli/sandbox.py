@@ -254,7 +254,9 @@ def _how_to_use(server: Sandbox, host: str) -> str:
     port = URL(server.url).port
     options = "" if URL(server.url).host == "127.0.0.1" else f" --host {shlex.quote(host)}"
     options += "" if port == _PORT else f" --port {port}"
-    page = server.url + (f"/?token={server.token}" if server.token else "/")
+    number = server.environ["NXOTP_BUSINESS_PHONE"]
+    options += "" if number == SANDBOX_BUSINESS_PHONE else f" --business-phone {number}"
+    page = URL(f"{server.url}/").with_query({"token": server.token} if server.token else None)
     lines = [
         f"see the messages arrive: {page}",
         "use it with",

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ..account import AccountOverview, Balance, SendingNumber, Template
 from ..client import OtpClient
+from ..errors import NxOtpError
 from ..phone_numbers import mask_number
 from .account import account_client, ask_credentials
 from .event_loop import run
@@ -45,9 +46,11 @@ def command(business_phone: str | None, base_url: str | None, timeout: float, as
     if as_json:
         print_json(_fields(overview))
     else:
-        print_tables(*_tables(overview))
-        for error in overview.errors:
-            print_error(f"could not be looked at: {printable(str(error))}")
+        if parts := _tables(overview):
+            print_tables(*parts)
+        for name in ("balance", "numbers", "templates"):
+            if isinstance(error := getattr(overview, name), NxOtpError):
+                print_error(f"{name} could not be looked at: {printable(str(error))}")
     sys.exit(ExitCode.of(overview.errors[0]) if overview.errors else ExitCode.SUCCESS)
 
 

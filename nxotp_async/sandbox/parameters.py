@@ -55,7 +55,9 @@ def query_of(request: web.Request, *names: str) -> dict[str, str]:
 
 def number_in(query: Mapping[str, str]) -> str | None:
     """Return the phone number of the parameter ``to``, if it is given."""
-    return _checked("to", NUMBER, query["to"]) if "to" in query else None
+    if "to" not in query:
+        return None
+    return _checked("to", NUMBER, re.sub("^ ", "+", query["to"]))  # a + that was not encoded has become a space
 
 
 def integer_in(

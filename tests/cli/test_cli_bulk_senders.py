@@ -206,7 +206,7 @@ def test_where_nothing_is_queued_nothing_is_asked(live: Sandbox, account: Env) -
     assert bulk("run", file, env=account).exit_code == 0
 
 
-@pytest.mark.parametrize("price", ["0", "-1", "much", "nan"])
+@pytest.mark.parametrize("price", ["0", "0.000000", "-1", "much", "nan", "0.05USD"])
 def test_a_price_that_is_none(price: str, account: Env) -> None:
     result = bulk("run", otps(GOOD[0]), "--price", price, env=account)
     assert result.exit_code == 2

@@ -164,11 +164,17 @@ def test_a_variable_is_one_word_for_the_shell(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_variables_are_those_of_a_sandbox_with_the_same_options(start: Start) -> None:
-    process = start("sandbox", "--port", "0", "--until-eof", stdin=subprocess.PIPE)
+@pytest.mark.parametrize("numbers", [(), ("--business-phone", "99955500001")], ids=str)
+def test_the_variables_are_those_of_a_sandbox_with_the_same_options(numbers: tuple[str, ...], start: Start) -> None:
+    arguments = ("sandbox", "--port", "0", "--token", "a b", "--until-eof", *numbers)
+    process = start(*arguments, stdin=subprocess.PIPE)
     assert process.stdout is not None
-    port = process.stdout.readline().rpartition(":")[2].strip()
-    assert finish(process)[2].replace("  export", "export").find(printed("sandbox", "--env", "--port", port)) > 0
+    url = process.stdout.readline().split()[-1]
+    said = finish(process)[2].replace("  export", "export")
+    options = ("sandbox", "--env", "--port", url.rpartition(":")[2], *numbers)
+    assert printed(*options) in said
+    assert f'eval "$(nxotp {" ".join(options)})"\n' in said
+    assert f"see the messages arrive: {url}/?token=a+b\n" in said
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,11 @@ async def test_waiting_ends_at_once_where_the_message_is_there(inbox: Inbox, cli
     assert await inbox.problem("GET", f"/sandbox/wait?to={NUMBER}&after=2&timeout=0") == (404, None)
 
 
+async def test_a_plus_that_was_not_encoded_is_one(inbox: Inbox, client: OtpClient) -> None:
+    await send(client, "mine")
+    assert (await inbox.get("/sandbox/wait?to=+999%20555%200100"))["cus_message_id"] == "mine"
+
+
 async def test_a_sandbox_that_stops_lets_those_who_wait_go(session: aiohttp.ClientSession) -> None:
     async with Sandbox() as sandbox:
         inbox = Inbox(sandbox, session)

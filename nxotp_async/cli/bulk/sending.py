@@ -67,7 +67,9 @@ def _amount(text: str) -> tuple[Decimal, str]:
 
 
 def _price(text: str) -> Decimal:
-    return _amount(text if text[-1:].isdigit() else "")[0]
+    if not text[-1:].isdigit() or not (price := _amount(text)[0]):
+        raise ValueError("expected an amount above 0, without a currency: 0.05")
+    return price
 
 
 sending_options = options(
