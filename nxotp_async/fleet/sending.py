@@ -14,7 +14,7 @@ from ..bulk.flow import FlowControl
 from ..bulk.schema import StoredMessage
 from ..client import OtpClient
 from ..clocks import Clock
-from ..errors import NxOtpError, TransportError, sensitive_variables
+from ..errors import AccountError, AuthenticationError, NxOtpError, TransportError, sensitive_variables
 from ..messages import OtpMessage
 from ..results import SendResult
 from ..retry import RetryPolicy
@@ -113,6 +113,7 @@ class Sending:
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         self._sender = sender
         self._settler = Settler(outbox, clock)
+        self._reject_on = reject_on
         self._clock = clock
         self._flow_arguments = (sender, policy, reject_on, client.max_concurrency, _PATIENCE, clock)
         self._flow = FlowControl(*self._flow_arguments)
@@ -259,26 +260,33 @@ class Sending:
             report = self._report(row, message, result)
         await self._settler.settle(report)
 
+    def _is_of_account(self, error: NxOtpError | None) -> bool:
+        """Return whether an error concerns the whole account: a fleet stops at the first one, and probes."""
+        return isinstance(error, AccountError | AuthenticationError) and error.code not in self._reject_on
+
     def _report(self, row: _Claimed, message: OtpMessage, result: SendResult) -> Report:
         """Return what becomes of a message, and take in what its result says of the sender."""
         flow = self._flow
-        transition = flow.transition(StoredMessage(row.id, message, row.refusals), result)
+        refused = result.error if self._is_of_account(result.error) else None
+        # What the account is refused for is not counted against a message: the sender probes with one, again and again.
+        transition = flow.transition(StoredMessage(row.id, message, 0 if refused else row.refusals), result)
         if result.error is None:
             self._sender.resume()
-        if flow.paused is not None and flow is self._flow:
+        paused = flow.paused or refused
+        if paused is not None and flow is self._flow:
             self._flow = FlowControl(*self._flow_arguments)
-            if isinstance(flow.paused, TransportError):  # it may be this machine's network
-                _log.error("%s; nothing is sent for %g s", flow.paused, PROBE_EVERY)
+            if isinstance(paused, TransportError):  # it may be this machine's network
+                _log.error("%s; nothing is sent for %g s", paused, PROBE_EVERY)
                 self._sender.hold(self._clock.monotonic() + PROBE_EVERY)
             else:
-                self._sender.pause(flow.paused)
+                self._sender.pause(paused)
         return Report(
             row.id,
             row.claim,
             transition.state,
             MessageState(result.status),
             delay=max(0.0, transition.not_before - self._clock.monotonic()),
-            refusals=transition.refusals,
+            refusals=row.refusals if refused else transition.refusals,
             message_id=transition.message_id,
             code=transition.code,
             meta_code=transition.meta_code,

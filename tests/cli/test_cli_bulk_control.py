@@ -1,5 +1,6 @@
 """``nxotp bulk`` while a run is at work: watched and steered from another terminal."""
 
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from bulk_commands import GOOD, STEERING, a_run_that_hangs, bulk, counts_in, cou
 from commands import CONTENT, DueClock, Env, Start, account_of, finish, posix, read_until
 
 from nxotp_async import Clock
-from nxotp_async.sandbox import Sandbox
+from nxotp_async.sandbox import ReceivedRequest, Sandbox
 from nxotp_async.testing import serve_in_thread
 
 pytest_plugins = ["command_fixtures"]
@@ -38,7 +39,13 @@ def at_work(start: Start) -> Iterator[tuple["subprocess.Popen[str]", Sandbox]]:
 def going_on(start: Start, *options: str, count: int = 100) -> Iterator[tuple["subprocess.Popen[str]", Sandbox]]:
     """A run that is as slow as it is said to be, and has sent something."""
     arrived = threading.Event()
-    with serve_in_thread(Sandbox(clock=Clock(time=DueClock(2, arrived.set)))) as sandbox:
+    requests = itertools.count(1)
+
+    def see(_: ReceivedRequest) -> None:
+        if next(requests) == 2:
+            arrived.set()
+
+    with serve_in_thread(Sandbox(on_request=see)) as sandbox:
         process = start("bulk", "run", otps(*GOOD[:count]), *options, env=account_of(sandbox))
         assert arrived.wait(30)
         yield process, sandbox

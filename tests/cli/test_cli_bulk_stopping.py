@@ -306,7 +306,7 @@ def test_ctrl_c_while_the_file_is_read_leaves_nothing_of_it(
 
         load(*arguments, on_reject=reject_and_stop, **options)
 
-    monkeypatch.setattr("nxotp_async.cli.bulk.run.load", interrupted)
+    monkeypatch.setattr("nxotp_async.cli.bulk.loading.load", interrupted)
     result = bulk("run", otps(*GOOD[:5], "0555"), env=account)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.endswith("nxotp: interrupted; nothing was sent\n")
