@@ -1,5 +1,6 @@
 # make help    this list
 # make demo    a thousand OTPs through a sandbox: no account, no network
+# make demo-fleet   the same through a fleet, of which a worker is killed in the middle: no database either
 # make test    everything that must pass: lint, types, tests with coverage
 # make lint    format, lint, types and security only
 # make format  what ruff can format and fix
@@ -22,13 +23,16 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # A process for each processor; the tests of a file stay together, and share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
+.PHONY: demo demo-fleet help test test-lowest test-newest test-pythons lint audit format bench bench-clients performance docs
 .PHONY: screenshots dumps faults kills fleet-kills
 .PHONY: clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed-cli
 	$(BIN)/python -m nxotp_async demo
+
+demo-fleet: .venv/installed-fleet-demo
+	$(BIN)/python -m nxotp_async fleet demo
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -106,6 +110,10 @@ format: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) --upgrade pip
 	$(PIP_INSTALL) --editable '.[cli]'
+	touch $@
+
+.venv/installed-fleet-demo: .venv/installed-cli
+	$(PIP_INSTALL) --editable '.[cli,fleet,fleet-demo]'
 	touch $@
 
 .venv/installed-dev: .venv/installed-cli

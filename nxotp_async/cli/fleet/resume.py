@@ -2,7 +2,6 @@
 
 import click
 
-from ...stores import PostgresStore
 from ..event_loop import run
 from ..output import print_note
 from .outboxes import outbox_of, sender_option
@@ -23,6 +22,7 @@ def command(sender: str) -> None:
 async def _resume(sender: str) -> None:
     outbox = outbox_of(sender)
     from ...fleet.senders import SenderState, change_sender, read_sender  # noqa: PLC0415 - an extra
+    from ...stores import PostgresStore  # noqa: PLC0415 - the same
 
     async with outbox, PostgresStore(outbox.connections.conninfo) as store:
         state = await read_sender(store, sender)

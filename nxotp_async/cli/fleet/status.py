@@ -13,7 +13,6 @@ import orjson
 from rich.table import Table
 
 from ...bulk import MessageState
-from ...stores import PostgresStore
 from ..event_loop import run
 from ..output import print_data, print_tables
 from ..parameters import Seconds, json_option
@@ -44,6 +43,7 @@ async def _watch(every: float, *, as_json: bool, looks: int | None = None) -> No
     """Print how the fleet is doing, once or again and again."""
     outbox = outbox_of()
     from ...fleet import fleet_status  # noqa: PLC0415 - an extra
+    from ...stores import PostgresStore  # noqa: PLC0415 - the same
 
     async with outbox, PostgresStore(outbox.connections.conninfo) as store:
         while True:
