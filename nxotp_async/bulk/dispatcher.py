@@ -101,7 +101,9 @@ class Dispatcher:
         self._most = client.max_concurrency
         self._client = client.with_options(retry=RetryPolicy(max_attempts=1))
         self._pace = SendRate(limit, clock.monotonic(), ahead=SendRate.AHEAD if shared_rate else 0.0)
-        self._flow = FlowControl(self._pace, policy, reject_on, client.max_concurrency, patience, clock, budget)
+        self._flow = FlowControl(
+            self._pace, policy, reject_on, client.settings.max_concurrency, patience, clock, budget
+        )
         exchange = LedgerExchange(ledger, per_recipient or 0.0, max_per_recipient, keep_codes=keep_codes, budget=budget)
         self._queue = LedgerQueue(exchange, self._flow, self._pace, shared_rate, client.max_concurrency, clock)
         self._drain: asyncio.Timeout | None = None

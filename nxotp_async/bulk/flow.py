@@ -9,7 +9,14 @@ import attrs
 
 from ..clocks import Clock
 from ..codes import MetaCode
-from ..errors import ApiError, ConfigurationError, NxOtpError, OutcomeUnknownError
+from ..errors import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    NxOtpError,
+    OutcomeUnknownError,
+)
 from ..results import SendResult
 from ..retry import RetryPolicy
 from .failures import FailureKind
@@ -82,6 +89,8 @@ class FlowControl:
             self._holds = 0
             return Transition(claimed.key, MessageState.ACCEPTED, result.attempts, message_id=result.message_id)
         error, now = result.error, self._clock.monotonic()
+        if isinstance(error.__cause__, AccountError | AuthenticationError):
+            error = error.__cause__  # all senders of a pool are refused, and so it has sent nothing
         expires_at = claimed.message.expires_at
         expired = expires_at is not None and expires_at.timestamp() <= self._clock.time()
         kind = FailureKind.of(error, expired=expired, policy=self._policy, reject_on=self._reject_on)

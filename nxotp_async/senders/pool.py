@@ -167,6 +167,9 @@ class SenderPool(OtpClient):
             retry_after=min(member.ready_at(now) for member in candidates) - now,
             cus_message_id=message.cus_message_id,
         )
+        lasting = [member.lasting_refusal(now) for member in candidates]
+        if None not in lasting:
+            error.__cause__ = lasting[0]
         return SendResult(message, SendStatus.NOT_SENT, elapsed=now - began, error=error)
 
 
@@ -202,6 +205,7 @@ class _Account:
     def __init__(self, daily_limit: int | None) -> None:
         self.daily_limit = daily_limit
         self.health = Health()
+        self.lasting: NxOtpError | None = None
         self.sent = DailyCount(daily_limit)
 
 
@@ -213,6 +217,7 @@ class _Member:
         self.account = account
         self.state = state
         self.health = Health()
+        self.lasting: NxOtpError | None = None  # why it has stepped back, if it has failed again on trial
         state.refusal = self.refusal
 
     def refusal(self) -> NotSentError | None:
@@ -221,6 +226,10 @@ class _Member:
         if self.health.is_closed(now) or self.account.health.is_closed(now):
             return _SteppedBackError(f"{self.sender.label} has stepped back while the message waited for its rate")
         return None
+
+    def lasting_refusal(self, now: float) -> NxOtpError | None:
+        """Return what the vendor has refused it for again on trial, if nothing is to be sent by it for that reason."""
+        return next((one.lasting for one in (self.account, self) if one.health.is_closed(now) and one.lasting), None)
 
     def ready_at(self, now: float) -> float:
         """Return when a message may be sent by it."""
@@ -253,6 +262,7 @@ class _Member:
         of = self if failure.of is Failing.NUMBER else self.account
         before, of.health = of.health, of.health.failed(failure.reason, now, retry_after=error.retry_after)
         if of.health is not before:
+            of.lasting = error if before.reason is failure.reason is not StepBack.THROTTLED else None
             who = self.sender.label if of is self else f"the account of {self.sender.label}"
             _log.warning("%s steps back for %g s, %s: %s", who, of.health.pause, failure.reason, error)
 

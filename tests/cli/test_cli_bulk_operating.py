@@ -77,7 +77,7 @@ def test_a_run_ends_before_its_budget_is_passed(live: Sandbox, account: Env) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--budget", "5"), "--budget requires --price"),
+        (("--budget", "5"), "--budget requires --price, what one message costs at the most: --price 0.05"),
         (("--budget", "-5", "--price", "1"), "expected an amount, with its currency unless that is CNY"),
         (("--budget", "5 dollars", "--price", "1"), "expected an amount"),
         (("--budget", "5", "--price", "1USD"), "expected an amount above 0, without a currency"),

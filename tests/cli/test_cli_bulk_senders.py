@@ -157,6 +157,15 @@ def test_nothing_is_said_where_nothing_is_wrong(live: Sandbox, account: Env) -> 
     assert (result.exit_code, beforehand(result.stderr)) == (0, [])
 
 
+@pytest.mark.parametrize(("budget", "said"), [("99CNY", 1), ("99", 1), ("99USD", 0)])
+def test_a_price_in_another_currency_says_nothing_of_the_balance(
+    budget: str, said: int, live: Sandbox, account: Env
+) -> None:
+    live.account.balance = Decimal(1)
+    result = bulk("run", otps(*GOOD[:3]), "--price", "0.5", "--budget", budget, env=account)
+    assert (result.exit_code, len(beforehand(result.stderr))) == (0, said)
+
+
 def test_what_may_go_wrong_is_said_and_the_run_goes_on(live: Sandbox, account: Env) -> None:
     live.account = SandboxAccount(
         balance=Decimal(1), languages=["en", "id"], quality={SANDBOX_BUSINESS_PHONE: "RED"}, current_limit="2"

@@ -32,13 +32,14 @@ class Forecast:
     refusal: str | None
 
 
-async def forecast(ledger: Ledger, client: OtpClient, price: Decimal | None) -> Forecast:
+async def forecast(ledger: Ledger, client: OtpClient, price: Decimal | None, currency: str | None = None) -> Forecast:
     """Ask the vendor about the account, and compare that with what is queued.
 
     Args:
         ledger: What is to be sent.
         client: Sends it.
-        price: What a message costs in the account's currency, if that is known.
+        price: What a message costs, if that is known.
+        currency: Of the price. Default: the account's. In another one, the price says nothing of the balance.
     """
     queued = (await asyncio.to_thread(ledger.counts))[MessageState.QUEUED]
     if not queued:
@@ -46,14 +47,20 @@ async def forecast(ledger: Ledger, client: OtpClient, price: Decimal | None) -> 
     languages = await asyncio.to_thread(ledger.queued_languages, client.settings.language_code)
     overview = await client.with_options(timeout=_TIMEOUT).account.overview()
     warnings = [f"the account could not be looked at: {error.args[0]}" for error in overview.errors[:1]]
-    warnings += [*_money(overview, queued, price), *_limits(overview, queued), *_languages(overview, languages)]
+    warnings += [
+        *_money(overview, queued, price, currency),
+        *_limits(overview, queued),
+        *_languages(overview, languages),
+    ]
     balance = overview.balance
     is_empty = isinstance(balance, Balance) and balance.available <= 0
     return Forecast([*map(printable, warnings)], "the account has no balance left" if is_empty else None)
 
 
-def _money(overview: AccountOverview, queued: int, price: Decimal | None) -> Iterator[str]:
+def _money(overview: AccountOverview, queued: int, price: Decimal | None, currency: str | None) -> Iterator[str]:
     if isinstance(balance := overview.balance, Balance) and price is not None:
+        if currency not in (None, balance.currency):
+            return
         affordable = max(0, int(balance.available / price))
         if affordable < queued:
             money = f"{balance.available:,} {balance.currency}".rstrip()

@@ -116,7 +116,8 @@ sending_options = options(
     click.option(
         "--price",
         type=ParsedText("amount", _price),
-        help="What one message costs at the most, in the currency of --budget, until callbacks tell.",
+        help="What one message costs at the most, in the currency of --budget, until callbacks tell. Without "
+        "--budget, in that of the account: whether its balance lasts is said beforehand.",
     ),
     click.option(
         "--keep-codes",
@@ -206,7 +207,7 @@ class Sending:
         if self.shared_rate is not None and self.rate is None:
             raise click.UsageError("--shared-rate requires a --rate, the same in all processes")
         if self.budget is not None and self.price is None:
-            raise click.UsageError("--budget requires --price")
+            raise click.UsageError("--budget requires --price, what one message costs at the most: --price 0.05")
 
     @cached_property
     def _budget(self) -> Budget | None:
@@ -278,7 +279,7 @@ class Sending:
 
         async def look() -> Forecast:
             async with client:
-                return await forecast(ledger, client, self.price)
+                return await forecast(ledger, client, self.price, self.budget[1] if self.budget else None)
 
         foreseen = run(look(), interrupted=f"interrupted; continue with: nxotp bulk resume {ledger.path}")
         for warning in foreseen.warnings:
