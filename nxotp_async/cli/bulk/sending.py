@@ -67,9 +67,8 @@ def _amount(text: str) -> tuple[Decimal, str]:
 
 
 def _price(text: str) -> Decimal:
-    price, _ = _amount(text if text[-1:].isdigit() else "")
-    if not price:
-        raise ValueError("price must be more than 0")
+    if not text[-1:].isdigit() or not (price := _amount(text)[0]):
+        raise ValueError("expected an amount above 0, without a currency: 0.05")
     return price
 
 
