@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLBACK_TOKEN",
     "DEFAULT_BASE_URL",
+    "OUTBOX",
     "SENDERS",
     "SETTINGS",
     "STORES",
@@ -283,3 +284,7 @@ SENDERS: Final = Setting(text, name="senders")
 """No setting of the client: the command line's bulk runs read the file that it names."""
 STORES: Final = tuple(Setting(text, show=_length, name=name) for name in ("store", "store_listen"))
 """No settings of the client: `nxotp_async.stores.store_from_url` reads them. Their URLs may hold passwords."""
+OUTBOX: Final = tuple(
+    Setting(text, show=_length, name=name) for name in ("database_url", "outbox_keys", "outbox_listen")
+)
+"""No settings of the client: `nxotp_async.fleet.Outbox` reads them."""

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from click.testing import CliRunner
+from fleet_support import KEYS, rows, running, until, worker_of
 from support import raw_server
 
 from nxotp_async import (
@@ -27,6 +28,7 @@ from nxotp_async import (
 from nxotp_async.cli import nxotp
 from nxotp_async.codes import ResponseCode
 from nxotp_async.doctor import send_one
+from nxotp_async.fleet import MessageState, Outbox
 from nxotp_async.sandbox import SANDBOX_CREDENTIALS
 from nxotp_async.stores import MemoryStore
 from nxotp_async.testing import NO_PAUSES, serve_in_thread
@@ -338,6 +340,69 @@ async def test_a_wrong_number_or_option_of_a_verification_leaks_nothing() -> Non
             with pytest.raises(ConfigurationError) as refused:
                 canary_verifier(client, **options)
             inspect_error(refused.value)
+
+
+# ---------------------------------------------------------------------------------------------- a fleet
+
+
+async def test_a_fleet_whose_answers_echo_the_request_leaks_nothing(schema_url: str) -> None:
+    await Outbox(schema_url, keys=KEYS).migrate()
+    left: list[Callable[[bytes], bytes]] = list(ANSWERS.values())
+
+    def respond(echo: bytes) -> bytes:
+        return left.pop()(echo)
+
+    async with (
+        echoing(respond) as server,
+        canary_client(server.url) as client,
+        Outbox(schema_url, keys=KEYS) as outbox,
+    ):
+        codes = [*(code.value for code in ResponseCode), 4711, 403, 502]
+        async with running(worker_of(outbox, client, retry=RetryPolicy(max_attempts=1), reject_on=codes)) as worker:
+            ids = [f"m{index}" for index in range(len(ANSWERS))]
+            for id_ in ids:
+                await outbox.enqueue(OtpMessage(_Canary.written, _Canary.content, cus_message_id=id_))
+
+            async def are_settled() -> bool:
+                states = await outbox.states()
+                return not states[MessageState.QUEUED] + states[MessageState.SENDING]
+
+            await until(are_settled)
+            assert left == []
+            assert_clean(f"{outbox!r} {worker!r} {worker.condition}", "the outbox or its worker")
+        messages = [message async for message in outbox.results()]
+        assert [message.cus_message_id for message in messages] == ids
+        assert_clean(
+            repr([messages, await outbox.counts(), await outbox.find(_Canary.written)]), "what is told of them"
+        )
+        for table in ("nxotp_outbox", "procrastinate_jobs", "nxotp_entries", "nxotp_rates"):
+            assert_clean(repr(await rows(schema_url, f"SELECT * FROM {table}")), table)
+
+
+async def test_an_outbox_that_refuses_a_message_leaks_nothing(schema_url: str) -> None:
+    await Outbox(schema_url, keys=KEYS).migrate()
+    message = OtpMessage(_Canary.written, _Canary.content, cus_message_id="m1")
+    async with Outbox(schema_url, keys=KEYS, max_queued=1) as outbox:
+        await outbox.enqueue(OtpMessage("+999 555 0100", "Your code is 482913", cus_message_id="m1"))
+        for refused in (message, OtpMessage(_Canary.written, _Canary.content)):  # another with its id, and one too many
+            with pytest.raises(NxOtpError) as caught:
+                await outbox.enqueue(refused)
+            inspect_error(caught.value)
+        with pytest.raises(ValueError) as wrong:
+            await outbox.find(f"0{_Canary.number}")
+        inspect_error(wrong.value)
+
+
+async def test_an_outbox_that_cannot_be_used_leaks_nothing() -> None:
+    outbox = Outbox(f"postgresql://user:{_Canary.secret}@127.0.0.1:1/app", keys=KEYS, timeout=2)
+    assert_clean(repr(outbox), "repr")
+    with pytest.raises(NxOtpError) as caught:
+        await outbox.enqueue(OtpMessage(_Canary.written, _Canary.content))
+    inspect_error(caught.value)
+    await outbox.aclose()
+    with pytest.raises(ConfigurationError) as refused:
+        Outbox("postgresql://127.0.0.1:1/app", keys=[_Canary.secret])
+    inspect_error(refused.value)
 
 
 # ---------------------------------------------------------------------------------------------- pickles

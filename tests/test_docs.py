@@ -44,6 +44,7 @@ PUBLIC: Final = (
     ".bulk",
     ".callbacks",
     ".doctor",
+    ".fleet",
     ".otel",
     ".pacing",
     ".receivers",

@@ -13,7 +13,7 @@ import attrs
 
 from .._version import __version__
 from ..errors import ConfigurationError
-from ..settings import CALLBACK_TOKEN, SENDERS, SETTINGS, STORES, Setting, Settings
+from ..settings import CALLBACK_TOKEN, OUTBOX, SENDERS, SETTINGS, STORES, Setting, Settings
 from ..signing import SANDBOX_CREDENTIALS
 from .findings import Check, Finding, Status, printable
 
@@ -69,7 +69,9 @@ def _ignored_proxies() -> list[Finding]:
 
 
 _BY_VARIABLE: Final = {
-    setting.variable: setting for setting in (*SETTINGS.values(), CALLBACK_TOKEN, SENDERS, *STORES) if setting.variable
+    setting.variable: setting
+    for setting in (*SETTINGS.values(), CALLBACK_TOKEN, SENDERS, *STORES, *OUTBOX)
+    if setting.variable
 }
 
 

@@ -255,6 +255,7 @@ class Outbox:
         )
         return cast("OutboxMessage", found)
 
+    @sensitive_variables
     async def find(self, to: str, *, limit: int = 100) -> list[OutboxMessage]:
         """Return the newest messages to a number, newest first.
 

@@ -263,7 +263,7 @@ def test_what_is_set_is_shown_as_far_as_it_may_be(set_: Set) -> None:
         (
             "not set (optional): NXOTP_DEFAULT_REGION, NXOTP_INSECURE_SANDBOX_HOST, NXOTP_MAX_CONCURRENCY, "
             "NXOTP_TIMEOUT, NXOTP_DEADLINE, NXOTP_KEEPALIVE_TIMEOUT, NXOTP_TRANSPORT, NXOTP_SENDERS, NXOTP_STORE, "
-            "NXOTP_STORE_LISTEN"
+            "NXOTP_STORE_LISTEN, NXOTP_DATABASE_URL, NXOTP_OUTBOX_KEYS, NXOTP_OUTBOX_LISTEN"
         ),
     ]
 
@@ -274,6 +274,7 @@ def test_every_setting_that_has_a_variable_is_examined() -> None:
     assert names == [
         *(setting.variable for setting in SETTINGS.values() if setting.has_variable and not setting.is_required),
         *("NXOTP_CALLBACK_TOKEN", "NXOTP_SENDERS", "NXOTP_STORE", "NXOTP_STORE_LISTEN"),
+        *("NXOTP_DATABASE_URL", "NXOTP_OUTBOX_KEYS", "NXOTP_OUTBOX_LISTEN"),
     ]
 
 
