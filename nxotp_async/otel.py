@@ -30,9 +30,10 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
+    from .fleet import FleetStatus
     from .verification import VerificationEvent, Verifier
 
-__all__ = ["instrument", "instrument_verifier"]
+__all__ = ["FleetGauges", "instrument", "instrument_verifier"]
 
 _log = logging.getLogger("nxotp_async")
 
@@ -113,6 +114,63 @@ class _Decisions:
         """Count a decision. A prefix has too many values for an attribute."""
         facts = {"action": event.action, "status": event.status, "reason": event.reason, "country": event.country}
         self._decisions.add(1, {f"nxotp.{name}": str(fact) for name, fact in facts.items() if fact is not None})
+
+
+class FleetGauges:
+    """Gauges of a fleet: messages by state, the oldest that is queued, rates, pauses, workers.
+
+    `fleet_status` looks at the database, and a gauge must not wait. So set them to what it returns, every ten seconds
+    for example, in one process of the fleet.
+
+    Args:
+        meter_provider: Receives the metrics. Default: the global one.
+    """
+
+    def __init__(self, *, meter_provider: MeterProvider | None = None) -> None:
+        meter = (meter_provider or get_meter_provider()).get_meter("nxotp_async", __version__)
+        self._messages = meter.create_gauge(
+            "nxotp.fleet.messages", unit="{message}", description="Messages of the outbox, by state."
+        )
+        self._outcomes = meter.create_gauge(
+            "nxotp.fleet.outcomes", unit="{message}", description="Messages of the outbox that have ended, by outcome."
+        )
+        self._oldest = meter.create_gauge(
+            "nxotp.fleet.oldest_queued", unit="s", description="How long the oldest message that is queued has waited."
+        )
+        self._rate = meter.create_gauge(
+            "nxotp.fleet.rate", unit="{message}/s", description="Messages a second that got their outcome."
+        )
+        self._paused = meter.create_gauge("nxotp.fleet.paused", description="Whether a sender is paused: 1 or 0.")
+        self._workers = meter.create_gauge(
+            "nxotp.fleet.workers", unit="{worker}", description="Workers of procrastinate that are alive."
+        )
+        self._seen: set[tuple[tuple[str, str | int], ...]] = set()
+
+    def set(self, status: "FleetStatus") -> None:
+        """Set all gauges to a status. An outcome that no message has any more is 0."""
+        from .bulk import MessageState  # noqa: PLC0415 - who has a status, has loaded it
+
+        outcomes = dict.fromkeys(self._seen, 0)
+        for sender in status.senders:
+            name = {"nxotp.sender": sender.sender}
+            for state in MessageState:
+                self._messages.set(sender.states[state], {**name, "nxotp.state": state})
+            for count in sender.outcomes:
+                facts = {
+                    **name,
+                    "nxotp.status": str(count.state),
+                    "error.type": count.error,
+                    "nxotp.vendor_code": count.code,
+                }
+                key = tuple((fact, value) for fact, value in facts.items() if value is not None)
+                outcomes[key] = outcomes.get(key, 0) + count.count
+            self._oldest.set(sender.oldest_queued or 0.0, name)
+            self._rate.set(sender.rate, name)
+            self._paused.set(int(sender.paused is not None), name)
+        self._seen = set(outcomes)
+        for key, number in outcomes.items():
+            self._outcomes.set(number, dict(key))
+        self._workers.set(status.workers)
 
 
 class _Telemetry:

@@ -22,6 +22,7 @@ from nxotp_async.fleet import (
     Worker,
     fleet_status,
 )
+from nxotp_async.otel import FleetGauges
 from nxotp_async.stores import Migration, Store
 
 
@@ -75,6 +76,7 @@ async def workers(outbox: Outbox, client: OtpClient, store: Store) -> None:
     status = await fleet_status(outbox, store, now=1.0, stalled_after=30)
     assert_type(status, FleetStatus)
     assert_type(status.workers, int)
+    assert_type(FleetGauges().set(status), None)
     assert_type(status.senders, list[SenderStatus])
     assert_type(status.senders[0].states, Counter[MessageState])
     assert_type(status.senders[0].queued, dict[Queue, int])

@@ -29,7 +29,7 @@ def command() -> None:
     nxotp fleet resume     let a paused sender go on at once
     nxotp fleet resolve    resolve unknown outcomes
     nxotp fleet export     write the result of each message
-    nxotp fleet demo       kill a worker in the middle, without a database or an account
+    nxotp fleet demo       kill a worker in the middle, without an account
 
     The outbox is the PostgreSQL database of NXOTP_DATABASE_URL, and its keys are in NXOTP_OUTBOX_KEYS, separated by
     commas. The account's keys are those of nxotp send.
