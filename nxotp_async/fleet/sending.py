@@ -225,7 +225,7 @@ class Sending:
             await asyncio.shield(self._settler.unclaim(ids, queue, worker))
             self.in_flight.difference_update(ids)
             raise
-        self.in_flight.intersection_update(self.in_flight - set(ids) | {row.id for row in claimed})
+        self.in_flight.difference_update(set(ids) - {row.id for row in claimed})
         return claimed
 
     def _start(self, row: _Claimed, queue: Queue) -> asyncio.Task[None]:
@@ -286,7 +286,7 @@ class Sending:
             transition.state,
             MessageState(result.status),
             delay=max(0.0, transition.not_before - self._clock.monotonic()),
-            refusals=row.refusals if refused else transition.refusals,
+            refusals=0 if refused else transition.refusals,
             message_id=transition.message_id,
             code=transition.code,
             meta_code=transition.meta_code,

@@ -118,6 +118,21 @@ async def test_an_error_of_the_account_pauses_the_sender_for_all_workers(outbox:
     await store.aclose()
 
 
+async def test_an_error_of_the_account_does_not_count_against_the_message_that_met_it(
+    outbox: Outbox, schema_url: str
+) -> None:
+    id_ = await outbox.enqueue(message())
+    await rows(schema_url, "UPDATE nxotp_outbox SET refusals = 4")  # one more would be its last
+    async with running(worker_of(outbox, client_of(ScriptedTransport(refusal(9002))))):
+
+        async def refused() -> bool:
+            state = await outbox.get(id_)
+            return state is not None and (state.state, state.code) == (MessageState.QUEUED, 9002)
+
+        await until(refused)
+    assert await rows(schema_url, "SELECT refusals FROM nxotp_outbox") == [(4,)]
+
+
 async def _condition(worker: Worker, begins: str) -> bool:
     return worker.condition.startswith(begins)
 
